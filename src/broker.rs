@@ -1,0 +1,57 @@
+//! A broker publishes a message once and says what became of it. Patience (retries, backoff,
+//! parking, giving up) is the dispatcher's alone.
+//!
+//! # Contract
+//!
+//! - [`Broker::connect`] builds a fresh connection and drops any old one, with everything in flight
+//!   on it. It bounds its own time.
+//! - [`Broker::publish`] is called from one task, in order. It hands the message to the client,
+//!   bounded in time, and returns a [`Confirmation`] that resolves once the broker has taken
+//!   responsibility for the message, or with the reason why not. The confirmation's deadline runs
+//!   from the hand-over, not from the first poll, and it never stays pending for ever.
+//! - After an [`Error::Down`] the dispatcher drops every confirmation of this connection, calls
+//!   `connect` until it succeeds, and publishes again what was unconfirmed.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+
+use crate::event::{Address, Event};
+
+/// Why a message was not confirmed. The text is for operators and never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The broker is unreachable or unwell; says nothing about the message.
+    #[error("{0}")]
+    Down(String),
+    /// This message could not be taken, perhaps only now.
+    #[error("{0}")]
+    Failed(String),
+    /// This message can never go: too large, forbidden, unroutable.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Resolves when the broker has confirmed the message or it is known why not.
+pub type Confirmation = BoxFuture<'static, Result<(), Error>>;
+
+/// An event on its way to one address.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    pub event: Arc<Event>,
+    pub address: Address,
+}
+
+/// A connection that publishes messages; see the module's contract.
+#[async_trait]
+pub trait Broker: Send {
+    /// Builds a fresh connection, dropping the old one. The error says what to check.
+    async fn connect(&mut self) -> Result<(), Error>;
+
+    /// Hands the message to the client, in order, and returns its confirmation.
+    async fn publish(&mut self, publication: &Publication) -> Result<Confirmation, Error>;
+
+    /// Ends the connection, waiting at most `deadline` for what is in flight.
+    async fn close(&mut self, deadline: Duration);
+}
