@@ -1,2 +1,6 @@
+pub mod body;
 pub mod broker;
 pub mod event;
+pub mod secret;
+pub mod signature;
+pub mod source;

@@ -1,0 +1,266 @@
+//! Reads a few fields out of a JSON body in one pass, without building a document.
+//!
+//! The body is checked to be JSON as a whole; what is not asked for is skipped without being
+//! allocated, so depth and size cost nothing but time. Of equal names the last one counts.
+
+use std::borrow::Cow;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+/// The fields to read: a tree of object keys, compiled once and used for every body.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    root: Node,
+    len: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    /// Where this path's value goes, where the path itself is asked for.
+    slot: Option<usize>,
+    children: Vec<(String, Node)>,
+}
+
+impl Paths {
+    /// Adds a path of object keys from the root and returns its slot; the same path always has the
+    /// same slot.
+    pub fn add<S: AsRef<str>>(&mut self, path: &[S]) -> usize {
+        let mut node = &mut self.root;
+        for key in path {
+            let key = key.as_ref();
+            let at = node.children.iter().position(|(k, _)| k == key).unwrap_or_else(|| {
+                node.children.push((key.to_owned(), Node::default()));
+                node.children.len() - 1
+            });
+            node = &mut node.children[at].1;
+        }
+        *node.slot.get_or_insert_with(|| {
+            self.len += 1;
+            self.len - 1
+        })
+    }
+
+    /// Whether no field is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Reads the fields. The error says where the body stops being JSON.
+    pub fn read<'a>(&self, body: &'a [u8]) -> Result<Fields<'a>, serde_json::Error> {
+        let mut fields = vec![None; self.len];
+        let mut json = serde_json::Deserializer::from_slice(body);
+        if body.trim_ascii_start().first() == Some(&b'{') {
+            json.deserialize_map(Object { node: &self.root, fields: &mut fields })?;
+        } else {
+            IgnoredAny::deserialize(&mut json)?;
+        }
+        json.end()?;
+        Ok(Fields(fields))
+    }
+}
+
+/// The values found, by slot.
+#[derive(Debug)]
+pub struct Fields<'a>(Vec<Option<&'a RawValue>>);
+
+/// Why a field gives no text.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NoText {
+    /// Not in the body, or `null`.
+    Missing,
+    /// An object or a list.
+    NotScalar,
+    /// A string with a lone surrogate: JSON, but not text.
+    NotUnicode,
+}
+
+impl Fields<'_> {
+    /// A string's text, or a number or boolean as it is written in the body.
+    pub fn text(&self, slot: usize) -> Result<Cow<'_, str>, NoText> {
+        let raw = self.0[slot].ok_or(NoText::Missing)?.get();
+        match raw.as_bytes()[0] {
+            b'n' => Err(NoText::Missing),
+            b'{' | b'[' => Err(NoText::NotScalar),
+            b'"' => string(raw),
+            _ => Ok(Cow::Borrowed(raw)),
+        }
+    }
+
+    /// The field's text if it is a string.
+    pub fn string(&self, slot: usize) -> Option<Cow<'_, str>> {
+        self.0[slot]
+            .map(RawValue::get)
+            .filter(|raw| raw.starts_with('"'))
+            .and_then(|raw| string(raw).ok())
+    }
+}
+
+fn string(raw: &str) -> Result<Cow<'_, str>, NoText> {
+    let inner = &raw[1..raw.len() - 1];
+    if inner.contains('\\') {
+        serde_json::from_str(raw).map(Cow::Owned).map_err(|_| NoText::NotUnicode)
+    } else {
+        Ok(Cow::Borrowed(inner))
+    }
+}
+
+/// Walks one object.
+struct Object<'n, 'f, 'a> {
+    node: &'n Node,
+    fields: &'f mut Vec<Option<&'a RawValue>>,
+}
+
+impl<'a> Visitor<'a> for Object<'_, '_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<(), M::Error> {
+        while let Some(child) = map.next_key_seed(Child(self.node))? {
+            let Some(child) = child else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let raw = map.next_value::<&RawValue>()?;
+            child.forget(self.fields);
+            if let Some(slot) = child.slot {
+                self.fields[slot] = Some(raw);
+            }
+            if !child.children.is_empty() && raw.get().starts_with('{') {
+                serde_json::Deserializer::from_str(raw.get())
+                    .deserialize_map(Object { node: child, fields: self.fields })
+                    .map_err(serde::de::Error::custom)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// A name that comes again replaces all that was found below the earlier one.
+    fn forget(&self, fields: &mut [Option<&RawValue>]) {
+        if let Some(slot) = self.slot {
+            fields[slot] = None;
+        }
+        for (_, child) in &self.children {
+            child.forget(fields);
+        }
+    }
+}
+
+/// Reads a key and finds the child that asked for it.
+struct Child<'n>(&'n Node);
+
+impl<'a, 'n> DeserializeSeed<'a> for Child<'n> {
+    type Value = Option<&'n Node>;
+
+    fn deserialize<D: Deserializer<'a>>(self, key: D) -> Result<Self::Value, D::Error> {
+        key.deserialize_str(self)
+    }
+}
+
+impl<'n> Visitor<'_> for Child<'n> {
+    type Value = Option<&'n Node>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("an object key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.children.iter().find(|(k, _)| k == key).map(|(_, child)| child))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn text(body: &str, path: &[&str]) -> Result<String, NoText> {
+        let mut paths = Paths::default();
+        let slot = paths.add(path);
+        paths.read(body.as_bytes()).unwrap().text(slot).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn scalars_are_read_as_text_and_nothing_else_is() {
+        for (body, expected) in [
+            (r#"{"a":{"b":"x"}}"#, Ok("x")),
+            (r#" {"a" : {"b" : "\u00e9\n"}} "#, Ok("é\n")),
+            (r#"{"\u0061":{"b":1e999}}"#, Ok("1e999")),
+            (r#"{"a":{"b":true}}"#, Ok("true")),
+            (r#"{"a":{"b":null}}"#, Err(NoText::Missing)),
+            (r#"{"a":{"b":[1]}}"#, Err(NoText::NotScalar)),
+            (r#"{"a":{"b":"\ud800"}}"#, Err(NoText::NotUnicode)),
+            (r#"{"a":"b"}"#, Err(NoText::Missing)),
+            (r#"[{"a":{"b":1}}]"#, Err(NoText::Missing)),
+            ("3", Err(NoText::Missing)),
+            (r#"{"a":{"b":1},"a":{"b":2}}"#, Ok("2")),
+            (r#"{"a":{"b":1},"a":{}}"#, Err(NoText::Missing)),
+        ] {
+            assert_eq!(text(body, &["a", "b"]), expected.map(str::to_owned), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_an_error_and_never_a_crash() {
+        let mut paths = Paths::default();
+        paths.add(&["a"]);
+        let deep = "[".repeat(200_000);
+        let bodies: [&[u8]; 7] =
+            [b"", b"{", b"{\"a\":1", b"{\"a\":1}x", b"{\"a\":\"\xff\"}", b"nope", deep.as_bytes()];
+        for body in bodies {
+            assert!(paths.read(body).is_err());
+        }
+        let balanced = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+        assert!(paths.read(balanced.as_bytes()).is_ok());
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map("[abc]", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_same_fields_are_found_as_in_a_parsed_document(
+            document in json(),
+            path in prop::collection::vec("[abc]", 1..4),
+            indent: bool,
+        ) {
+            let body = if indent {
+                serde_json::to_string_pretty(&document).unwrap()
+            } else {
+                document.to_string()
+            };
+            let mut paths = Paths::default();
+            let outer = paths.add(&path[..1]);
+            let slot = paths.add(&path);
+            let fields = paths.read(body.as_bytes()).unwrap();
+            let found = |slot| fields.string(slot).map(Cow::into_owned);
+            let string = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+            let expected = path.iter().try_fold(&document, |value, key| value.get(key));
+            prop_assert_eq!(found(slot), string(expected));
+            prop_assert_eq!(found(outer), string(document.get(&path[0])));
+        }
+    }
+}

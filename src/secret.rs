@@ -1,0 +1,120 @@
+//! References to secrets in configuration text: `${NAME}` (environment) and `${file:PATH}`.
+//!
+//! Anything that came out of a reference is held in a [`SecretString`], which prints as redacted and
+//! is zeroed when dropped.
+
+use std::{fs, io, path::PathBuf};
+
+use secrecy::SecretString;
+
+/// Looks up an environment variable; passed in so that tests need no process environment.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Why a reference could not be resolved. Never holds a value.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("`${{` is not closed; write `${{NAME}}` or `${{file:PATH}}`, or `$$` for a plain `$`")]
+    Unclosed,
+    #[error("`${{}}` names nothing; write `${{NAME}}` or `${{file:PATH}}`")]
+    Empty,
+    #[error("the environment variable {0} is not set; set it, or put it in .env")]
+    Unset(String),
+    #[error("cannot read the secret file {path}: {cause}", path = .path.display())]
+    File { path: PathBuf, cause: io::Error },
+}
+
+/// Whether `text` refers to a secret. `$$` is an escaped `$`.
+pub fn has_reference(text: &str) -> bool {
+    text.replace("$$", "").contains("${")
+}
+
+/// Replaces every reference in `text` by its value and `$$` by `$`. A file's trailing newline is
+/// trimmed.
+pub fn expand(text: &str, env: Env) -> Result<SecretString, Error> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some(reference) = rest.strip_prefix('{') {
+            let end = reference.find('}').ok_or(Error::Unclosed)?;
+            out.push_str(&resolve(&reference[..end], env)?);
+            rest = &reference[end + 1..];
+        } else {
+            out.push('$');
+        }
+    }
+    out.push_str(rest);
+    Ok(out.into())
+}
+
+fn resolve(name: &str, env: Env) -> Result<String, Error> {
+    match name.strip_prefix("file:") {
+        Some(path) => {
+            let path = PathBuf::from(path);
+            let text = fs::read_to_string(&path).map_err(|cause| Error::File { path, cause })?;
+            let trimmed = text.strip_suffix('\n').unwrap_or(&text);
+            Ok(trimmed.strip_suffix('\r').unwrap_or(trimmed).to_owned())
+        }
+        None if name.is_empty() => Err(Error::Empty),
+        None => env(name).ok_or_else(|| Error::Unset(name.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn env(name: &str) -> Option<String> {
+        (name == "A").then(|| "alpha".to_owned())
+    }
+
+    #[test]
+    fn references_expand_and_everything_else_stays() {
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("${A}", "alpha"),
+            ("x-${A}-y", "x-alpha-y"),
+            ("$$", "$"),
+            ("$${A}", "${A}"),
+            ("a$b", "a$b"),
+            ("trailing$", "trailing$"),
+        ] {
+            assert_eq!(expand(text, &env).unwrap().expose_secret(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_resolved_says_why() {
+        for (text, expected) in [
+            ("${A", "not closed"),
+            ("${}", "names nothing"),
+            ("${B}", "B is not set"),
+            ("${file:/nonexistent/x}", "/nonexistent/x"),
+        ] {
+            let error = expand(text, &env).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_file_loses_its_trailing_newline_only() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "line\n\r\n").unwrap();
+        let text = format!("${{file:{}}}", file.path().display());
+        assert_eq!(expand(&text, &env).unwrap().expose_secret(), "line\n");
+    }
+
+    #[test]
+    fn an_escaped_dollar_is_no_reference() {
+        assert!(has_reference("a${A}"));
+        assert!(has_reference("$$${A}"));
+        assert!(!has_reference("$${A}"));
+        assert!(!has_reference("a$b"));
+    }
+}

@@ -1,0 +1,161 @@
+//! A source: a configured sender. It verifies a request and builds the event, one file a provider.
+//!
+//! An enum, not a trait: the providers differ in what a request means, not in who calls them.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use http::{HeaderMap, HeaderName, header};
+
+use crate::{event::Event, signature};
+
+pub mod miibo;
+pub mod sonzai;
+
+pub use miibo::Miibo;
+pub use sonzai::Sonzai;
+
+/// The type of an event whose body does not say it and whose path does not either.
+pub const UNPARSED: &str = "unparsed";
+
+/// Longest text that becomes an attribute of an event, in bytes. Identifiers and types are far
+/// shorter; anything longer stays in the body alone, where it cannot burst a broker's header.
+const MAX_ATTRIBUTE_BYTES: usize = 1024;
+
+/// A configured sender.
+#[derive(Debug)]
+pub struct Source {
+    pub name: ByteString,
+    pub provider: Provider,
+}
+
+/// How a source verifies and reads its requests.
+#[derive(Debug)]
+pub enum Provider {
+    Sonzai(Sonzai),
+    Miibo(Miibo),
+}
+
+/// A request on a source's path, read but not yet trusted.
+pub struct Request<'r> {
+    /// The event type in the path, where the source's path has one.
+    pub path_type: Option<&'r str>,
+    pub headers: &'r HeaderMap,
+    /// The raw body.
+    pub body: Bytes,
+    /// Now, in milliseconds since the Unix epoch.
+    pub now_ms: u64,
+}
+
+/// Why a request is not an event. The sender learns none of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error(transparent)]
+    Signature(#[from] signature::Error),
+    #[error("the Authorization header is not the one that was registered")]
+    Authorization,
+}
+
+impl Source {
+    /// Verifies the request over its raw bytes, then builds the event.
+    pub fn receive(&self, request: Request) -> Result<Event, Rejection> {
+        match &self.provider {
+            Provider::Sonzai(sonzai) => sonzai.receive(&self.name, request),
+            Provider::Miibo(miibo) => miibo.receive(&self.name, request),
+        }
+    }
+}
+
+/// What each provider finds out about an event by itself.
+struct Facts {
+    id: ByteString,
+    kind: ByteString,
+    subject: Option<ByteString>,
+    extensions: Vec<(ByteString, ByteString)>,
+}
+
+/// Joins a provider's facts with what every request has.
+fn event(source: &ByteString, request: Request, facts: Facts) -> Event {
+    let text =
+        |name: HeaderName| request.headers.get(name).and_then(|v| attribute(v.to_str().ok()?));
+    Event {
+        id: facts.id,
+        source: source.clone(),
+        kind: facts.kind,
+        subject: facts.subject,
+        time_ms: request.now_ms,
+        content_type: text(header::CONTENT_TYPE),
+        traceparent: text(HeaderName::from_static("traceparent")),
+        extensions: facts.extensions,
+        headers: public_headers(request.headers),
+        body: request.body,
+    }
+}
+
+/// Text that may stand in a CloudEvents attribute: not empty, bounded, no control characters.
+fn attribute(text: &str) -> Option<ByteString> {
+    let fits = !text.is_empty() && text.len() <= MAX_ATTRIBUTE_BYTES;
+    (fits && !text.contains(char::is_control)).then(|| text.into())
+}
+
+/// The headers that may be kept with an event: no credentials, no signatures, nothing that belongs
+/// to the connection, and nothing that is an attribute already.
+fn public_headers(headers: &HeaderMap) -> Vec<(ByteString, ByteString)> {
+    headers
+        .iter()
+        .filter(|(name, _)| is_public(name.as_str()))
+        .filter_map(|(name, value)| Some((name.as_str().into(), value.to_str().ok()?.into())))
+        .collect()
+}
+
+fn is_public(name: &str) -> bool {
+    const SECRET: [&str; 8] =
+        ["auth", "cookie", "signature", "hmac", "secret", "token", "api-key", "apikey"];
+    const ELSEWHERE: [&str; 7] = [
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "keep-alive",
+        "traceparent",
+        "transfer-encoding",
+    ];
+    !ELSEWHERE.contains(&name) && !SECRET.iter().any(|part| name.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_and_signatures_are_not_kept_with_the_event() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "authorization",
+            "proxy-authorization",
+            "cookie",
+            "sonzai-signature",
+            "x-hmac",
+            "x-api-key",
+            "x-auth-token",
+            "webhook-signature",
+            "host",
+        ] {
+            headers.insert(HeaderName::from_static(name), "v".parse().unwrap());
+        }
+        headers.insert("user-agent", "sonzai/1".parse().unwrap());
+        headers.insert("x-request-id", "r1".parse().unwrap());
+        let kept = public_headers(&headers);
+        let names: Vec<&str> = kept.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["user-agent", "x-request-id"]);
+    }
+
+    #[test]
+    fn text_that_could_break_a_header_is_no_attribute() {
+        assert_eq!(attribute("agent.message").as_deref(), Some("agent.message"));
+        assert_eq!(attribute("日本").as_deref(), Some("日本"));
+        let long = "x".repeat(MAX_ATTRIBUTE_BYTES + 1);
+        for text in ["", "a\r\nb", "a\0", "\u{85}", &long] {
+            assert_eq!(attribute(text), None);
+        }
+    }
+}

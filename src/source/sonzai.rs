@@ -1,0 +1,256 @@
+//! Sonzai: one secret an event type. From Sonzai's webhook guide and SDKs.
+//!
+//! The type is the body's `event_type` where the verified body has one, else the path's; some
+//! payloads carry none. Identifiers are looked for at the top level, under `data` and under
+//! `wakeup`, in that order.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use bytestring::ByteString;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::{Facts, Rejection, Request, UNPARSED, attribute};
+use crate::{
+    body::{Fields, Paths},
+    event::Event,
+    signature::{self, Key},
+};
+
+/// CloudEvents extensions of a Sonzai event, each with its name in the body.
+pub const EXTENSIONS: [(&str, &str); 3] =
+    [("agentid", "agent_id"), ("userid", "user_id"), ("projectid", "project_id")];
+
+/// Where an identifier may stand in the body, the first one first.
+const PARENTS: [Option<&str>; 3] = [None, Some("data"), Some("wakeup")];
+
+/// A Sonzai source's keys.
+#[derive(Debug, Default)]
+pub struct Sonzai {
+    by_type: HashMap<String, Vec<Key>>,
+    rest: Vec<Key>,
+    /// Every key: what a request on a path without a type is tried against.
+    all: Vec<Key>,
+    /// The `Authorization` header given at registration, if any.
+    authorization: Option<SecretString>,
+}
+
+impl Sonzai {
+    /// A source that demands this `Authorization` header, if one is given, and has no keys yet.
+    pub fn new(authorization: Option<SecretString>) -> Sonzai {
+        Sonzai { authorization, ..Sonzai::default() }
+    }
+
+    /// Adds the keys of one event type, or with `*` those of every type that has none of its own.
+    pub fn add_keys(&mut self, event_type: &str, keys: Vec<Key>) {
+        self.all.extend(keys.iter().cloned());
+        match event_type {
+            "*" => self.rest.extend(keys),
+            _ => self.by_type.entry(event_type.to_owned()).or_default().extend(keys),
+        }
+    }
+
+    pub(super) fn receive(
+        &self,
+        source: &ByteString,
+        request: Request,
+    ) -> Result<Event, Rejection> {
+        let keys = self.keys(request.path_type);
+        let now_s = request.now_ms / 1000;
+        let verified = signature::sonzai::verify(keys, request.headers, &request.body, now_s)?;
+        self.check_authorization(&request)?;
+        let facts = facts(source, &request, verified.timestamp.unwrap_or_default());
+        Ok(super::event(source, request, facts))
+    }
+
+    fn keys(&self, path_type: Option<&str>) -> &[Key] {
+        match path_type {
+            None => &self.all,
+            Some(event_type) => self.by_type.get(event_type).unwrap_or(&self.rest),
+        }
+    }
+
+    fn check_authorization(&self, request: &Request) -> Result<(), Rejection> {
+        let Some(expected) = &self.authorization else { return Ok(()) };
+        let mut given = request.headers.get_all(http::header::AUTHORIZATION).iter();
+        let right = match (given.next(), given.next()) {
+            (Some(value), None) => {
+                bool::from(value.as_bytes().ct_eq(expected.expose_secret().as_bytes()))
+            }
+            _ => false,
+        };
+        if right { Ok(()) } else { Err(Rejection::Authorization) }
+    }
+}
+
+struct Wanted {
+    paths: Paths,
+    event_type: usize,
+    /// A slot for each of [`EXTENSIONS`] under each of [`PARENTS`].
+    ids: [[usize; PARENTS.len()]; EXTENSIONS.len()],
+}
+
+static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
+    let mut paths = Paths::default();
+    let event_type = paths.add(&["event_type"]);
+    let ids = EXTENSIONS.map(|(_, field)| {
+        PARENTS.map(|parent| {
+            let path: Vec<&str> = parent.into_iter().chain([field]).collect();
+            paths.add(&path)
+        })
+    });
+    Wanted { paths, event_type, ids }
+});
+
+fn facts(source: &ByteString, request: &Request, timestamp: u64) -> Facts {
+    let fields = WANTED.paths.read(&request.body).ok();
+    let kind = kind(request, fields.as_ref());
+    let extensions: Vec<_> = EXTENSIONS
+        .iter()
+        .zip(&WANTED.ids)
+        .filter_map(|((name, _), slots)| {
+            let fields = fields.as_ref()?;
+            let id = slots.iter().find_map(|slot| attribute(&fields.text(*slot).ok()?))?;
+            Some((ByteString::from_static(name), id))
+        })
+        .collect();
+    let subject = extensions.iter().find(|(name, _)| name == "agentid").map(|(_, id)| id.clone());
+    Facts { id: id(source, &kind, timestamp, &request.body), kind, subject, extensions }
+}
+
+fn kind(request: &Request, fields: Option<&Fields>) -> ByteString {
+    let in_body = fields.and_then(|f| f.string(WANTED.event_type)).and_then(|t| attribute(&t));
+    match (in_body, request.path_type) {
+        (Some(body), Some(path)) if body != path => {
+            tracing::warn!(
+                path_type = path, body_type = ?body,
+                "a verified body names another event type than its path; the body's counts"
+            );
+            body
+        }
+        (Some(body), _) => body,
+        (None, Some(path)) => path.into(),
+        (None, None) => ByteString::from_static(UNPARSED),
+    }
+}
+
+/// The event's identity: Sonzai sends none, and a retry repeats type, signed time and body.
+fn id(source: &str, kind: &str, timestamp: u64, body: &[u8]) -> ByteString {
+    let mut hash = Sha256::new();
+    for part in [source.as_bytes(), kind.as_bytes(), &timestamp.to_le_bytes(), body] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hex::encode(&hash.finalize()[..16]).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    const NOW_MS: u64 = 1_767_225_600_000;
+
+    fn source(authorization: Option<&str>) -> Sonzai {
+        let key = |secret| vec![signature::sonzai::key(secret).unwrap()];
+        let mut sonzai = Sonzai::new(authorization.map(Into::into));
+        sonzai.add_keys("agent.message", key("whsec_message"));
+        sonzai.add_keys("*", key("whsec_rest"));
+        sonzai
+    }
+
+    fn send(
+        sonzai: &Sonzai,
+        secret: &str,
+        path_type: Option<&str>,
+        authorization: Option<&str>,
+        body: &str,
+    ) -> Result<Event, Rejection> {
+        let key = signature::sonzai::key(secret).unwrap();
+        let mut headers = HeaderMap::new();
+        let value = signature::sonzai::sign(&key, body.as_bytes(), NOW_MS / 1000);
+        headers.insert(signature::sonzai::HEADER, value.parse().unwrap());
+        if let Some(value) = authorization {
+            headers.insert("authorization", value.parse().unwrap());
+        }
+        let body = body.to_owned().into();
+        sonzai.receive(
+            &"sonzai".into(),
+            Request { path_type, headers: &headers, body, now_ms: NOW_MS },
+        )
+    }
+
+    #[test]
+    fn a_types_own_secret_counts_and_the_star_is_for_the_rest() {
+        let sonzai = source(None);
+        let message = Some("agent.message");
+        assert!(send(&sonzai, "whsec_message", message, None, "{}").is_ok());
+        assert!(send(&sonzai, "whsec_rest", message, None, "{}").is_err());
+        assert!(send(&sonzai, "whsec_rest", Some("agent.wakeup"), None, "{}").is_ok());
+        assert!(send(&sonzai, "whsec_message", Some("agent.wakeup"), None, "{}").is_err());
+        assert!(send(&sonzai, "whsec_message", None, None, "{}").is_ok());
+        assert!(send(&sonzai, "whsec_rest", None, None, "{}").is_ok());
+        assert!(send(&sonzai, "whsec_other", None, None, "{}").is_err());
+    }
+
+    #[test]
+    fn a_registered_authorization_is_demanded() {
+        let sonzai = source(Some("Bearer abc"));
+        let with = |authorization| send(&sonzai, "whsec_rest", None, authorization, "{}");
+        assert!(with(Some("Bearer abc")).is_ok());
+        assert_eq!(with(Some("Bearer abd")).unwrap_err(), Rejection::Authorization);
+        assert_eq!(with(None).unwrap_err(), Rejection::Authorization);
+    }
+
+    #[test]
+    fn the_verified_body_names_the_type_before_the_path_does() {
+        for (path, body, kind) in [
+            (Some("agent.wakeup"), r#"{"event_type":"agent.mood_change"}"#, "agent.mood_change"),
+            (Some("agent.wakeup"), r#"{"wakeup":{}}"#, "agent.wakeup"),
+            (Some("agent.wakeup"), "not json", "agent.wakeup"),
+            (Some("agent.wakeup"), r#"{"event_type":"a\r\nb"}"#, "agent.wakeup"),
+            (Some("agent.wakeup"), r#"{"event_type":7}"#, "agent.wakeup"),
+            (None, r#"{"event_type":"agent.breakthrough"}"#, "agent.breakthrough"),
+            (None, r#"["event_type"]"#, UNPARSED),
+            (None, "not json", UNPARSED),
+        ] {
+            let event = send(&source(None), "whsec_rest", path, None, body).unwrap();
+            assert_eq!(event.kind, kind, "{path:?} {body}");
+            assert_eq!(event.body, body);
+        }
+    }
+
+    #[test]
+    fn identifiers_are_found_at_the_top_in_data_and_in_wakeup() {
+        for (body, agent, user) in [
+            (r#"{"agent_id":"a","user_id":"u"}"#, Some("a"), Some("u")),
+            (r#"{"agent_id":"a","data":{"agent_id":"b","user_id":"u"}}"#, Some("a"), Some("u")),
+            (r#"{"wakeup":{"agent_id":"w","user_id":5}}"#, Some("w"), Some("5")),
+            (r#"{"agent_id":"","data":{"agent_id":"d"}}"#, Some("d"), None),
+            (r#"{"agent_id":["a"]}"#, None, None),
+            ("null", None, None),
+        ] {
+            let event = send(&source(None), "whsec_rest", None, None, body).unwrap();
+            assert_eq!(event.extension("agentid").map(|a| &**a), agent, "{body}");
+            assert_eq!(event.extension("userid").map(|a| &**a), user, "{body}");
+            assert_eq!(event.subject.as_deref(), agent, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_retry_has_the_same_id_and_anything_else_has_another() {
+        let first = id("s", "k", 1, b"b");
+        assert_eq!(first, id("s", "k", 1, b"b"));
+        for other in [
+            id("t", "k", 1, b"b"),
+            id("s", "l", 1, b"b"),
+            id("s", "k", 2, b"b"),
+            id("s", "k", 1, b"c"),
+            id("sk", "", 1, b"b"),
+        ] {
+            assert_ne!(first, other);
+        }
+    }
+}
