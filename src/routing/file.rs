@@ -1,0 +1,117 @@
+//! The mirror of `routes.yaml`: its shape, with the place of every value that can be wrong.
+//!
+//! The only module that knows the YAML library.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
+
+use super::diagnostic::Diagnostic;
+
+/// Largest file that is read, in bytes: far above any routing table written by people.
+const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// A value and where it stands.
+pub type At<T> = Spanned<T>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    pub sources: BTreeMap<String, At<Source>>,
+    pub brokers: BTreeMap<String, At<Broker>>,
+    pub routes: Vec<At<Route>>,
+}
+
+/// All that any type of source takes; which ones belong to which type is checked when compiling,
+/// where the message can name both.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    pub r#type: At<String>,
+    pub path: At<String>,
+    pub secret: Option<At<OneOrMany>>,
+    pub secrets: Option<At<BTreeMap<String, At<OneOrMany>>>>,
+    pub authorization: Option<At<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Broker {
+    pub r#type: At<String>,
+    pub bootstrap: Option<At<String>>,
+    pub url: Option<At<String>>,
+    pub dir: Option<At<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    pub name: At<String>,
+    pub r#match: At<Match>,
+    pub to: At<Vec<At<Target>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Match {
+    pub source: Option<OneOrMany>,
+    pub r#type: Option<OneOrMany>,
+    #[serde(default)]
+    pub otherwise: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    pub broker: At<String>,
+    pub topic: Option<At<String>>,
+    pub key: Option<At<String>>,
+    pub exchange: Option<At<String>>,
+    pub routing_key: Option<At<String>>,
+    pub subject: Option<At<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            OneOrMany::One(one) => std::slice::from_ref(one),
+            OneOrMany::Many(many) => many,
+        }
+    }
+}
+
+/// Reads the file strictly: unknown and duplicate names are errors.
+pub fn parse(text: &str) -> Result<File, Vec<Diagnostic>> {
+    if text.len() > MAX_FILE_BYTES {
+        let message = format!("the file is larger than {MAX_FILE_BYTES} bytes");
+        return Err(vec![Diagnostic { line: 1, column: 1, message }]);
+    }
+    if text.trim().is_empty() {
+        let message = "the file is empty; it needs sources:, brokers: and routes:".to_owned();
+        return Err(vec![Diagnostic { line: 1, column: 1, message }]);
+    }
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        duplicate_keys: DuplicateKeyPolicy::Error,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let location = error.location().unwrap_or(Location::UNKNOWN);
+        let text = error.to_string();
+        // The place stands in front already; the library repeats it at the end.
+        let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+        vec![at(location, message)]
+    })
+}
+
+/// A problem at a place.
+pub fn at(location: Location, message: String) -> Diagnostic {
+    Diagnostic { line: location.line() as usize, column: location.column() as usize, message }
+}

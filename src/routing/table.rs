@@ -1,0 +1,184 @@
+//! The compiled table: sources by path, brokers, and routes that resolve an event into messages.
+
+use std::{cell::OnceCell, path::PathBuf, sync::Arc};
+
+use bytestring::ByteString;
+use secrecy::SecretString;
+
+use super::{path::Path, pattern::Pattern, template::Template};
+use crate::{
+    body::Paths,
+    event::{Address, Event, Message},
+    source::Source,
+};
+
+mod compile;
+
+pub(super) use compile::compile;
+
+/// Name of the built-in broker that owes every event no route takes; it only writes dead letters.
+pub const UNROUTED: &str = "unrouted";
+
+/// A compiled `routes.yaml`.
+#[derive(Debug)]
+pub struct Table {
+    sources: Vec<(Path, Arc<Source>)>,
+    brokers: Vec<BrokerSettings>,
+    routes: Vec<Route>,
+    /// The body fields that any template needs.
+    paths: Paths,
+}
+
+/// A broker's connection, as the file gives it.
+#[derive(Clone, Debug)]
+pub struct BrokerSettings {
+    pub name: ByteString,
+    pub kind: BrokerKind,
+}
+
+/// What kind of broker, and what its client needs.
+#[derive(Clone, Debug)]
+pub enum BrokerKind {
+    Kafka {
+        bootstrap: String,
+    },
+    RabbitMq {
+        url: SecretString,
+    },
+    Nats {
+        url: SecretString,
+    },
+    /// `dir`: where its files go; `None` is the data directory's own.
+    Log {
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug)]
+struct Route {
+    name: ByteString,
+    /// Empty: any.
+    sources: Vec<Pattern>,
+    /// Empty: any.
+    types: Vec<Pattern>,
+    /// Takes only what no route without this took.
+    otherwise: bool,
+    targets: Vec<Target>,
+}
+
+#[derive(Debug)]
+struct Target {
+    broker: ByteString,
+    address: AddressTemplate,
+}
+
+#[derive(Debug)]
+enum AddressTemplate {
+    Topic { topic: Template, key: Option<Template> },
+    Exchange { exchange: Template, routing_key: Template },
+    Subject(Template),
+}
+
+impl Table {
+    /// The source that owns a request path, and the event type that the path names.
+    pub fn source<'p>(&self, path: &'p str) -> Option<(&Arc<Source>, Option<&'p str>)> {
+        self.sources.iter().find_map(|(pattern, source)| Some((source, pattern.matches(path)?)))
+    }
+
+    /// The sources, each with its path.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.sources.iter().map(|(_, source)| &**source)
+    }
+
+    pub fn brokers(&self) -> &[BrokerSettings] {
+        &self.brokers
+    }
+
+    /// The messages that an event owes: every matching route's targets, or one for [`UNROUTED`].
+    /// Messages that would be the same to their broker are one.
+    pub fn resolve(&self, event: &Event) -> Vec<Message> {
+        let body = Body { paths: &self.paths, event, fields: OnceCell::new() };
+        let mut messages = Vec::new();
+        for otherwise in [false, true] {
+            let matching = self.routes.iter().filter(|r| r.otherwise == otherwise);
+            for route in matching.filter(|route| route.matches(event)) {
+                route.render(&body, &mut messages);
+            }
+            if !messages.is_empty() {
+                return messages;
+            }
+        }
+        let reason = format!("no route takes type {:?} from source {:?}", event.kind, event.source);
+        vec![Message {
+            route: ByteString::new(),
+            broker: ByteString::from_static(UNROUTED),
+            address: Err(reason.into()),
+        }]
+    }
+}
+
+impl Route {
+    fn matches(&self, event: &Event) -> bool {
+        let any = |patterns: &[Pattern], name: &str| {
+            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
+        };
+        any(&self.sources, &event.source) && any(&self.types, &event.kind)
+    }
+
+    fn render(&self, body: &Body, messages: &mut Vec<Message>) {
+        for target in &self.targets {
+            let message = Message {
+                route: self.name.clone(),
+                broker: target.broker.clone(),
+                address: target.address.render(body).map_err(Into::into),
+            };
+            let merges = |other: &Message| {
+                message.address.is_ok()
+                    && (&other.broker, &other.address) == (&message.broker, &message.address)
+            };
+            if !messages.iter().any(merges) {
+                messages.push(message);
+            }
+        }
+    }
+}
+
+impl AddressTemplate {
+    fn render(&self, body: &Body) -> Result<Address, String> {
+        Ok(match self {
+            AddressTemplate::Topic { topic, key } => Address::Topic {
+                topic: body.render(topic)?,
+                key: key.as_ref().map(|key| body.render(key)).transpose()?,
+            },
+            AddressTemplate::Exchange { exchange, routing_key } => Address::Exchange {
+                exchange: body.render(exchange)?,
+                routing_key: body.render(routing_key)?,
+            },
+            AddressTemplate::Subject(subject) => Address::Subject(body.render(subject)?),
+        })
+    }
+}
+
+/// An event whose body is read once, and only if some template asks for it.
+struct Body<'e> {
+    paths: &'e Paths,
+    event: &'e Event,
+    fields: OnceCell<Result<crate::body::Fields<'e>, String>>,
+}
+
+impl Body<'_> {
+    fn render(&self, template: &Template) -> Result<ByteString, String> {
+        if !template.reads_body() {
+            return template.render(self.event, Err("the body was not read"));
+        }
+        let fields = self.fields.get_or_init(|| {
+            self.paths
+                .read(&self.event.body)
+                .map_err(|error| format!("the body is not JSON ({error})"))
+        });
+        template.render(self.event, fields.as_ref().map_err(|why| &**why))
+    }
+}
+
+#[cfg(test)]
+mod tests;

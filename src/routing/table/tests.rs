@@ -1,0 +1,178 @@
+use super::*;
+use crate::routing;
+
+const BASE: &str = r#"
+sources:
+  sonzai: { type: sonzai, path: "/hooks/sonzai/{type}", secrets: { "*": "${S}" } }
+  chat: { type: miibo, path: /hooks/miibo, secret: ["${S}", "older"] }
+brokers:
+  stream: { type: kafka, bootstrap: "localhost:9092" }
+  tasks: { type: rabbitmq, url: "amqp://u:p@localhost:5672/%2f" }
+  live: { type: nats, url: "nats://localhost:4222" }
+  local: { type: log }
+"#;
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "S" => Some("whsec_s".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    }
+}
+
+fn compile(routes: &str) -> Table {
+    routing::compile("routes.yaml", &format!("{BASE}{routes}"), &env).unwrap()
+}
+
+fn event(source: &str, kind: &str, body: &str) -> Event {
+    Event {
+        id: "e1".into(),
+        source: source.into(),
+        kind: kind.into(),
+        subject: None,
+        time_ms: 0,
+        content_type: None,
+        traceparent: None,
+        extensions: vec![("agentid".into(), "a1".into())],
+        headers: vec![],
+        body: body.to_owned().into(),
+    }
+}
+
+fn owed(table: &Table, event: &Event) -> Vec<String> {
+    let show = |message: Message| match message.address {
+        Ok(Address::Topic { topic, key }) => {
+            format!("{} {topic} {}", message.broker, key.as_deref().unwrap_or("-"))
+        }
+        Ok(address) => format!("{} {address}", message.broker),
+        Err(reason) => format!("{} ! {reason}", message.broker),
+    };
+    table.resolve(event).into_iter().map(show).collect()
+}
+
+const ROUTES: &str = r#"
+routes:
+  - name: messages
+    match: { source: sonzai, type: agent.message }
+    to:
+      - { broker: stream, topic: agent.message, key: "{data.agent_id}" }
+      - { broker: tasks, exchange: agents, routing_key: "message.{data.user_id}" }
+  - name: everything of an agent
+    match: { type: ["agent.*", "on_*"] }
+    to:
+      - { broker: live, subject: "agents.{agentid}.{type}" }
+      - { broker: stream, topic: agent.message, key: "{data.agent_id}" }
+  - name: everything else
+    match: { otherwise: true }
+    to: [{ broker: local, topic: other }]
+"#;
+
+#[test]
+fn every_matching_route_applies_and_equal_messages_merge() {
+    let table = compile(ROUTES);
+    for (source, kind, body, expected) in [
+        (
+            "sonzai",
+            "agent.message",
+            r#"{"agent_id":"a","user_id":"u"}"#,
+            vec![
+                "stream agent.message a",
+                "tasks agents/message.u",
+                "live agents.a1.agent.message",
+            ],
+        ),
+        (
+            "chat",
+            "agent.message",
+            r#"{"agent_id":"a"}"#,
+            vec!["live agents.a1.agent.message", "stream agent.message a"],
+        ),
+        ("chat", "agent.message.created", "{}", vec!["local other -"]),
+        ("chat", "miibo.unknown", "not json", vec!["local other -"]),
+    ] {
+        assert_eq!(owed(&table, &event(source, kind, body)), expected, "{kind}");
+    }
+}
+
+#[test]
+fn what_cannot_be_rendered_is_recorded_beside_what_can() {
+    let owed = owed(&compile(ROUTES), &event("sonzai", "agent.message", "no json"));
+    assert_eq!(owed.len(), 4);
+    assert!(owed[0].starts_with("stream ! {data.agent_id} cannot be filled: the body is not JSON"));
+    assert!(owed[1].starts_with("tasks ! {data.user_id} cannot be filled"));
+    assert_eq!(owed[2], "live agents.a1.agent.message");
+}
+
+#[test]
+fn an_event_no_route_takes_is_owed_to_unrouted() {
+    let table = compile(
+        "routes:\n  - { name: a, match: { type: x }, to: [{ broker: local, topic: t }] }\n",
+    );
+    let owed = owed(&table, &event("chat", "y", "{}"));
+    assert_eq!(owed, [r#"unrouted ! no route takes type "y" from source "chat""#]);
+}
+
+#[test]
+fn a_request_path_finds_its_source_and_type() {
+    let table = compile(ROUTES);
+    let found = |path| table.source(path).map(|(source, kind)| (source.name.to_string(), kind));
+    assert_eq!(found("/hooks/miibo"), Some(("chat".to_owned(), None)));
+    assert_eq!(found("/hooks/sonzai/a.b"), Some(("sonzai".to_owned(), Some("a.b"))));
+    assert_eq!(found("/hooks/miibo/"), None);
+}
+
+#[test]
+fn one_mistake_gives_one_message_in_its_place() {
+    let source =
+        "routes:\n  - { name: a, match: { type: x }, to: [{ broker: local, topic: t }] }\n";
+    let route = |route: &str| format!("{BASE}routes:\n  - {route}\n");
+    let target =
+        |target: &str| route(&format!("{{ name: a, match: {{ type: x }}, to: [{{ {target} }}] }}"));
+    let base = |from: &str, to: &str| format!("{}{source}", BASE.replace(from, to));
+    for (text, place, message) in [
+        (String::new(), "1:1", "empty"),
+        ("a: [".to_owned(), "", ""),
+        (target("broker: nope, topic: t"), "11:", "no broker is named `nope`"),
+        (target("broker: local, topic: t, color: red"), "11:", "unknown field `color`"),
+        (target("broker: local"), "11:", "needs `topic:`"),
+        (target("broker: local, topic: x/y"), "11:", "only letters"),
+        (target("broker: local, topic: .x"), "11:", "begin with a dot"),
+        (target("broker: stream, topic: 'a b'"), "11:", "only letters"),
+        (target("broker: live, subject: 'a.*'"), "11:", "`*`"),
+        (target("broker: live, topic: a"), "11:", "`topic:` is no setting of type nats"),
+        (target("broker: local, topic: a, key: b"), "11:", "`key:` is no setting of type log"),
+        (
+            target("broker: stream, topic: a, key: '${S}'"),
+            "11:",
+            "a secret may not stand in `key:`",
+        ),
+        (target("broker: stream, topic: '{typo}'"), "11:", "unknown placeholder"),
+        (
+            route("{ name: a, match: {}, to: [{ broker: local, topic: t }] }"),
+            "11:",
+            "needs `source:`",
+        ),
+        (route("{ name: a, match: { type: x }, to: [] }"), "11:", "no target"),
+        (route("{ match: { type: x }, to: [] }"), "11:", "name"),
+        (base("type: miibo", "type: mibo"), "4:", "unknown source type `mibo`"),
+        (base("type: log", "type: logs"), "9:", "unknown broker type `logs`"),
+        (base("/hooks/miibo", "/hooks/sonzai/x"), "3:", "overlaps"),
+        (base("/hooks/miibo", "hooks/miibo"), "4:", "must begin with `/`"),
+        (base("older", "${NOPE}"), "4:", "NOPE is not set"),
+        (base("older", "${EMPTY}"), "4:", "empty"),
+        (base(r#""*": "${S}""#, ""), "3:", "needs `secrets:`"),
+        (base("  local:", "  unrouted:"), "9:", "built-in"),
+        (base("  local:", "  stream:"), "9:", "duplicate"),
+        (base("amqp://", "http://"), "7:", "must begin with `amqp://`"),
+        (
+            base("local: { type: log }", "local: { type: log }\n  more: { type: log }"),
+            "1",
+            "of its own",
+        ),
+    ] {
+        let error = routing::compile("routes.yaml", &text, &env).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("routes.yaml:{place}")), "{error}");
+        assert!(error.contains(message), "{message}: {error}");
+        assert!(!error.contains("whsec_s"), "{error}");
+    }
+}
