@@ -1,0 +1,108 @@
+//! The one way in, for whoever has a verified event: known already? → resolve → append → durable.
+
+use std::{collections::HashSet, sync::Arc};
+
+use arc_swap::ArcSwap;
+use bytestring::ByteString;
+use tokio::sync::oneshot;
+
+use crate::{
+    dedupe,
+    event::{Event, Message, Record},
+    journal::{AppendError, Entry, Journal},
+    routing::Table,
+};
+
+/// Admits events. A cheap handle.
+#[derive(Clone)]
+pub struct Admit {
+    journal: Journal,
+    window: Arc<dedupe::Window>,
+    backlogs: Arc<Backlogs>,
+}
+
+/// An event that is durable.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Admitted {
+    pub id: ByteString,
+    /// Whether it was known before; then nothing was appended.
+    pub duplicate: bool,
+}
+
+/// Why an event was not admitted. It left no trace, so its sender may send it again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error("the backlog of broker `{0}` is full")]
+    BacklogFull(ByteString),
+    #[error("the journal ended before the event was durable")]
+    Ended,
+}
+
+impl Admit {
+    pub fn new(journal: Journal, window: Arc<dedupe::Window>, backlogs: Arc<Backlogs>) -> Admit {
+        Admit { journal, window, backlogs }
+    }
+
+    /// Returns once the event is on disk, with what `table` says it owes.
+    ///
+    /// If the caller goes away meanwhile, the append goes on: the claim on the event's key travels
+    /// with it, so that a sender who comes again cannot get a second copy in.
+    pub async fn admit(&self, table: &Table, event: Event) -> Result<Admitted, Error> {
+        let (id, time_ms) = (event.id.clone(), event.time_ms);
+        let key = dedupe::key(&event);
+        let Some(claim) = self.window.claim(key, time_ms).await else {
+            return Ok(Admitted { id, duplicate: true });
+        };
+        let messages = table.resolve(&event);
+        self.backlogs.check(&messages)?;
+        let payload = Record { event, messages }.encode();
+        let (durable, outcome) = oneshot::channel();
+        let done = Box::new(move |appended: Result<_, AppendError>| {
+            if appended.is_ok() {
+                claim.commit(time_ms);
+            }
+            // The caller may be gone; the event is in all the same.
+            durable.send(appended).ok();
+        });
+        let entry = Entry { payload, keys: vec![key], time_ms };
+        self.journal.append(entry, done).await;
+        outcome.await.map_err(|_| Error::Ended)??;
+        Ok(Admitted { id, duplicate: false })
+    }
+}
+
+/// The brokers whose backlog is full: events owed to them are refused at the door.
+#[derive(Debug, Default)]
+pub struct Backlogs(ArcSwap<HashSet<ByteString>>);
+
+impl Backlogs {
+    /// Says whether a broker's backlog is full.
+    pub fn set_full(&self, broker: &ByteString, full: bool) {
+        if self.0.load().contains(broker) == full {
+            return;
+        }
+        tracing::warn!(%broker, full, "the backlog of a broker; while full, its events are refused");
+        self.0.rcu(|brokers| {
+            let mut brokers = HashSet::clone(brokers);
+            if full {
+                brokers.insert(broker.clone());
+            } else {
+                brokers.remove(broker);
+            }
+            brokers
+        });
+    }
+
+    fn check(&self, messages: &[Message]) -> Result<(), Error> {
+        let full = self.0.load();
+        if full.is_empty() {
+            return Ok(());
+        }
+        match messages.iter().find(|message| full.contains(&message.broker)) {
+            Some(message) => Err(Error::BacklogFull(message.broker.clone())),
+            None => Ok(()),
+        }
+    }
+}

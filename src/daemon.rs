@@ -1,0 +1,343 @@
+//! The daemon: open → recover → bind → spawn → drain. The only module that knows all others.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytestring::ByteString;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::Admin,
+    admit::{Admit, Backlogs},
+    broker::{Absent, Broker, kafka, log, nats, rabbitmq},
+    clock::now_ms,
+    dedupe,
+    dispatch::{self, Capacity, DeadLetters, Dispatcher, Progress, Shared, dead_letter},
+    feed::Feed,
+    ingress::{self, Ingress},
+    journal::{self, Journal, RealDisk, Storage},
+    routing::{BrokerKind, BrokerSettings, Table, UNROUTED},
+    server,
+    settings::Settings,
+};
+
+/// Appends that may wait for the writer of a small journal: parked messages, dead letters.
+const SMALL_SEGMENT_BYTES: u64 = 8 << 20;
+const SMALL_TAIL_BYTES: usize = 1 << 20;
+
+/// How often settled segments are freed.
+const RECLAIM_EVERY: Duration = Duration::from_secs(1);
+
+/// Connections to the admin listener at once: operators, probes, scrapers.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
+
+/// Why the daemon could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot use the data directory {path}: {cause}", path = .path.display())]
+    DataDir { path: PathBuf, cause: io::Error },
+    #[error("cannot listen on {address}: {cause}; choose another with --{flag}")]
+    Bind { address: SocketAddr, flag: &'static str, cause: io::Error },
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    #[error("the journal failed, and what the disk holds is unknown: {0}; restart to recover")]
+    JournalFailed(Arc<journal::Error>),
+    #[error("the dispatcher of broker `{broker}` ended: {cause}")]
+    Dispatcher { broker: ByteString, cause: dispatch::Error },
+    #[error("a task of the daemon panicked: {0}")]
+    Panicked(tokio::task::JoinError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Where a running daemon can be reached; written to the data directory for the other commands.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Addresses {
+    pub pid: u32,
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+}
+
+impl Addresses {
+    fn file(data_dir: &Path) -> PathBuf {
+        data_dir.join("daemon.json")
+    }
+
+    /// The addresses of the daemon that runs on this data directory, if one does.
+    pub fn read(data_dir: &Path) -> Option<Addresses> {
+        serde_json::from_slice(&fs::read(Addresses::file(data_dir)).ok()?).ok()
+    }
+}
+
+/// Everything that is open before the daemon takes a request.
+struct Opened {
+    main: Journal,
+    dead_letters: DeadLetters,
+    dispatchers: Vec<(Dispatcher, ByteString, Box<dyn Broker>)>,
+    window: Arc<dedupe::Window>,
+    shared: Shared,
+}
+
+/// Runs until `stop` is cancelled and everything is drained, or something fails that it cannot go on
+/// without.
+pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> Result<(), Error> {
+    let opened = open(&settings, &table)?;
+    let (listener, admin_listener) =
+        (bind(settings.listen, "listen").await?, bind(settings.admin_listen, "admin-listen").await?);
+    let addresses = Addresses {
+        pid: std::process::id(),
+        listen: listener.local_addr()?,
+        admin_listen: admin_listener.local_addr()?,
+    };
+    let addresses_file = Addresses::file(&settings.data_dir);
+    fs::write(&addresses_file, serde_json::to_vec(&addresses).map_err(io::Error::from)?)?;
+    tracing::info!(
+        listen = %addresses.listen, admin_listen = %addresses.admin_listen,
+        data_dir = %settings.data_dir.display(), "waypost is ready"
+    );
+    let outcome = serve(&settings, table, opened, listener, admin_listener, stop).await;
+    fs::remove_file(&addresses_file)?;
+    outcome
+}
+
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|cause| Error::Bind { address, flag, cause })
+}
+
+fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
+    let dir = &settings.data_dir;
+    fs::create_dir_all(dir).map_err(|cause| Error::DataDir { path: dir.clone(), cause })?;
+    let storage: Arc<dyn Storage> = Arc::new(RealDisk);
+    let limits = dedupe::Limits { window: settings.dedupe.window, max_keys: settings.dedupe.max_keys };
+    let main = Journal::open(
+        storage.clone(),
+        &dir.join("journal"),
+        journal::Options {
+            segment_bytes: settings.journal.segment_bytes,
+            max_bytes: settings.journal.max_bytes,
+            tail_bytes: settings.journal.tail_bytes,
+            keys_since_ms: now_ms().saturating_sub(limits.window.as_millis() as u64),
+            max_keys: limits.max_keys,
+            ..journal::Options::default()
+        },
+    )?;
+    let window = dedupe::Window::new(limits, main.keys);
+    let dead_letters = Journal::open(
+        storage.clone(),
+        &dead_letter::dir(dir),
+        small_journal(settings.dead_letters.max_bytes),
+    )?;
+    let shared = Shared {
+        main: main.journal.clone(),
+        dead_letters: DeadLetters::new(dead_letters.journal),
+        backlogs: Arc::default(),
+        progress: Arc::default(),
+        feed: Feed::default(),
+    };
+    let dispatchers = brokers(table, &main.journal, dir)?
+        .into_iter()
+        .map(|(name, broker)| {
+            let parked_dir = dir.join("parked").join(&*name);
+            // Room beyond the bound at which events are refused, for those that are in already.
+            let options = small_journal(settings.backlog_bytes().saturating_mul(2));
+            let parked = Journal::open(storage.clone(), &parked_dir, options)?.journal;
+            let dispatcher =
+                Dispatcher::open(name.clone(), dispatch_limits(settings), parked, shared.clone());
+            let dispatcher =
+                dispatcher.map_err(|cause| Error::Dispatcher { broker: name.clone(), cause })?;
+            Ok((dispatcher, name, broker))
+        })
+        .collect::<Result<_, Error>>()?;
+    Ok(Opened {
+        main: main.journal,
+        dead_letters: shared.dead_letters.clone(),
+        dispatchers,
+        window,
+        shared,
+    })
+}
+
+fn small_journal(max_bytes: u64) -> journal::Options {
+    journal::Options {
+        segment_bytes: SMALL_SEGMENT_BYTES,
+        tail_bytes: SMALL_TAIL_BYTES,
+        max_bytes,
+        ..journal::Options::default()
+    }
+}
+
+fn dispatch_limits(settings: &Settings) -> dispatch::Limits {
+    dispatch::Limits {
+        window: Capacity {
+            messages: settings.dispatch.window_messages,
+            bytes: settings.dispatch.window_bytes,
+        },
+        retry_for: settings.dispatch.retry_for,
+        backlog_bytes: settings.backlog_bytes(),
+        drain: settings.shutdown.deadline,
+    }
+}
+
+/// The brokers of the table, the built-in one, and one that only writes dead letters for each name
+/// that has a cursor but is in the table no more: what it is still owed must not stay for ever.
+fn brokers(
+    table: &Table,
+    journal: &Journal,
+    data_dir: &Path,
+) -> Result<Vec<(ByteString, Box<dyn Broker>)>, Error> {
+    let mut brokers: Vec<(ByteString, Box<dyn Broker>)> =
+        table.brokers().iter().map(|b| (b.name.clone(), broker(b, data_dir))).collect();
+    let known: BTreeSet<ByteString> = brokers.iter().map(|(name, _)| name.clone()).collect();
+    let unrouted = Absent::new("no route takes the event");
+    brokers.push((ByteString::from_static(UNROUTED), Box::new(unrouted)));
+    for name in journal.cursor_names()? {
+        if name != UNROUTED && !known.contains(&*name) {
+            tracing::warn!(broker = name, "not in the routing table; what it is owed becomes dead letters");
+            let gone = Absent::new(&format!("broker `{name}` is not in the routing table"));
+            brokers.push((name.into(), Box::new(gone)));
+        }
+    }
+    Ok(brokers)
+}
+
+fn broker(settings: &BrokerSettings, data_dir: &Path) -> Box<dyn Broker> {
+    match &settings.kind {
+        BrokerKind::Kafka { bootstrap } => {
+            Box::new(kafka::Kafka::new(kafka::Settings::new(bootstrap.clone())))
+        }
+        BrokerKind::RabbitMq { url } => {
+            Box::new(rabbitmq::RabbitMq::new(rabbitmq::Settings::new(url.clone())))
+        }
+        BrokerKind::Nats { url } => Box::new(nats::Nats::new(nats::Settings::new(url.clone()))),
+        BrokerKind::Log { dir } => {
+            let dir = dir.clone().unwrap_or_else(|| data_dir.join("log"));
+            Box::new(log::Log::new(log::Settings::new(dir)))
+        }
+    }
+}
+
+async fn serve(
+    settings: &Settings,
+    table: Table,
+    opened: Opened,
+    listener: TcpListener,
+    admin_listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let Opened { main, dead_letters, dispatchers, window, shared } = opened;
+    let (stop_requests, stop_brokers, stop_admin) =
+        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+
+    let admit = Admit::new(main.clone(), window, shared.backlogs.clone());
+    let ingress =
+        Ingress::new(Arc::new(ArcSwap::from_pointee(table)), admit, ingress_limits(settings));
+    let requests = server::serve(
+        listener,
+        server_limits(settings),
+        move |request| ingress.clone().receive(request),
+        stop_requests.clone(),
+    );
+    let admin = Admin::new(shared.feed.clone(), stop_admin.clone());
+    let operators = server::serve(
+        admin_listener,
+        server::Limits { max_connections: MAX_ADMIN_CONNECTIONS, ..server_limits(settings) },
+        move |request| admin.clone().answer(request),
+        stop_admin.clone(),
+    );
+
+    let mut requests = tokio::spawn(requests);
+    let operators = tokio::spawn(operators);
+    let mut tasks = JoinSet::new();
+    for (dispatcher, name, broker) in dispatchers {
+        let stop = stop_brokers.clone();
+        tasks.spawn(async move {
+            let ended = dispatcher.run(broker, stop).await;
+            ended.map_err(|cause| Error::Dispatcher { broker: name, cause })
+        });
+    }
+    tasks.spawn(reclaim(main.clone(), shared.progress.clone(), stop_brokers.clone()));
+
+    // What ends by itself before it is told to is a failure.
+    let failed = tokio::select! {
+        () = stop.cancelled() => None,
+        error = main.failed() => Some(Error::JournalFailed(error)),
+        error = dead_letters.journal().failed() => Some(Error::JournalFailed(error)),
+        Some(ended) = tasks.join_next() => failure(ended),
+    };
+    if let Some(error) = failed {
+        return Err(error);
+    }
+
+    // The order matters: first no new requests, then no new messages, then nothing to write.
+    let deadline = settings.shutdown.deadline;
+    tracing::info!("draining");
+    tokio::time::sleep(settings.shutdown.delay.unwrap_or_default()).await;
+    stop_requests.cancel();
+    if timeout(deadline, &mut requests).await.is_err() {
+        tracing::warn!("requests were still running at the deadline");
+        requests.abort();
+    }
+    stop_brokers.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        if let Some(error) = failure(ended) {
+            return Err(error);
+        }
+    }
+    stop_admin.cancel();
+    if timeout(deadline, operators).await.is_err() {
+        tracing::warn!("the admin listener was still busy at the deadline");
+    }
+    main.close().await;
+    dead_letters.journal().clone().close().await;
+    tracing::info!("drained");
+    Ok(())
+}
+
+fn failure(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Option<Error> {
+    match ended {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error),
+        Err(panic) => Some(Error::Panicked(panic)),
+    }
+}
+
+/// Frees what every cursor has passed.
+async fn reclaim(
+    journal: Journal,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    while stop.run_until_cancelled(tokio::time::sleep(RECLAIM_EVERY)).await.is_some() {
+        if let Some(settled) = progress.lowest() {
+            journal.release(settled).await?;
+        }
+    }
+    Ok(())
+}
+
+fn ingress_limits(settings: &Settings) -> ingress::Limits {
+    ingress::Limits {
+        max_body_bytes: settings.ingress.max_body_bytes as usize,
+        max_in_flight_bytes: settings.ingress.max_in_flight_bytes as usize,
+        body_timeout: settings.ingress.body_timeout,
+    }
+}
+
+fn server_limits(settings: &Settings) -> server::Limits {
+    server::Limits {
+        max_connections: settings.ingress.max_connections as usize,
+        max_head_bytes: settings.ingress.max_head_bytes as usize,
+        first_byte_timeout: settings.ingress.first_byte_timeout,
+        head_timeout: settings.ingress.head_timeout,
+    }
+}

@@ -1,0 +1,616 @@
+//! Reads the journal at a broker's cursor, publishes what that broker owes, and settles it.
+//!
+//! One [`Dispatcher`] a broker, one loop. All patience lives here: a broker publishes once and
+//! classifies, this loop decides what happens next.
+//!
+//! - *confirmed*: settled.
+//! - *down*: the connection is built anew, with backoff, for as long as it takes; what was
+//!   unconfirmed is published again in order. Nothing is dead-lettered for it.
+//! - *failed*: tried again with backoff, [`ATTEMPTS`] times in place, then **parked**: appended to
+//!   the broker's own journal, so that the cursor goes on. From there it is tried until
+//!   [`Limits::retry_for`] is over, then it is a dead letter.
+//! - *refused*: a dead letter at once.
+//!
+//! A message settles only once it is confirmed, or durably parked, or durably a dead letter. A
+//! broker that holds back more than [`Limits::backlog_bytes`] of the main journal has its waiting
+//! messages parked too, in order, and they go first when it is back; when its parked messages reach
+//! the same bound, [`Backlogs`] says so and its events are refused at the door.
+//!
+//! Order is kept except across a retry.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytestring::ByteString;
+use futures_util::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::FuturesUnordered,
+};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admit::Backlogs,
+    broker::{self, Broker, Publication},
+    clock::now_ms,
+    feed::{Feed, Outcome},
+    journal::{self, Entry, Journal, Position},
+};
+
+mod backoff;
+pub mod dead_letter;
+mod job;
+pub mod kept;
+mod lane;
+mod window;
+
+pub use backoff::Backoff;
+pub use dead_letter::DeadLetters;
+pub use window::Capacity;
+
+use job::{Job, LaneKind, Suspicion};
+use lane::Lane;
+
+/// How often a message is tried in place before it is parked.
+const ATTEMPTS: u32 = 5;
+
+/// Between attempts to publish a message that failed.
+const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(30) };
+
+/// Between attempts to connect. The maximum is what a recovered broker may have to wait.
+const RECONNECT: Backoff =
+    Backoff { first: Duration::from_millis(200), max: Duration::from_secs(5) };
+
+/// After so many connections in a row that confirmed nothing, messages go one at a time, so that one
+/// which brings the connection down cannot take the others with it for ever.
+const FRUITLESS: u32 = 3;
+
+/// How often cursors are saved that moved, and backlogs looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Bounds of one dispatcher.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Messages under way: in flight, or settled but not yet below a saved cursor. What a crash may
+    /// publish again.
+    pub window: Capacity,
+    /// How long a failing message is tried.
+    pub retry_for: Duration,
+    /// Bytes of the main journal that one broker may hold back, and bytes it may have parked.
+    pub backlog_bytes: u64,
+    /// How long a drain may take to publish what is left.
+    pub drain: Duration,
+}
+
+/// Why a dispatcher ended: the daemon cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    #[error("cannot save a cursor: {0}")]
+    Cursor(io::Error),
+    #[error("journal entry {} cannot be read ({cause}); it may be of a newer version", position.0)]
+    Unreadable { position: Position, cause: String },
+}
+
+/// What a dispatcher shares with the rest of the daemon.
+#[derive(Clone)]
+pub struct Shared {
+    pub main: Journal,
+    pub dead_letters: DeadLetters,
+    pub backlogs: Arc<Backlogs>,
+    pub progress: Arc<Progress>,
+    pub feed: Feed,
+}
+
+/// The saved cursor of every dispatcher: below the lowest, the main journal may be freed.
+#[derive(Debug, Default)]
+pub struct Progress(Mutex<BTreeMap<ByteString, Position>>);
+
+impl Progress {
+    fn save(&self, broker: &ByteString, position: Position) {
+        let mut saved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        saved.insert(broker.clone(), position);
+    }
+
+    /// The lowest saved cursor; `None` while there is no dispatcher.
+    pub fn lowest(&self) -> Option<Position> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().min().copied()
+    }
+}
+
+/// See the module.
+pub struct Dispatcher {
+    name: ByteString,
+    limits: Limits,
+    main: Lane,
+    parked: Lane,
+    shared: Shared,
+    /// Work that waits for its turn, in order.
+    unsent: VecDeque<Job>,
+    /// Work that waits for its time. The number keeps equal times apart.
+    retries: BTreeMap<(Instant, u64), Job>,
+    in_flight: HashMap<u64, Job>,
+    publishing: FuturesUnordered<BoxFuture<'static, (u64, Result<(), broker::Error>)>>,
+    /// Messages being written to the parked journal or to the dead letters.
+    keeping: FuturesUnordered<BoxFuture<'static, Kept>>,
+    next_ticket: u64,
+    /// Set while waiting messages are parked to let the main cursor go on.
+    relieving: bool,
+    /// Main waits until the parked messages below this, which are older, are settled.
+    parked_first: Position,
+    /// Connections in a row that confirmed nothing.
+    fruitless: u32,
+    confirmed: u64,
+    /// What is wrong with the broker, as last logged.
+    trouble: Option<String>,
+    last_reason: ByteString,
+    tick: Interval,
+}
+
+/// A message set aside, and whether that is durable.
+struct Kept {
+    job: Job,
+    outcome: Outcome,
+    written: Result<(), journal::AppendError>,
+}
+
+/// What the loop woke up for.
+enum Wake {
+    Published(u64, Result<(), broker::Error>),
+    Kept(Kept),
+    /// The main cursor is durable here.
+    Saved(Position),
+    SavedParked,
+    Due,
+    Read(Vec<Job>),
+    Tick,
+}
+
+/// The broker is down, and why.
+struct Down(String);
+
+impl Dispatcher {
+    /// A dispatcher for the broker `name`, whose parked messages are in `parked`.
+    pub fn open(
+        name: ByteString,
+        limits: Limits,
+        parked: Journal,
+        shared: Shared,
+    ) -> Result<Dispatcher, Error> {
+        let main = Lane::open(LaneKind::Main, shared.main.clone(), &name, &limits)?;
+        shared.progress.save(&name, main.saved_position());
+        let parked_first = parked.end();
+        let parked = Lane::open(LaneKind::Parked, parked, &name, &limits)?;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Dispatcher {
+            name,
+            limits,
+            main,
+            parked,
+            shared,
+            unsent: VecDeque::new(),
+            retries: BTreeMap::new(),
+            in_flight: HashMap::new(),
+            publishing: FuturesUnordered::new(),
+            keeping: FuturesUnordered::new(),
+            next_ticket: 0,
+            relieving: false,
+            parked_first,
+            fruitless: 0,
+            confirmed: 0,
+            trouble: None,
+            last_reason: ByteString::new(),
+            tick,
+        })
+    }
+
+    /// Publishes until `stop`, then drains what can be drained within [`Limits::drain`].
+    pub async fn run(
+        mut self,
+        mut broker: Box<dyn Broker>,
+        stop: CancellationToken,
+    ) -> Result<(), Error> {
+        while self.connect(&mut *broker, &stop).await? {
+            match self.serve(&mut *broker, &stop).await? {
+                Ok(()) => break,
+                Err(Down(reason)) => self.recall(reason),
+            }
+        }
+        self.finish(broker).await
+    }
+
+    /// Connects, however long it takes; `false` when told to stop before that.
+    async fn connect(
+        &mut self,
+        broker: &mut dyn Broker,
+        stop: &CancellationToken,
+    ) -> Result<bool, Error> {
+        let mut failures = self.fruitless;
+        loop {
+            if failures > 0 {
+                let wait = tokio::time::sleep(RECONNECT.jittered(failures));
+                if self.meanwhile(wait, stop).await?.is_none() {
+                    return Ok(false);
+                }
+            }
+            match self.meanwhile(broker.connect(), stop).await? {
+                None => return Ok(false),
+                Some(Ok(())) => {
+                    self.fruitless += 1;
+                    if self.trouble.is_none() {
+                        tracing::info!(broker = %self.name, "connected");
+                    }
+                    return Ok(true);
+                }
+                Some(Err(error)) => self.log_trouble(error.to_string()),
+            }
+            failures += 1;
+        }
+    }
+
+    /// Waits for `work` while everything goes on that needs no connection; `None` when told to stop.
+    async fn meanwhile<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        stop: &CancellationToken,
+    ) -> Result<Option<T>, Error> {
+        tokio::pin!(work);
+        loop {
+            let wake = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(None),
+                done = &mut work => return Ok(Some(done)),
+                wake = self.next(false) => wake?,
+            };
+            // Nothing is in flight without a connection, so nothing can report it down.
+            let _no_connection = self.handle(wake);
+        }
+    }
+
+    /// Publishes until the broker is down (`Err`) or everything is drained after `stop` (`Ok`).
+    async fn serve(
+        &mut self,
+        broker: &mut dyn Broker,
+        stop: &CancellationToken,
+    ) -> Result<Result<(), Down>, Error> {
+        let mut deadline = None;
+        loop {
+            if let Err(down) = self.send(broker).await {
+                return Ok(Err(down));
+            }
+            if deadline.is_some() && self.is_drained() {
+                return Ok(Ok(()));
+            }
+            let over = deadline.unwrap_or_else(Instant::now);
+            let wake = tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(over), if deadline.is_some() => return Ok(Ok(())),
+                () = stop.cancelled(), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + self.limits.drain);
+                    continue;
+                }
+                wake = self.next(true) => wake?,
+            };
+            if let Err(down) = self.handle(wake) {
+                return Ok(Err(down));
+            }
+            while let Some(Some((ticket, outcome))) = self.publishing.next().now_or_never() {
+                if let Err(down) = self.published(ticket, outcome) {
+                    return Ok(Err(down));
+                }
+            }
+        }
+    }
+
+    /// The next thing to do. Confirmations come first, since they make room. Cancel-safe.
+    async fn next(&mut self, connected: bool) -> Result<Wake, Error> {
+        let read_parked = connected && self.parked.has_room();
+        let read_main = self.main.has_room()
+            && (self.relieving || connected && self.parked.next_position() >= self.parked_first);
+        let due = self.retries.first_key_value().map(|((at, _), _)| *at);
+        let wake = tokio::select! {
+            biased;
+            Some((ticket, outcome)) = self.publishing.next() => Wake::Published(ticket, outcome),
+            Some(kept) = self.keeping.next() => Wake::Kept(kept),
+            saved = self.main.saved(), if self.main.is_saving() => Wake::Saved(saved?),
+            saved = self.parked.saved(), if self.parked.is_saving() => {
+                saved?;
+                Wake::SavedParked
+            }
+            _ = self.tick.tick() => Wake::Tick,
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)),
+                if connected && due.is_some() => Wake::Due,
+            jobs = self.parked.read(), if read_parked => Wake::Read(jobs?),
+            jobs = self.main.read(), if read_main => Wake::Read(jobs?),
+        };
+        Ok(wake)
+    }
+
+    fn handle(&mut self, wake: Wake) -> Result<(), Down> {
+        match wake {
+            Wake::Published(ticket, outcome) => return self.published(ticket, outcome),
+            Wake::Kept(kept) => self.kept(kept),
+            Wake::Saved(position) => self.shared.progress.save(&self.name, position),
+            Wake::SavedParked => {}
+            Wake::Due => self.unsend_due(),
+            Wake::Read(jobs) => self.take(jobs),
+            Wake::Tick => self.look_after_backlog(),
+        }
+        for lane in [&mut self.main, &mut self.parked] {
+            if lane.wants_saving() {
+                lane.start_saving();
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, jobs: Vec<Job>) {
+        let now_ms = now_ms();
+        for job in jobs {
+            if job.lane == LaneKind::Main && self.relieving {
+                self.park(job, 0, "waits for its broker".into());
+            } else if job.not_before_ms > now_ms {
+                let wait = Duration::from_millis(job.not_before_ms - now_ms);
+                self.retry_after(job, wait);
+            } else {
+                self.unsent.push_back(job);
+            }
+        }
+    }
+
+    /// Hands over what waits for its turn.
+    async fn send(&mut self, broker: &mut dyn Broker) -> Result<(), Down> {
+        let at_once = if self.fruitless > FRUITLESS { 1 } else { usize::MAX };
+        while self.in_flight.len() < at_once
+            && let Some(job) = self.unsent.pop_front()
+        {
+            let address = match (&job.doom, &job.message.address) {
+                (None, Ok(address)) => address.clone(),
+                (Some(reason), _) | (None, Err(reason)) => {
+                    let reason = reason.clone();
+                    self.give_up(job, reason);
+                    continue;
+                }
+            };
+            let publication = Publication { event: job.event.clone(), address };
+            let ticket = self.next_ticket;
+            self.next_ticket += 1;
+            let handed_over = broker.publish(&publication).await;
+            self.in_flight.insert(ticket, job);
+            match handed_over {
+                Ok(confirmation) => {
+                    self.publishing.push(confirmation.map(move |o| (ticket, o)).boxed());
+                }
+                Err(error) => self.published(ticket, Err(error))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn published(&mut self, ticket: u64, outcome: Result<(), broker::Error>) -> Result<(), Down> {
+        if let Err(broker::Error::Down(reason)) = outcome {
+            return Err(Down(reason));
+        }
+        let Some(mut job) = self.in_flight.remove(&ticket) else { return Ok(()) };
+        match outcome {
+            Ok(()) => self.confirm(job),
+            Err(broker::Error::Refused(reason)) => self.give_up(job, reason.into()),
+            Err(broker::Error::Failed(reason)) | Err(broker::Error::Down(reason)) => {
+                job.attempts += 1;
+                self.failed(job, reason);
+            }
+        }
+        Ok(())
+    }
+
+    fn confirm(&mut self, job: Job) {
+        self.confirmed += 1;
+        self.fruitless = 0;
+        if self.trouble.take().is_some() {
+            tracing::info!(broker = %self.name, "the broker is well again");
+        }
+        self.settle(job, Outcome::Confirmed);
+    }
+
+    fn settle(&mut self, job: Job, outcome: Outcome) {
+        match job.lane {
+            LaneKind::Main => self.main.settle(job.position),
+            LaneKind::Parked => self.parked.settle(job.position),
+        }
+        self.shared.feed.tell(&job.event, job.message, outcome);
+    }
+
+    /// Decides what becomes of a message that failed by itself.
+    fn failed(&mut self, mut job: Job, reason: String) {
+        let now_ms = now_ms();
+        if job.first_ms == 0 {
+            job.first_ms = now_ms;
+        }
+        let tried_ms = now_ms.saturating_sub(job.first_ms);
+        let wait = RETRY.jittered(job.attempts);
+        if job.attempts < ATTEMPTS {
+            self.retry_after(job, wait);
+        } else if u128::from(tried_ms) >= self.limits.retry_for.as_millis() {
+            let reason = format!("tried {} times, at last: {reason}", job.attempts);
+            self.give_up(job, reason.into());
+        } else {
+            let not_before_ms = now_ms.saturating_add(wait.as_millis() as u64);
+            self.park(job, not_before_ms, reason.into());
+        }
+    }
+
+    fn retry_after(&mut self, job: Job, wait: Duration) {
+        let number = self.next_ticket;
+        self.next_ticket += 1;
+        self.retries.insert((Instant::now() + wait, number), job);
+    }
+
+    fn unsend_due(&mut self) {
+        let now = Instant::now();
+        while let Some(entry) = self.retries.first_entry()
+            && entry.key().0 <= now
+        {
+            self.unsent.push_back(entry.remove());
+        }
+    }
+
+    fn park(&mut self, job: Job, not_before_ms: u64, reason: ByteString) {
+        let journal = self.parked.journal().clone();
+        self.keeping.push(
+            async move {
+                let kept = job.keep(not_before_ms, &reason);
+                let entry = Entry::new(kept.encode(), now_ms());
+                let written = journal.append_durable(entry).await.map(drop);
+                Kept { job, outcome: Outcome::Parked(reason), written }
+            }
+            .boxed(),
+        );
+    }
+
+    fn give_up(&mut self, mut job: Job, reason: ByteString) {
+        if self.last_reason != reason {
+            tracing::warn!(
+                broker = %self.name, route = %job.message.route, event = %job.event.id, %reason,
+                "a message becomes a dead letter"
+            );
+            self.last_reason = reason.clone();
+        }
+        job.doom = Some(reason.clone());
+        let dead_letters = self.shared.dead_letters.clone();
+        self.keeping.push(
+            async move {
+                let written = dead_letters.keep(job.keep(now_ms(), &reason)).await;
+                Kept { job, outcome: Outcome::DeadLetter(reason), written }
+            }
+            .boxed(),
+        );
+    }
+
+    fn kept(&mut self, kept: Kept) {
+        match kept.written {
+            Ok(()) => {
+                if kept.job.lane == LaneKind::Main && kept.job.attempts == 0 {
+                    self.parked_first = self.parked.journal().end();
+                }
+                self.settle(kept.job, kept.outcome);
+            }
+            Err(error) => {
+                // Nothing is settled that is not durable: it stays, and is tried again.
+                self.log_trouble(format!("a message cannot be set aside: {error}"));
+                self.retry_after(kept.job, RETRY.max);
+            }
+        }
+    }
+
+    /// The connection is gone: everything in flight goes back to where it was in the order.
+    fn recall(&mut self, reason: String) {
+        let alone = self.fruitless > FRUITLESS && self.in_flight.len() == 1;
+        self.log_trouble(reason.clone());
+        self.publishing = FuturesUnordered::new();
+        let mut jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();
+        if alone {
+            for mut job in jobs {
+                self.suspect(&mut job);
+                if job.suspicion.downs >= ATTEMPTS {
+                    job.suspicion = Suspicion::default();
+                    job.attempts = job.attempts.max(ATTEMPTS);
+                    self.failed(job, format!("the connection goes down with it: {reason}"));
+                } else {
+                    self.unsent.push_back(job);
+                }
+            }
+        } else {
+            jobs.extend(self.unsent.drain(..));
+            jobs.sort_by_key(Job::order);
+            self.unsent = jobs.into();
+        }
+    }
+
+    /// A message is blamed for a connection only if others passed while it never did.
+    fn suspect(&mut self, job: &mut Job) {
+        if job.suspicion.downs == 0 {
+            job.suspicion.confirmed_before = self.confirmed;
+        } else if job.suspicion.confirmed_before == self.confirmed {
+            return;
+        }
+        job.suspicion.downs += 1;
+        job.suspicion.confirmed_before = self.confirmed;
+    }
+
+    /// Once a tick: saves cursors, and parks what holds back too much of the main journal.
+    fn look_after_backlog(&mut self) {
+        self.main.start_saving();
+        self.parked.start_saving();
+        let held = self.main.held_bytes();
+        let bound = self.limits.backlog_bytes;
+        if !self.relieving && held > bound {
+            tracing::warn!(broker = %self.name, held_bytes = held, "parking what waits for a broker");
+            self.relieving = true;
+            self.take_back_main();
+        } else if self.relieving && held <= bound / 2 {
+            self.relieving = false;
+        }
+        self.shared.backlogs.set_full(&self.name, self.parked.held_bytes() >= bound);
+    }
+
+    /// Parks what of the main lane waits here already, in order.
+    fn take_back_main(&mut self) {
+        let retries = std::mem::take(&mut self.retries);
+        let (mut main, mut parked) = (Vec::new(), BTreeMap::new());
+        for (due, job) in retries {
+            match job.lane {
+                LaneKind::Main => main.push(job),
+                LaneKind::Parked => drop(parked.insert(due, job)),
+            }
+        }
+        self.retries = parked;
+        for job in std::mem::take(&mut self.unsent) {
+            match job.lane {
+                LaneKind::Main => main.push(job),
+                LaneKind::Parked => self.unsent.push_back(job),
+            }
+        }
+        main.sort_by_key(Job::order);
+        self.take(main);
+    }
+
+    /// Whether all that can be published now is; what is being retried is on disk and can wait.
+    fn is_drained(&self) -> bool {
+        self.in_flight.is_empty()
+            && self.keeping.is_empty()
+            && self.unsent.is_empty()
+            && self.main.has_read_all()
+            && self.parked.has_read_all()
+    }
+
+    /// Saves the cursors and ends the connection.
+    async fn finish(mut self, mut broker: Box<dyn Broker>) -> Result<(), Error> {
+        broker.close(self.limits.drain).await;
+        for lane in [&mut self.main, &mut self.parked] {
+            if lane.is_saving() {
+                lane.saved().await?;
+            }
+            lane.start_saving();
+            if lane.is_saving() {
+                lane.saved().await?;
+            }
+        }
+        self.parked.journal().clone().close().await;
+        Ok(())
+    }
+
+    /// One line a change of state: the same trouble is not told twice.
+    fn log_trouble(&mut self, reason: String) {
+        if self.trouble.as_ref() != Some(&reason) {
+            tracing::warn!(broker = %self.name, %reason, "the broker is in trouble; its messages wait");
+            self.trouble = Some(reason);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Dead letters: messages given up on, kept on disk with the reason. A journal of their own.
+
+use std::path::{Path, PathBuf};
+
+use super::kept::Kept;
+use crate::journal::{self, Entry, Journal, Storage};
+use std::sync::Arc;
+
+/// Where dead letters are kept, below the data directory.
+pub fn dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("dead-letters")
+}
+
+/// The dead letters of all brokers.
+#[derive(Clone)]
+pub struct DeadLetters(Journal);
+
+impl DeadLetters {
+    pub fn new(journal: Journal) -> DeadLetters {
+        DeadLetters(journal)
+    }
+
+    pub fn journal(&self) -> &Journal {
+        &self.0
+    }
+
+    /// Keeps a message; durable on return.
+    pub async fn keep(&self, kept: Kept) -> Result<(), journal::AppendError> {
+        let time_ms = kept.at_ms;
+        self.0.append_durable(Entry::new(kept.encode(), time_ms)).await.map(drop)
+    }
+}
+
+/// Reads all dead letters, oldest first, also while a daemon writes them.
+pub fn list(
+    storage: Arc<dyn Storage>,
+    data_dir: &Path,
+) -> Result<impl Iterator<Item = Result<Kept, String>>, journal::Error> {
+    let items = journal::read_all(storage, &dir(data_dir))?;
+    Ok(items.map(|item| match item {
+        Ok(journal::Item::Entry(position, bytes)) => {
+            Kept::decode(bytes).map_err(|error| format!("dead letter {}: {error}", position.0))
+        }
+        Ok(journal::Item::Damaged { from, to, why }) => {
+            Err(format!("dead letters {} to {} are damaged: {why}", from.0, to.0))
+        }
+        Err(error) => Err(error.to_string()),
+    }))
+}

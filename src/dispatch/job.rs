@@ -1,0 +1,93 @@
+//! One message under way.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+
+use super::kept::Kept;
+use crate::{
+    event::{Event, Message},
+    journal::Position,
+};
+
+/// Where a message was read from. Parked messages are older, so they come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LaneKind {
+    Parked,
+    Main,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Job {
+    pub lane: LaneKind,
+    pub position: Position,
+    /// Which of the record's messages for this broker.
+    pub ordinal: usize,
+    pub event: Arc<Event>,
+    pub message: Message,
+    /// How often it failed by itself; a broker that was down does not count.
+    pub attempts: u32,
+    /// When it first failed, Unix milliseconds; 0 if never.
+    pub first_ms: u64,
+    /// Parked messages are not tried before this, Unix milliseconds.
+    pub not_before_ms: u64,
+    /// Set once the message is given up on, until that is durable.
+    pub doom: Option<ByteString>,
+    /// Whether it may be what brings the connection down.
+    pub suspicion: Suspicion,
+}
+
+/// How often the connection went down with this message alone in flight, and how many messages the
+/// broker had confirmed before the first time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Suspicion {
+    pub downs: u32,
+    pub confirmed_before: u64,
+}
+
+impl Job {
+    /// A message of a record of the main journal.
+    pub fn new(position: Position, ordinal: usize, event: &Arc<Event>, message: Message) -> Job {
+        Job {
+            lane: LaneKind::Main,
+            position,
+            ordinal,
+            event: event.clone(),
+            message,
+            attempts: 0,
+            first_ms: 0,
+            not_before_ms: 0,
+            doom: None,
+            suspicion: Suspicion::default(),
+        }
+    }
+
+    /// A parked message, with what was tried before.
+    pub fn resume(position: Position, kept: Kept) -> Job {
+        Job {
+            lane: LaneKind::Parked,
+            attempts: kept.attempts,
+            first_ms: kept.first_ms,
+            not_before_ms: kept.at_ms,
+            ..Job::new(position, 0, &Arc::new(kept.event), kept.message)
+        }
+    }
+
+    /// What is written when it is set aside.
+    pub fn keep(&self, at_ms: u64, reason: &str) -> Kept {
+        Kept {
+            event: Event::clone(&self.event),
+            message: self.message.clone(),
+            attempts: self.attempts,
+            first_ms: self.first_ms,
+            at_ms,
+            reason: reason.into(),
+        }
+    }
+
+    /// The order in which messages were owed.
+    pub fn order(&self) -> (LaneKind, Position, usize) {
+        (self.lane, self.position, self.ordinal)
+    }
+}

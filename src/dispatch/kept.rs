@@ -1,0 +1,84 @@
+//! A message set aside on disk: parked (still being tried) or a dead letter (given up on).
+//!
+//! # Layout (version 1)
+//!
+//! ```text
+//! u8   version
+//! u32  attempts
+//! u64  first_ms
+//! u64  at_ms
+//! u32  length of the reason, and the reason in UTF-8
+//! ...  a record with the one message
+//! ```
+//!
+//! Integers are little-endian.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+
+use crate::event::{self, Event, Message, Record};
+
+/// One message with its event, and what was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub event: Event,
+    pub message: Message,
+    /// How often it was published without being confirmed.
+    pub attempts: u32,
+    /// When it was first tried, Unix milliseconds; 0 if never.
+    pub first_ms: u64,
+    /// Parked: not tried again before this. Dead letter: when it was given up on. Unix milliseconds.
+    pub at_ms: u64,
+    /// Why it was set aside.
+    pub reason: ByteString,
+}
+
+/// Why bytes are not a kept message.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("version {0} of a kept message is not known to this version of waypost")]
+    Version(u8),
+    #[error("a kept message ends before its fields do, or holds not exactly one message")]
+    Malformed,
+    #[error(transparent)]
+    Record(#[from] event::Error),
+}
+
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 1 + 4 + 8 + 8 + 4;
+
+impl Kept {
+    pub fn encode(self) -> Bytes {
+        let record = Record { event: self.event, messages: vec![self.message] }.encode();
+        let mut out = BytesMut::with_capacity(HEAD_BYTES + self.reason.len() + record.len());
+        out.put_u8(VERSION);
+        out.put_u32_le(self.attempts);
+        out.put_u64_le(self.first_ms);
+        out.put_u64_le(self.at_ms);
+        out.put_u32_le(self.reason.len() as u32);
+        out.put_slice(self.reason.as_bytes());
+        out.put_slice(&record);
+        out.freeze()
+    }
+
+    pub fn decode(mut input: Bytes) -> Result<Kept, Error> {
+        if input.len() < HEAD_BYTES {
+            return Err(Error::Malformed);
+        }
+        match input.get_u8() {
+            VERSION => {}
+            other => return Err(Error::Version(other)),
+        }
+        let attempts = input.get_u32_le();
+        let (first_ms, at_ms) = (input.get_u64_le(), input.get_u64_le());
+        let reason_len = input.get_u32_le() as usize;
+        if input.len() < reason_len {
+            return Err(Error::Malformed);
+        }
+        let reason = ByteString::try_from(input.split_to(reason_len));
+        let reason = reason.map_err(|_| Error::Malformed)?;
+        let Record { event, messages } = Record::decode(input)?;
+        let [message] = <[Message; 1]>::try_from(messages).map_err(|_| Error::Malformed)?;
+        Ok(Kept { event, message, attempts, first_ms, at_ms, reason })
+    }
+}

@@ -1,0 +1,185 @@
+//! A lane: one journal read at one cursor. A dispatcher has two of the same kind: the main journal,
+//! and its broker's own journal of parked messages.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use tokio::task::JoinHandle;
+
+use super::{
+    Error, Limits,
+    job::{Job, LaneKind},
+    kept::Kept,
+    window::Window,
+};
+use crate::{
+    event::Record,
+    journal::{Cursor, Item, Journal, Position, Reader},
+};
+
+/// Most records read at a time; a read ends with what is there, so this bounds only a burst.
+const READ_ENTRIES: usize = 256;
+const READ_BYTES: usize = 4 << 20;
+
+/// See the module.
+pub struct Lane {
+    kind: LaneKind,
+    /// Whose messages are taken; others are skipped.
+    broker: ByteString,
+    journal: Journal,
+    reader: Reader,
+    window: Window,
+    /// `None` while a save is under way.
+    cursor: Option<Cursor>,
+    saving: Option<JoinHandle<Result<(Cursor, Position), Error>>>,
+}
+
+impl Lane {
+    /// Opens the broker's cursor in `journal` and starts reading there.
+    pub fn open(
+        kind: LaneKind,
+        journal: Journal,
+        broker: &ByteString,
+        limits: &Limits,
+    ) -> Result<Lane, Error> {
+        let cursor = journal.cursor(broker)?;
+        let saved = cursor.position();
+        Ok(Lane {
+            kind,
+            broker: broker.clone(),
+            reader: journal.reader(saved),
+            journal,
+            window: Window::new(saved, limits.window),
+            cursor: Some(cursor),
+            saving: None,
+        })
+    }
+
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Whether more may be read now.
+    pub fn has_room(&self) -> bool {
+        self.window.room() > 0
+    }
+
+    /// The next position to read.
+    pub fn next_position(&self) -> Position {
+        self.reader.position()
+    }
+
+    /// Whether everything durable was read.
+    pub fn has_read_all(&self) -> bool {
+        self.reader.position() >= self.journal.end()
+    }
+
+    /// Bytes of the journal that wait for this lane's cursor.
+    pub fn held_bytes(&self) -> u64 {
+        self.journal.bytes_from(self.window.cursor())
+    }
+
+    /// Waits for records and returns the messages of ours in them, in order. Cancel-safe.
+    pub async fn read(&mut self) -> Result<Vec<Job>, Error> {
+        let entries = self.window.room().min(READ_ENTRIES);
+        let items = self.reader.next(entries, READ_BYTES).await?;
+        let mut jobs = Vec::new();
+        for item in items {
+            match item {
+                Item::Entry(position, bytes) => self.take(position, bytes, &mut jobs)?,
+                // Reported by the journal, which keeps the damaged bytes.
+                Item::Damaged { to, .. } => self.window.skip(to),
+            }
+        }
+        Ok(jobs)
+    }
+
+    fn take(
+        &mut self,
+        position: Position,
+        bytes: Bytes,
+        jobs: &mut Vec<Job>,
+    ) -> Result<(), Error> {
+        let size = bytes.len();
+        let before = jobs.len();
+        let unreadable = |cause: String| Error::Unreadable { position, cause };
+        match self.kind {
+            LaneKind::Main => {
+                let record = Record::decode(bytes).map_err(|e| unreadable(e.to_string()))?;
+                let event = Arc::new(record.event);
+                let owed = record.messages.into_iter().filter(|m| m.broker == self.broker);
+                jobs.extend(
+                    owed.enumerate()
+                        .map(|(ordinal, message)| Job::new(position, ordinal, &event, message)),
+                );
+            }
+            LaneKind::Parked => {
+                let kept = Kept::decode(bytes).map_err(|e| unreadable(e.to_string()))?;
+                jobs.push(Job::resume(position, kept));
+            }
+        }
+        self.window.take(position, jobs.len() - before, size);
+        Ok(())
+    }
+
+    /// One message of the record at `position` is settled.
+    pub fn settle(&mut self, position: Position) {
+        self.window.settle(position);
+    }
+
+    /// Whether the window fills up with settled messages that only a save lets go.
+    pub fn wants_saving(&self) -> bool {
+        self.saving.is_none() && self.window.wants_saving()
+    }
+
+    /// Starts saving the cursor, unless it is saved already or a save is under way.
+    pub fn start_saving(&mut self) {
+        let position = self.window.cursor();
+        if position == self.window.saved() {
+            return;
+        }
+        if let Some(cursor) = self.cursor.take() {
+            // Nobody else reads a broker's parked journal; the main one is freed by the daemon,
+            // which knows every cursor.
+            let journal = (self.kind == LaneKind::Parked).then(|| self.journal.clone());
+            self.saving = Some(tokio::spawn(save(cursor, position, journal)));
+        }
+    }
+
+    pub fn is_saving(&self) -> bool {
+        self.saving.is_some()
+    }
+
+    /// Waits for the save under way; the position that is now durable. Cancel-safe.
+    pub async fn saved(&mut self) -> Result<Position, Error> {
+        let Some(saving) = &mut self.saving else {
+            return std::future::pending().await;
+        };
+        let outcome = saving.await;
+        self.saving = None;
+        let (cursor, position) = outcome.map_err(|panic| Error::Cursor(panic.into()))??;
+        self.cursor = Some(cursor);
+        self.window.save(position);
+        Ok(position)
+    }
+
+    /// The cursor as last saved.
+    pub fn saved_position(&self) -> Position {
+        self.window.saved()
+    }
+}
+
+/// Saves the cursor, and only then frees what lies below it.
+async fn save(
+    mut cursor: Cursor,
+    position: Position,
+    journal: Option<Journal>,
+) -> Result<(Cursor, Position), Error> {
+    let saving = tokio::task::spawn_blocking(move || cursor.save(position).map(|()| cursor));
+    let cursor = saving.await.map_err(std::io::Error::from).flatten().map_err(Error::Cursor)?;
+    if let Some(journal) = journal {
+        journal.release(position).await?;
+    }
+    Ok((cursor, position))
+}

@@ -1,0 +1,125 @@
+//! Receives webhooks: finds the source, reads the body within limits, and hands the event over to be
+//! admitted. What can go wrong is a [`Rejection`], which alone knows statuses and words.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use tokio::{sync::Semaphore, time::timeout};
+
+use crate::{admit::Admit, clock::now_ms, routing::Table, source};
+
+mod rejection;
+
+pub use rejection::Rejection;
+
+/// The header that carries the event's id in the answer.
+pub const EVENT_ID: &str = "waypost-event-id";
+
+/// What one request may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub max_body_bytes: usize,
+    /// All bodies being read or committed.
+    pub max_in_flight_bytes: usize,
+    pub body_timeout: Duration,
+}
+
+/// Receives requests. A cheap handle.
+#[derive(Clone)]
+pub struct Ingress(Arc<Inner>);
+
+struct Inner {
+    table: Arc<ArcSwap<Table>>,
+    admit: Admit,
+    limits: Limits,
+    /// A permit a byte of body.
+    bytes: Semaphore,
+}
+
+impl Ingress {
+    pub fn new(table: Arc<ArcSwap<Table>>, admit: Admit, limits: Limits) -> Ingress {
+        let bytes = Semaphore::new(limits.max_in_flight_bytes);
+        Ingress(Arc::new(Inner { table, admit, limits, bytes }))
+    }
+
+    /// Answers one request.
+    pub async fn receive(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        match self.0.receive(request).await {
+            Ok(id) => accepted(&id),
+            Err(rejection) => rejection.into_response(),
+        }
+    }
+}
+
+impl Inner {
+    /// Returns the event's id once the event is durable.
+    async fn receive(&self, request: Request<Incoming>) -> Result<String, Rejection> {
+        let (head, body) = request.into_parts();
+        // The request finishes on the table it began with.
+        let table = self.table.load_full();
+        let (source, path_type) = table.source(head.uri.path()).ok_or(Rejection::NoSuchSource)?;
+        if head.method != Method::POST {
+            return Err(Rejection::Method);
+        }
+        let expected = self.expected_bytes(&body)?;
+        let _room = self.bytes.try_acquire_many(expected).map_err(|_| Rejection::Busy)?;
+        let body = timeout(self.limits.body_timeout, self.read(body))
+            .await
+            .map_err(|_| Rejection::BodyTimeout)??;
+        let request = source::Request { path_type, headers: &head.headers, body, now_ms: now_ms() };
+        let event = source.receive(request).map_err(|rejection| {
+            tracing::info!(source = %source.name, %rejection, "a request was not accepted");
+            Rejection::NotVerified
+        })?;
+        let admitted = self.admit.admit(&table, event).await?;
+        tracing::debug!(event = %admitted.id, duplicate = admitted.duplicate, "accepted");
+        Ok(admitted.id.to_string())
+    }
+
+    /// How many bytes to reserve: what the head announces, or the most that is taken.
+    fn expected_bytes(&self, body: &Incoming) -> Result<u32, Rejection> {
+        let max = self.limits.max_body_bytes as u64;
+        let announced = body.size_hint().exact().unwrap_or(max);
+        if announced > max {
+            return Err(Rejection::BodyTooLarge);
+        }
+        Ok(announced as u32)
+    }
+
+    /// The raw body. One that arrives in a piece is not copied.
+    async fn read(&self, mut body: Incoming) -> Result<Bytes, Rejection> {
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Rejection::BodyIncomplete)?;
+            let Ok(data) = frame.into_data() else { continue };
+            if first.len() + rest.len() + data.len() > self.limits.max_body_bytes {
+                return Err(Rejection::BodyTooLarge);
+            }
+            if first.is_empty() && rest.is_empty() {
+                first = data;
+            } else {
+                if rest.is_empty() {
+                    rest.extend_from_slice(&std::mem::take(&mut first));
+                }
+                rest.extend_from_slice(&data);
+            }
+        }
+        Ok(if rest.is_empty() { first } else { rest.freeze() })
+    }
+}
+
+fn accepted(id: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(b"{}")));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    match header::HeaderValue::from_str(id) {
+        Ok(id) => drop(headers.insert(EVENT_ID, id)),
+        Err(_) => tracing::warn!(id, "the event's id cannot stand in a header"),
+    }
+    response
+}

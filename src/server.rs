@@ -1,0 +1,138 @@
+//! Serves HTTP/1.1 on a listener, within limits, until told to stop.
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{
+    body::{Body, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Most headers in one request; hyper's default, named here because it is part of the promise.
+const MAX_HEADERS: usize = 100;
+
+/// How long to wait after a failed accept: usually file descriptors have run out, and only time
+/// brings some back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Answer to a connection over the limit, written without reading anything.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
+                      content-type: application/json\r\ncontent-length: 31\r\n\r\n\
+                      {\"error\":\"too many connections\"}";
+
+/// What one connection may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub max_connections: usize,
+    pub max_head_bytes: usize,
+    pub first_byte_timeout: Duration,
+    /// Also closes an idle connection.
+    pub head_timeout: Duration,
+}
+
+/// Accepts until `stop`, then lets every connection finish the request it is in. Returns when no
+/// connection is left; the caller bounds the wait by dropping this, which closes the rest.
+pub async fn serve<H, F, B>(listener: TcpListener, limits: Limits, handler: H, stop: CancellationToken)
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<B>> + Send,
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(limits.max_connections));
+    let connections = TaskTracker::new();
+    // Ends every connection when this future is dropped.
+    let abort = CancellationToken::new();
+    let _abort_on_drop = abort.clone().drop_guard();
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = accept(&listener) => accepted,
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            refuse(&stream);
+            continue;
+        };
+        let serving = connection(stream, limits, handler.clone(), stop.clone(), place);
+        let abort = abort.clone();
+        connections.spawn(async move { abort.run_until_cancelled(serving).await });
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn refuse(stream: &TcpStream) {
+    tracing::debug!("over the limit on connections");
+    // The kernel's buffer of a fresh connection holds these few bytes; a peer that is gone already
+    // needs no answer.
+    stream.try_write(BUSY).ok();
+}
+
+async fn connection<H, F, B>(
+    stream: TcpStream,
+    limits: Limits,
+    handler: H,
+    stop: CancellationToken,
+    _place: OwnedSemaphorePermit,
+) where
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes, Error = Infallible> + 'static,
+{
+    if let Err(error) = greet(&stream, limits.first_byte_timeout, &stop).await {
+        tracing::debug!(%error, "a connection ended before its first byte");
+        return;
+    }
+    let service = service_fn(|request| {
+        let response = handler(request);
+        async { Ok::<_, Infallible>(response.await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(limits.max_head_bytes)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Waits for the first byte: hyper's own deadline starts only after it.
+async fn greet(stream: &TcpStream, wait: Duration, stop: &CancellationToken) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    tokio::select! {
+        ready = timeout(wait, stream.readable()) => ready?,
+        () = stop.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
+    }
+}

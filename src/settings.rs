@@ -1,0 +1,339 @@
+//! Process settings: defaults, then `waypost.toml` if present, then `WAYPOST_*`, then flags.
+//!
+//! What the routing table says is in `routes.yaml` alone. Nested settings are written
+//! `WAYPOST_JOURNAL__MAX_BYTES` in the environment. Sizes are bytes, durations read `10s`, `5m`.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+
+/// The file that is read if it is there.
+pub const FILE: &str = "waypost.toml";
+
+/// All process settings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The routing table.
+    pub routes: PathBuf,
+    /// Where the journal, cursors, parked messages and dead letters live.
+    pub data_dir: PathBuf,
+    /// Where webhooks are received. Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Where operators look. Keep it on loopback.
+    pub admin_listen: SocketAddr,
+    pub ingress: Ingress,
+    pub journal: Journal,
+    pub dedupe: Dedupe,
+    pub dispatch: Dispatch,
+    pub dead_letters: DeadLetters,
+    pub shutdown: Shutdown,
+    pub log: Log,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            routes: "routes.yaml".into(),
+            data_dir: "data".into(),
+            listen: ([0, 0, 0, 0], 8080).into(),
+            admin_listen: ([127, 0, 0, 1], 9090).into(),
+            ingress: Ingress::default(),
+            journal: Journal::default(),
+            dedupe: Dedupe::default(),
+            dispatch: Dispatch::default(),
+            dead_letters: DeadLetters::default(),
+            shutdown: Shutdown::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+/// What a sender may do.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ingress {
+    /// Largest body; above it 413.
+    pub max_body_bytes: u32,
+    /// All bodies being read or committed at once; above it 503.
+    pub max_in_flight_bytes: u32,
+    /// Largest request head; above it 431.
+    pub max_head_bytes: u32,
+    /// Connections at once; further ones get 503 and are closed.
+    pub max_connections: u32,
+    /// A connection that sends nothing for this long is closed.
+    #[serde(with = "duration")]
+    pub first_byte_timeout: Duration,
+    /// A head must be complete after this long; an idle connection is closed after it.
+    #[serde(with = "duration")]
+    pub head_timeout: Duration,
+    /// A body must be complete after this long; then 408.
+    #[serde(with = "duration")]
+    pub body_timeout: Duration,
+}
+
+impl Default for Ingress {
+    fn default() -> Ingress {
+        Ingress {
+            max_body_bytes: 2 << 20,
+            max_in_flight_bytes: 256 << 20,
+            max_head_bytes: 16 << 10,
+            max_connections: 4096,
+            first_byte_timeout: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How much waits on disk.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Journal {
+    /// The whole journal; above it 503.
+    pub max_bytes: u64,
+    /// When a new segment begins.
+    pub segment_bytes: u64,
+    /// The newest records, kept in memory for dispatchers that keep up.
+    pub tail_bytes: usize,
+}
+
+impl Default for Journal {
+    fn default() -> Journal {
+        Journal { max_bytes: 8 << 30, segment_bytes: 64 << 20, tail_bytes: 16 << 20 }
+    }
+}
+
+/// How long and how many events are remembered, so that the same one twice is one.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dedupe {
+    #[serde(with = "duration")]
+    pub window: Duration,
+    pub max_keys: usize,
+}
+
+impl Default for Dedupe {
+    fn default() -> Dedupe {
+        Dedupe { window: Duration::from_secs(24 * 3600), max_keys: 1_000_000 }
+    }
+}
+
+/// How each broker is served.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dispatch {
+    /// Messages under way per broker; what a crash may publish again.
+    pub window_messages: usize,
+    /// Bytes under way per broker.
+    pub window_bytes: usize,
+    /// How long a message that fails by itself is tried before it is a dead letter.
+    #[serde(with = "duration")]
+    pub retry_for: Duration,
+    /// What one broker may hold back of the journal, and what it may have parked; 0 is half of
+    /// `journal.max_bytes`.
+    pub backlog_max_bytes: u64,
+}
+
+impl Default for Dispatch {
+    fn default() -> Dispatch {
+        Dispatch {
+            window_messages: 2048,
+            window_bytes: 32 << 20,
+            retry_for: Duration::from_secs(600),
+            backlog_max_bytes: 0,
+        }
+    }
+}
+
+/// What was given up on.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLetters {
+    /// When full, messages stay with their broker, unsettled.
+    pub max_bytes: u64,
+}
+
+impl Default for DeadLetters {
+    fn default() -> DeadLetters {
+        DeadLetters { max_bytes: 1 << 30 }
+    }
+}
+
+/// How the daemon ends.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long requests are still accepted after the first signal, so that a load balancer can
+    /// notice; unset: 5 s, or none on a terminal.
+    #[serde(with = "optional_duration")]
+    pub delay: Option<Duration>,
+    /// How long requests, and then brokers, may take to finish.
+    #[serde(with = "duration")]
+    pub deadline: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Shutdown {
+        Shutdown { delay: None, deadline: Duration::from_secs(10) }
+    }
+}
+
+/// What the log looks like.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A level, or directives like `waypost=debug,info`.
+    pub level: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    Text,
+    Json,
+}
+
+/// The four flags that scripts rely on, each `None` where it was not given.
+#[derive(Clone, Debug, Default, Serialize, clap::Args)]
+pub struct Flags {
+    /// The routing table [default: routes.yaml]
+    #[arg(long, env = "WAYPOST_ROUTES", value_name = "FILE", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routes: Option<PathBuf>,
+    /// Where the journal and everything else is kept [default: data]
+    #[arg(long, env = "WAYPOST_DATA_DIR", value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Where webhooks are received; port 0 picks a free one [default: 0.0.0.0:8080]
+    #[arg(long, env = "WAYPOST_LISTEN", value_name = "ADDR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// Where operators look; port 0 picks a free one [default: 127.0.0.1:9090]
+    #[arg(long, env = "WAYPOST_ADMIN_LISTEN", value_name = "ADDR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<SocketAddr>,
+}
+
+impl Settings {
+    /// Reads the settings; the error names the setting and where its value came from.
+    pub fn load(file: &Path, flags: &Flags) -> Result<Settings, Box<figment::Error>> {
+        Figment::from(Serialized::defaults(Settings::default()))
+            .merge(Toml::file(file))
+            .merge(environment())
+            .merge(Serialized::defaults(flags))
+            .extract()
+            .map_err(Box::new)
+    }
+
+    /// What one broker may hold back, and have parked.
+    pub fn backlog_bytes(&self) -> u64 {
+        match self.dispatch.backlog_max_bytes {
+            0 => self.journal.max_bytes / 2,
+            bytes => bytes,
+        }
+    }
+}
+
+/// `WAYPOST_*` variables that are settings of a section; the others belong to flags.
+fn environment() -> Env {
+    const SECTIONS: [&str; 7] =
+        ["ingress", "journal", "dedupe", "dispatch", "dead_letters", "shutdown", "log"];
+    Env::prefixed("WAYPOST_")
+        .filter(|name| {
+            let name = name.as_str().to_ascii_lowercase();
+            name.split_once("__").is_some_and(|(section, _)| SECTIONS.contains(&section))
+        })
+        .split("__")
+}
+
+/// `10s`, `5m`, `24h`.
+mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(value: &Duration, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(&humantime::format_duration(*value))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(input)?;
+        humantime::parse_duration(&text)
+            .map_err(|error| D::Error::custom(format!("{error}; write `10s`, `5m` or `24h`")))
+    }
+}
+
+/// The same, where nothing means the default.
+mod optional_duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &Option<Duration>, out: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => super::duration::serialize(value, out),
+            None => out.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+        #[derive(Deserialize)]
+        struct Given(#[serde(with = "super::duration")] Duration);
+        Ok(Option::<Given>::deserialize(input)?.map(|Given(value)| value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str, flags: &Flags) -> Result<Settings, Box<figment::Error>> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        std::fs::write(&file, toml).unwrap();
+        Settings::load(&file, flags)
+    }
+
+    #[test]
+    fn without_anything_the_defaults_hold() {
+        let settings = Settings::load(Path::new("/nonexistent.toml"), &Flags::default()).unwrap();
+        assert_eq!(settings.listen.port(), 8080);
+        assert_eq!(settings.backlog_bytes(), 4 << 30);
+    }
+
+    #[test]
+    fn the_file_is_read_and_a_flag_wins() {
+        let toml = "listen = '127.0.0.1:1'\n[ingress]\nbody_timeout = '3s'\n[shutdown]\ndelay = '1s'\n";
+        let flags = Flags { listen: Some(([127, 0, 0, 1], 2).into()), ..Flags::default() };
+        let settings = load(toml, &flags).unwrap();
+        assert_eq!(settings.listen.port(), 2);
+        assert_eq!(settings.ingress.body_timeout, Duration::from_secs(3));
+        assert_eq!(settings.shutdown.delay, Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_misspelt_or_ill_typed_setting_is_refused_by_name() {
+        for (toml, expected) in [
+            ("lisen = '127.0.0.1:1'", "lisen"),
+            ("[journal]\nmax_byte = 1", "max_byte"),
+            ("[ingress]\nbody_timeout = 'soon'", "body_timeout"),
+            ("listen = 'here'", "listen"),
+        ] {
+            let error = load(toml, &Flags::default()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
