@@ -1,0 +1,422 @@
+//! The durable, ordered log of records: bytes and positions only. It knows nothing of events,
+//! routes or brokers.
+//!
+//! # On disk
+//!
+//! ```text
+//! DIR/lock                      locked while a process has the journal open
+//! DIR/<base>.seg                a segment: the records from position <base> on     (segment.rs)
+//! DIR/<base>.keys               the keys of a closed segment; outlives it          (sidecar.rs)
+//! DIR/cursors/<name>            a saved position                                   (cursor.rs)
+//! DIR/quarantine/…              bytes that could not be read                       (quarantine.rs)
+//! DIR/**/*.tmp                  files not finished; removed when the journal is opened
+//! ```
+//!
+//! Every file starts with a magic and a version; an unknown version is refused, never guessed at.
+//! A segment is a header block and frames (`frame.rs`); a frame is a checksummed header, 16-byte
+//! keys, and the payload.
+//!
+//! # Layers
+//!
+//! `storage` is the door to the disk. `frame` is one record's bytes, `segment` one file, `scan` the
+//! walk over a file and its damage, `segments` the files in force. `recovery` opens, `writer`
+//! commits, `tail` and `reader` read, `cursor` remembers, `sidecar` keeps keys.
+//!
+//! # Invariants
+//!
+//! 1. An append is answered `Ok` only after an `fdatasync` that covers all its bytes has succeeded
+//!    and the file's name is durable.
+//! 2. After a sync that failed nothing is answered `Ok` any more in this process.
+//! 3. A process writes only to segment files that it created itself, so no page it relies on was
+//!    marked clean by a sync that failed in another process. What the last one left unproven is
+//!    copied to a new file and synced before `open` returns.
+//! 4. A frame says up to which position all was durable before it was written (`proven`). It is
+//!    believed because a batch is written only after the sync of the one before.
+//! 5. A segment, sidecar or new cursor has its name only once its contents are durable: it is
+//!    written under a temporary name, synced, renamed, and its directory synced.
+//! 6. A segment's range is from its base to the next one's. A frame at or past that is superseded.
+//! 7. Positions are given once: never one below any saved cursor, proven frame or reported damage.
+//! 8. Every position is either delivered with the payload that was appended, or reported as
+//!    damaged. Damage costs no more than what it touches; what follows is still read.
+//! 9. No bytes of a payload can pass for a frame: frames start with a number that senders cannot
+//!    know.
+//! 10. A sidecar holds keys of durable records only, and is durable before its segment is removed.
+//!     Segments are removed lowest first, each durably before the next.
+//! 11. A cursor is durable when `save` returns, and never goes back. The caller saves it before it
+//!     releases what lies below.
+//! 12. Memory is bounded by [`Options`], whatever the backlog.
+
+mod cursor;
+mod error;
+mod frame;
+mod options;
+mod quarantine;
+mod read_all;
+mod reader;
+mod recovery;
+mod scan;
+mod segment;
+mod segments;
+mod sidecar;
+mod storage;
+mod tail;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use cursor::Cursor;
+pub use error::{AppendError, Error};
+pub use options::Options;
+pub use read_all::{Records, read_all};
+pub use reader::Reader;
+pub use storage::{File, LockGuard, RealDisk, Storage};
+
+use quarantine::Quarantine;
+use segments::{Segment, Segments};
+use tail::Tail;
+use writer::{Command, Pending, Writer};
+
+/// What makes an entry known: a hash, as the caller defines it.
+pub type Key = [u8; 16];
+
+/// A record's place: its ordinal, from 0.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// The position after this one.
+    pub fn next(self) -> Position {
+        Position(self.0 + 1)
+    }
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What is appended.
+#[derive(Clone, Debug, Default)]
+pub struct Entry {
+    pub payload: Bytes,
+    /// What the record is known by; returned when the journal is opened again.
+    pub keys: Vec<Key>,
+    /// Time of the record, milliseconds since the Unix epoch; dates its keys.
+    pub time_ms: u64,
+}
+
+/// Told, from the writer's thread, what became of an append. It must not block.
+pub type OnDurable = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
+
+/// What a reader meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A record's payload, as it was appended.
+    Entry(Position, Bytes),
+    /// Positions from `from` up to, not including, `to` cannot be read. Equal ones mean that
+    /// damage was met where no record is missing.
+    Damaged { from: Position, to: Position, why: String },
+}
+
+impl Item {
+    /// The position after this item.
+    pub fn next_position(&self) -> Position {
+        match self {
+            Item::Entry(position, _) => position.next(),
+            Item::Damaged { to, .. } => *to,
+        }
+    }
+
+    /// Length of the payload in bytes.
+    fn len(&self) -> usize {
+        match self {
+            Item::Entry(_, payload) => payload.len(),
+            Item::Damaged { .. } => 0,
+        }
+    }
+}
+
+/// Damage found while opening; already reported in the log.
+#[derive(Clone, Debug)]
+pub struct Damage {
+    pub file: PathBuf,
+    /// The first position that cannot be read.
+    pub from: Position,
+    /// One past the last; equal to `from` if no record is lost.
+    pub to: Position,
+    pub why: String,
+}
+
+/// What [`Journal::open`] returns.
+pub struct Opened {
+    pub journal: Journal,
+    /// The newest keys with the time of their record, oldest first.
+    pub keys: Vec<(Key, u64)>,
+    pub damage: Vec<Damage>,
+}
+
+/// A handle to an open journal; clones are cheap and equal.
+#[derive(Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Command>,
+    writer: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
+}
+
+/// What handles, readers and the writer have in common.
+struct Shared {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    options: Options,
+    segments: Segments,
+    tail: Tail,
+    quarantine: Quarantine,
+    watermark: watch::Sender<Watermark>,
+    /// Taken while segments or sidecars are removed.
+    removing: Mutex<()>,
+    lock: Mutex<Option<LockGuard>>,
+}
+
+/// How far the journal is durable, and whether that can still change.
+#[derive(Clone, Debug)]
+struct Watermark {
+    end: u64,
+    stopped: Option<Stop>,
+}
+
+/// Why the writer has ended.
+#[derive(Clone, Debug)]
+enum Stop {
+    Closed,
+    Failed(Arc<Error>),
+}
+
+impl Shared {
+    fn stop(&self, stop: Stop) {
+        self.watermark.send_modify(|watermark| watermark.stopped = Some(stop));
+    }
+
+    /// The error of an append that comes too late.
+    fn stopped(&self) -> AppendError {
+        match &self.watermark.borrow().stopped {
+            Some(Stop::Failed(error)) => AppendError::Failed(error.clone()),
+            _ => AppendError::Closed,
+        }
+    }
+}
+
+impl Journal {
+    /// Opens the journal in `dir`, creating it if there is none, and recovers what the last process
+    /// left. Blocks; everything that can be read is durable when it returns.
+    pub fn open(storage: Arc<dyn Storage>, dir: &Path, options: Options) -> Result<Opened, Error> {
+        let recovered = recovery::recover(&storage, dir, &options)?;
+        let (commands, queue) = mpsc::channel(options.queue.max(1));
+        let watermark = Watermark { end: recovered.end, stopped: None };
+        let shared = Arc::new(Shared {
+            storage,
+            dir: dir.to_owned(),
+            segments: Segments::new(recovered.segments),
+            tail: Tail::new(recovered.end, options.tail_bytes),
+            quarantine: recovered.quarantine,
+            watermark: watch::Sender::new(watermark),
+            removing: Mutex::new(()),
+            lock: Mutex::new(Some(recovered.lock)),
+            options,
+        });
+        let writer = Writer::new(shared.clone(), queue, recovered.active, recovered.end);
+        let thread = thread::Builder::new().name("journal".to_owned());
+        let thread = thread.spawn(|| writer.run()).map_err(Error::io("start a thread for", dir))?;
+        let writer = Arc::new(Mutex::new(Some(thread)));
+        let journal = Journal { shared, queue: commands, writer };
+        Ok(Opened { journal, keys: recovered.keys, damage: recovered.damage })
+    }
+
+    /// Appends an entry; waits only for room in the queue. `done` is called exactly once, from the
+    /// writer's thread after the group commit, or here if the entry cannot be taken at all. If this
+    /// future is dropped before the entry is in the queue, `done` is dropped uncalled.
+    pub async fn append(&self, entry: Entry, done: OnDurable) {
+        let len = frame::HEADER_BYTES + entry.keys.len() * frame::KEY_BYTES + entry.payload.len();
+        if len > self.shared.options.max_record_bytes || u32::try_from(len).is_err() {
+            return done(Err(AppendError::TooLarge));
+        }
+        let pending = Pending::new(entry);
+        match self.queue.reserve().await {
+            Ok(permit) => permit.send(Command::Append(pending.with(done))),
+            Err(_) => done(Err(self.shared.stopped())),
+        }
+    }
+
+    /// Appends an entry and waits until it is durable.
+    pub async fn append_durable(&self, entry: Entry) -> Result<Position, AppendError> {
+        let (tell, told) = oneshot::channel();
+        // Nobody may be listening any more; the entry is durable all the same.
+        self.append(entry, Box::new(|result| drop(tell.send(result)))).await;
+        told.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// The oldest position that there is a segment for.
+    pub fn first(&self) -> Position {
+        Position(self.shared.segments.first())
+    }
+
+    /// One past the last durable position.
+    pub fn end(&self) -> Position {
+        Position(self.shared.watermark.borrow().end)
+    }
+
+    /// Reads forward from a position.
+    pub fn reader(&self, from: Position) -> Reader {
+        Reader::new(self.shared.clone(), from)
+    }
+
+    /// Opens a cursor, creating it at [`first`](Self::first) if there is none of that name. Blocks.
+    /// A name must not be open twice at a time.
+    pub fn cursor(&self, name: &str) -> Result<Cursor, Error> {
+        let (storage, dir) = (&*self.shared.storage, cursor::dir_of(&self.shared.dir));
+        let (first, end) = (self.first(), self.end());
+        let position = match cursor::read(storage, &dir, name)? {
+            None => first,
+            Some(cursor::Saved::Position(saved)) if saved > end.0 => {
+                tracing::error!(cursor = name, saved, %end, "a cursor is past the journal's end");
+                end
+            }
+            Some(cursor::Saved::Position(saved)) => Position(saved).max(first),
+            Some(cursor::Saved::Damaged) => {
+                let file = cursor::file_name(name)?;
+                let path = dir.join(&file);
+                let kept = self.shared.quarantine.keep_file(&path, &format!("cursor-{file}"));
+                let kept = kept.map_err(Error::io("move", &path))?.display().to_string();
+                tracing::error!(cursor = name, kept, %first, "a cursor is damaged: starting again");
+                first
+            }
+        };
+        cursor::create(storage, &dir, name, position)
+    }
+
+    /// The names of all cursors there are.
+    pub fn cursor_names(&self) -> Result<Vec<String>, Error> {
+        cursor::names(&*self.shared.storage, &cursor::dir_of(&self.shared.dir))
+    }
+
+    /// Removes the segments that lie wholly below a position, never the active one. Every cursor
+    /// that matters has durably passed it: that is the caller's to see to.
+    pub async fn release(&self, below: Position) -> Result<(), Error> {
+        self.removing(move |shared| shared.release(below)).await
+    }
+
+    /// Removes the keys of released segments that are wholly older than `before_ms`.
+    pub async fn forget_keys(&self, before_ms: u64) -> Result<(), Error> {
+        self.removing(move |shared| shared.forget_keys(before_ms)).await
+    }
+
+    /// Bytes of all segments.
+    pub fn bytes(&self) -> u64 {
+        self.shared.segments.bytes()
+    }
+
+    /// About how many bytes a reader at `position` has before it, counted by segment; 0 at the end.
+    pub fn bytes_from(&self, position: Position) -> u64 {
+        if position >= self.end() { 0 } else { self.shared.segments.bytes_from(position.0) }
+    }
+
+    /// The bound on [`bytes`](Self::bytes).
+    pub fn max_bytes(&self) -> u64 {
+        self.shared.options.max_bytes
+    }
+
+    /// Resolves when the writer has met a fatal error; never otherwise.
+    pub async fn failed(&self) -> Arc<Error> {
+        let mut watermark = self.shared.watermark.subscribe();
+        let failed = |w: &Watermark| matches!(w.stopped, Some(Stop::Failed(_)));
+        let stopped = watermark.wait_for(failed).await.ok().and_then(|w| w.stopped.clone());
+        match stopped {
+            Some(Stop::Failed(error)) => error,
+            // The sender lives in this handle: this is never reached.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Commits what waits, ends the writer and gives up the lock. Other handles can still read.
+    pub async fn close(self) {
+        // An error means that the writer has ended already.
+        let _ended = self.queue.send(Command::Close).await;
+        let thread = lock(&self.writer).take();
+        if let Some(thread) = thread {
+            // A panic of the writer has been told through `failed`.
+            let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        lock(&self.shared.lock).take();
+    }
+
+    async fn removing(
+        &self,
+        remove: impl FnOnce(&Shared) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let _one_at_a_time = lock(&shared.removing);
+            // Once the lock is given up another process may own the directory.
+            if lock(&shared.lock).is_none() {
+                return Err(Error::Closed);
+            }
+            remove(&shared)
+        });
+        task.await.unwrap_or(Err(Error::Panicked))
+    }
+}
+
+impl Shared {
+    fn release(&self, below: Position) -> Result<(), Error> {
+        while let Some(base) = self.segments.passed(below.0) {
+            let keyless = self.keep_keys(base)?;
+            let path = self.dir.join(segment::file_name(base));
+            // Out of the list first, so that no reader looks for a file that is gone.
+            self.segments.remove(base);
+            self.storage.remove(&path).map_err(Error::io("remove", &path))?;
+            self.storage.sync_dir(&self.dir).map_err(Error::sync(&self.dir))?;
+            if keyless {
+                let path = self.dir.join(sidecar::file_name(base));
+                self.storage.remove(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the keys of a closed segment are on disk; says whether there are none.
+    fn keep_keys(&self, base: u64) -> Result<bool, Error> {
+        if let Some(sidecar) = sidecar::open(&*self.storage, &self.dir, base)? {
+            return Ok(sidecar.count == 0);
+        }
+        let Some(located) = self.segments.locate(base) else { return Ok(false) };
+        let segment = Segment::new(base, located.marker, located.bytes);
+        let limit = located.limit.unwrap_or(base);
+        let keys = recovery::scan_keys(&*self.storage, &self.dir, &segment, limit)?;
+        sidecar::write(&*self.storage, &self.dir, base, &keys)?;
+        Ok(keys.is_empty())
+    }
+
+    fn forget_keys(&self, before_ms: u64) -> Result<(), Error> {
+        for base in sidecar::list(&*self.storage, &self.dir)? {
+            let outlived = base < self.segments.first();
+            let sidecar = sidecar::open(&*self.storage, &self.dir, base)?;
+            if outlived && sidecar.is_some_and(|sidecar| sidecar.newest_ms < before_ms) {
+                let path = self.dir.join(sidecar::file_name(base));
+                self.storage.remove(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Locks a mutex. None of ours is left half-changed by a panic, so a poisoned one is as good.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,39 @@
+//! The bounds of one journal.
+
+/// Bounds of a journal; every field has a default that suits the main one.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A segment that has reached this is closed and the next begun. Large enough that the
+    /// syncs of beginning one do not count, small enough that space is freed soon.
+    pub segment_bytes: u64,
+    /// All segments together; an append beyond it is refused.
+    pub max_bytes: u64,
+    /// The newest records kept in memory for readers that keep up.
+    pub tail_bytes: usize,
+    /// Appends waiting for the writer; one more waits in its own task.
+    pub queue: usize,
+    /// One group commit; bounds the memory and the time that one `fdatasync` stands for.
+    pub batch_bytes: usize,
+    /// One record with its keys; far above what the ingress lets in.
+    pub max_record_bytes: usize,
+    /// Keys older than this (milliseconds since the Unix epoch) are not returned by `open`, and
+    /// key files that are wholly older and have outlived their segment are deleted.
+    pub keys_since_ms: u64,
+    /// The newest keys that `open` returns.
+    pub max_keys: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            segment_bytes: 64 << 20,
+            max_bytes: 8 << 30,
+            tail_bytes: 32 << 20,
+            queue: 4096,
+            batch_bytes: 8 << 20,
+            max_record_bytes: 32 << 20,
+            keys_since_ms: 0,
+            max_keys: 1_000_000,
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Walks the frames of one segment, and over what is damaged in it.
+//!
+//! A damaged body costs exactly its record. A damaged header costs what lies before the next place
+//! that proves itself a frame of this segment: its marker, its checksum, and a position that can
+//! still come. Nothing is stepped over silently: every position of the range is either in a
+//! [`Frame`] or in a [`Region`].
+
+use std::{io, sync::Arc};
+
+use super::{
+    Key,
+    frame::{HEADER_BYTES, Header, KEY_BYTES},
+    storage::{self, File},
+};
+
+/// Bytes read at a time: large enough for sequential speed, small enough to hold for each reader.
+pub(super) const CHUNK_BYTES: u64 = 1 << 20;
+
+/// A record as it lies in the segment.
+pub(super) struct Frame<'a> {
+    pub header: Header,
+    /// Where its header starts, in bytes from the start of the file.
+    pub offset: u64,
+    body: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    pub fn keys(&self) -> &'a [Key] {
+        self.body[..self.keys_len()].as_chunks().0
+    }
+
+    pub fn payload(&self) -> &'a [u8] {
+        &self.body[self.keys_len()..]
+    }
+
+    fn keys_len(&self) -> usize {
+        self.header.key_count as usize * KEY_BYTES
+    }
+}
+
+/// Positions that cannot be read, and the bytes where they should be (none if they are missing).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Region {
+    pub from: u64,
+    pub to: u64,
+    pub offset: u64,
+    pub len: u64,
+    pub why: &'static str,
+}
+
+/// What comes next in a segment.
+pub(super) enum Step<'a> {
+    Frame(Frame<'a>),
+    Damage(Region),
+    End(Ending),
+}
+
+/// How a segment ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// With its last record.
+    Complete,
+    /// With a record that was not written whole: the process or the machine stopped.
+    Torn { offset: u64, len: u64 },
+    /// With bytes among which no record can be found.
+    Unreadable { offset: u64, len: u64 },
+}
+
+/// Where to scan.
+pub(super) struct Bounds {
+    /// Position expected at `offset`.
+    pub from: u64,
+    /// Where the range ends, if that is known. All that lies before it is then owed: what is
+    /// missing there is damage, not an ending.
+    pub limit: Option<u64>,
+    /// Byte offset to start at.
+    pub offset: u64,
+    /// Byte offset to stop at.
+    pub end: u64,
+    /// Bodies of positions below this are not checked: the caller steps over them.
+    pub verify_from: u64,
+}
+
+/// A walk over one segment.
+pub(super) struct Scanner {
+    file: Arc<dyn File>,
+    marker: u64,
+    bounds: Bounds,
+    window: Window,
+}
+
+impl Scanner {
+    pub fn new(file: Arc<dyn File>, marker: u64, bounds: Bounds) -> Scanner {
+        Scanner { file, marker, bounds, window: Window::default() }
+    }
+
+    /// The position that comes next, and where.
+    pub fn place(&self) -> (u64, u64) {
+        (self.bounds.from, self.bounds.offset)
+    }
+
+    /// The next frame, the next damage, or the end; after that, the end is complete.
+    pub fn step(&mut self) -> io::Result<Step<'_>> {
+        if self.bounds.limit.is_some_and(|limit| self.bounds.from >= limit) {
+            return Ok(Step::End(Ending::Complete));
+        }
+        if self.bounds.offset >= self.bounds.end {
+            return Ok(self.ending(Ending::Complete, "the segment ends before its last record"));
+        }
+        let offset = self.bounds.offset;
+        match self.header_at(offset)? {
+            Some(header) => self.record(header),
+            None if self.bounds.end - offset < HEADER_BYTES as u64 => Ok(self.torn()),
+            None => self.resynchronise(),
+        }
+    }
+
+    /// Steps to the record whose header is at the present offset.
+    fn record(&mut self, header: Header) -> io::Result<Step<'_>> {
+        let Bounds { from, limit, offset, end, verify_from } = self.bounds;
+        let position = header.position;
+        if position > from {
+            let to = limit.map_or(position, |limit| limit.min(position));
+            self.bounds.from = to;
+            let why = "records are missing before this one";
+            return Ok(Step::Damage(Region { from, to, offset, len: 0, why }));
+        }
+        if end - offset < header.frame_len() {
+            return Ok(self.torn());
+        }
+        self.bounds.from = position + 1;
+        self.bounds.offset = offset + header.frame_len();
+        let bytes = self.window.get(&*self.file, offset, header.frame_len(), end)?;
+        let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
+        let whole = body.len() as u64 == header.body_len();
+        if !whole || (position >= verify_from && crc32c::crc32c(body) != header.body_crc) {
+            let (to, len) = (position + 1, header.frame_len());
+            let why = "the record does not match its checksum";
+            return Ok(Step::Damage(Region { from: position, to, offset, len, why }));
+        }
+        Ok(Step::Frame(Frame { header, offset, body }))
+    }
+
+    /// The header at `offset`, if one is there that can still come.
+    fn header_at(&mut self, offset: u64) -> io::Result<Option<Header>> {
+        let end = self.bounds.end;
+        let bytes = self.window.get(&*self.file, offset, HEADER_BYTES as u64, end)?;
+        let header = Header::decode(bytes, self.marker);
+        Ok(header.filter(|header| header.position >= self.bounds.from))
+    }
+
+    /// Goes on at the next frame after a header that cannot be read.
+    fn resynchronise(&mut self) -> io::Result<Step<'_>> {
+        let start = self.bounds.offset;
+        let mut at = start + 1;
+        while let Some(found) = self.find_marker(at)? {
+            if let Some(header) = self.header_at(found)? {
+                let to = self.bounds.limit.map_or(header.position, |l| l.min(header.position));
+                let why = "a record's header is damaged";
+                let region =
+                    Region { from: self.bounds.from, to, offset: start, len: found - start, why };
+                (self.bounds.from, self.bounds.offset) = (to, found);
+                return Ok(Step::Damage(region));
+            }
+            at = found + 1;
+        }
+        // A file system may give a file its length before its contents: zeros were never a record.
+        if self.all_zero(start)? {
+            return Ok(self.torn());
+        }
+        let (offset, len) = (start, self.bounds.end - start);
+        Ok(self.ending(Ending::Unreadable { offset, len }, "no record can be found from here on"))
+    }
+
+    fn find_marker(&mut self, mut at: u64) -> io::Result<Option<u64>> {
+        let (end, marker) = (self.bounds.end, self.marker.to_le_bytes());
+        loop {
+            let bytes = self.window.get(&*self.file, at, CHUNK_BYTES, end)?;
+            if bytes.len() < marker.len() {
+                return Ok(None);
+            }
+            if let Some(found) = bytes.windows(marker.len()).position(|bytes| bytes == marker) {
+                return Ok(Some(at + found as u64));
+            }
+            // The next chunk overlaps, for a marker across the border.
+            at += (bytes.len() - marker.len() + 1) as u64;
+        }
+    }
+
+    fn all_zero(&mut self, mut at: u64) -> io::Result<bool> {
+        while at < self.bounds.end {
+            let bytes = self.window.get(&*self.file, at, CHUNK_BYTES, self.bounds.end)?;
+            if bytes.is_empty() || bytes.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(true)
+    }
+
+    fn torn(&mut self) -> Step<'_> {
+        let (offset, len) = (self.bounds.offset, self.bounds.end - self.bounds.offset);
+        self.ending(Ending::Torn { offset, len }, "the segment ends within a record")
+    }
+
+    /// The end of the bytes: of the segment, or of what it still owes.
+    fn ending(&mut self, ending: Ending, why: &'static str) -> Step<'_> {
+        let Bounds { from, limit, offset, end, .. } = self.bounds;
+        self.bounds.offset = end.max(offset);
+        let Some(limit) = limit else { return Step::End(ending) };
+        self.bounds.from = limit;
+        Step::Damage(Region { from, to: limit, offset, len: end.saturating_sub(offset), why })
+    }
+}
+
+/// The part of the file that is in memory.
+#[derive(Default)]
+struct Window {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    /// `len` bytes at `offset`, fewer only where `end` or the file's end cuts them.
+    fn get(&mut self, file: &dyn File, offset: u64, len: u64, end: u64) -> io::Result<&[u8]> {
+        let len = len.min(end.saturating_sub(offset)) as usize;
+        if !self.holds(offset, len) {
+            let want = CHUNK_BYTES.max(len as u64).min(end - offset) as usize;
+            self.start = offset;
+            self.bytes.resize(want, 0);
+            let read = storage::read_full(file, offset, &mut self.bytes);
+            // After a failed read nothing here is the file's.
+            self.bytes.truncate(*read.as_ref().unwrap_or(&0));
+            read?;
+        }
+        let at = (offset - self.start) as usize;
+        Ok(&self.bytes[at..(at + len).min(self.bytes.len())])
+    }
+
+    fn holds(&self, offset: u64, len: usize) -> bool {
+        let end = self.start + self.bytes.len() as u64;
+        (self.start..=end).contains(&offset) && offset + len as u64 <= end
+    }
+}

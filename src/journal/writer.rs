@@ -1,0 +1,283 @@
+//! The one thread that writes: whatever waits becomes one batch, one write, one `fdatasync`.
+//!
+//! An append is answered `Ok` only after the sync that covers it. When the disk is full, the file
+//! is cut back to what was durable and the batch is refused; any other trouble ends the writer.
+
+use std::{
+    io::{self, IoSlice},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{
+    AppendError, Entry, Error, OnDurable, Position, Shared, Stop,
+    frame::{self, HEADER_BYTES, Header, KEY_BYTES},
+    segment::{self, DATA_START, Meta},
+    segments::Segment,
+    sidecar::{self, TimedKey},
+    storage::{self, File},
+};
+
+/// Keys and headers of a batch share a buffer; this much of it is kept for the next one.
+const HEADS_KEPT_BYTES: usize = 1 << 20;
+
+/// An append on its way. Once it is in the queue its completion is called, whatever happens.
+pub(super) struct Pending {
+    payload: Bytes,
+    head: Header,
+    keys: Vec<super::Key>,
+    done: Option<OnDurable>,
+}
+
+impl Pending {
+    /// Computes the checksum here, in the caller's task, where it costs the writer nothing.
+    /// The caller has checked that the entry is no larger than a record may be.
+    pub fn new(entry: Entry) -> Pending {
+        let head = Header {
+            position: 0,
+            time_ms: entry.time_ms,
+            proven: 0,
+            payload_len: entry.payload.len() as u32,
+            key_count: entry.keys.len() as u32,
+            body_crc: frame::body_crc(&entry.keys, &entry.payload),
+        };
+        Pending { payload: entry.payload, head, keys: entry.keys, done: None }
+    }
+
+    /// Binds the completion, from where on it is always called.
+    pub fn with(mut self, done: OnDurable) -> Pending {
+        self.done = Some(done);
+        self
+    }
+
+    fn finish(mut self, result: Result<Position, AppendError>) {
+        if let Some(done) = self.done.take() {
+            done(result);
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done(Err(AppendError::Closed));
+        }
+    }
+}
+
+/// What the writer's queue carries.
+pub(super) enum Command {
+    Append(Pending),
+    /// Nothing more will come: commit what waits, and end.
+    Close,
+}
+
+/// The segment that is being written. Its file was created by this process: no page of it can have
+/// been marked clean by a sync that failed in another.
+pub(super) struct Active {
+    pub file: Arc<dyn File>,
+    pub meta: Meta,
+    /// Durable length.
+    pub len: u64,
+    pub keys: Vec<TimedKey>,
+}
+
+/// State of the writer's thread.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<Command>,
+    active: Active,
+    /// Position of the next record; all below are durable.
+    next: u64,
+    /// Headers and keys of the batch being written.
+    heads: Vec<u8>,
+}
+
+/// How a batch went that was not written.
+enum Trouble {
+    NoSpace,
+    Fatal(Arc<Error>),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Trouble {
+        if error.is_no_space() { Trouble::NoSpace } else { Trouble::Fatal(Arc::new(error)) }
+    }
+}
+
+impl Writer {
+    pub fn new(
+        shared: Arc<Shared>,
+        queue: mpsc::Receiver<Command>,
+        active: Active,
+        next: u64,
+    ) -> Writer {
+        Writer { shared, queue, active, next, heads: Vec::new() }
+    }
+
+    /// Runs until the queue is closed and empty, or a fatal error.
+    pub fn run(mut self) {
+        while let Some(command) = self.queue.blocking_recv() {
+            let batch = self.collect(command);
+            if let Err(error) = self.commit(batch) {
+                return self.fail(error);
+            }
+        }
+        self.shared.stop(Stop::Closed);
+    }
+
+    /// Takes what else waits, within a batch's bounds.
+    fn collect(&mut self, first: Command) -> Vec<Pending> {
+        let (max_bytes, max_entries) =
+            (self.shared.options.batch_bytes as u64, self.shared.options.queue);
+        let (mut batch, mut bytes, mut next) = (Vec::new(), 0, Some(first));
+        while let Some(command) = next {
+            match command {
+                Command::Append(pending) => {
+                    bytes += pending.head.frame_len();
+                    batch.push(pending);
+                }
+                Command::Close => self.queue.close(),
+            }
+            let full = bytes >= max_bytes || batch.len() >= max_entries;
+            next = if full { None } else { self.queue.try_recv().ok() };
+        }
+        batch
+    }
+
+    fn commit(&mut self, batch: Vec<Pending>) -> Result<(), Arc<Error>> {
+        let mut batch = self.admit(batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        match self.persist(&mut batch) {
+            Ok(len) => self.publish(batch, len),
+            Err(Trouble::NoSpace) => {
+                tracing::warn!(dir = %self.shared.dir.display(), "the disk is full");
+                batch.into_iter().for_each(|pending| pending.finish(Err(AppendError::NoSpace)));
+            }
+            Err(Trouble::Fatal(error)) => {
+                let refuse = |pending: Pending| {
+                    pending.finish(Err(AppendError::Failed(error.clone())));
+                };
+                batch.into_iter().for_each(refuse);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what has no room left under `max_bytes`.
+    fn admit(&self, mut batch: Vec<Pending>) -> Vec<Pending> {
+        let mut room = self.shared.options.max_bytes.saturating_sub(self.shared.segments.bytes());
+        let full = |pending: &mut Pending| match room.checked_sub(pending.head.frame_len()) {
+            Some(left) => {
+                room = left;
+                false
+            }
+            None => true,
+        };
+        let refused: Vec<Pending> = batch.extract_if(.., full).collect();
+        refused.into_iter().for_each(|pending| pending.finish(Err(AppendError::Full)));
+        batch
+    }
+
+    /// Writes the batch and syncs it; returns the segment's new length.
+    fn persist(&mut self, batch: &mut [Pending]) -> Result<u64, Trouble> {
+        if self.active.len >= self.shared.options.segment_bytes && self.next > self.active.meta.base {
+            self.roll()?;
+        }
+        let path = self.shared.dir.join(segment::file_name(self.active.meta.base));
+        let start = self.active.len;
+        match self.write(batch) {
+            Ok(len) => {
+                self.active.file.sync_data().map_err(Error::sync(&path))?;
+                Ok(len)
+            }
+            Err(error) => {
+                let trouble = Trouble::from(Error::Io { doing: "write", path: path.clone(), source: error });
+                if matches!(trouble, Trouble::NoSpace) {
+                    self.active.file.truncate(start).map_err(|source| {
+                        // Not `Trouble::NoSpace` even if the disk says so: the file is now unknown.
+                        Trouble::Fatal(Arc::new(Error::Io { doing: "truncate", path, source }))
+                    })?;
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &mut [Pending]) -> io::Result<u64> {
+        self.heads.clear();
+        for (position, pending) in (self.next..).zip(batch.iter_mut()) {
+            pending.head.position = position;
+            pending.head.proven = self.next;
+            self.heads.extend_from_slice(&pending.head.encode(self.active.meta.marker));
+            self.heads.extend_from_slice(pending.keys.as_flattened());
+        }
+        let mut heads = &self.heads[..];
+        let mut slices = Vec::with_capacity(batch.len() * 2);
+        let mut len = self.active.len;
+        for pending in batch.iter() {
+            let (head, rest) = heads.split_at(HEADER_BYTES + pending.keys.len() * KEY_BYTES);
+            heads = rest;
+            slices.push(IoSlice::new(head));
+            slices.push(IoSlice::new(&pending.payload));
+            len += pending.head.frame_len();
+        }
+        storage::write_all(&*self.active.file, self.active.len, &mut slices)?;
+        self.heads.shrink_to(HEADS_KEPT_BYTES);
+        Ok(len)
+    }
+
+    /// Tells everybody: readers first, so that who is told of a position can read it.
+    fn publish(&mut self, batch: Vec<Pending>, len: u64) {
+        let (first, offset) = (self.next, self.active.len);
+        self.active.len = len;
+        self.next += batch.len() as u64;
+        for pending in &batch {
+            let time_ms = pending.head.time_ms;
+            self.active.keys.extend(pending.keys.iter().map(|key| (*key, time_ms)));
+        }
+        self.shared.segments.grown(self.active.meta.base, len, first, offset);
+        self.shared.tail.push(batch.iter().map(|pending| pending.payload.clone()));
+        self.shared.watermark.send_modify(|watermark| watermark.end = self.next);
+        for (position, pending) in (first..).zip(batch) {
+            pending.finish(Ok(Position(position)));
+        }
+    }
+
+    /// Closes the active segment and begins the next. The keys come first: a closed segment always
+    /// has them on disk, so that releasing it never needs room.
+    fn roll(&mut self) -> Result<(), Error> {
+        let (storage, dir) = (&*self.shared.storage, &self.shared.dir);
+        sidecar::write(storage, dir, self.active.meta.base, &self.active.keys)?;
+        let meta = Meta { base: self.next, marker: segment::new_marker(), proven: self.next };
+        let file = segment::create(storage, dir, meta, |_| Ok(()))?;
+        self.shared.segments.add(Segment::new(meta.base, Some(meta.marker), DATA_START));
+        self.active = Active { file, meta, len: DATA_START, keys: Vec::new() };
+        Ok(())
+    }
+
+    /// Nothing more is taken, and nothing that waits is answered `Ok`.
+    fn fail(mut self, error: Arc<Error>) {
+        tracing::error!(dir = %self.shared.dir.display(), %error, "the journal has failed");
+        self.shared.stop(Stop::Failed(error.clone()));
+        self.queue.close();
+        while let Some(command) = self.queue.blocking_recv() {
+            if let Command::Append(pending) = command {
+                pending.finish(Err(AppendError::Failed(error.clone())));
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.stop(Stop::Failed(Arc::new(Error::Panicked)));
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! Whatever is acknowledged survives every crash: of the process, of the power, of one after the
+//! other, at every single operation on the disk.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngSeed, TestRunner},
+};
+use waypost::journal::{
+    AppendError, Cursor, Entry, Item, Journal, Key, Opened, Options, Position,
+};
+
+use crate::common::sim_disk::{Image, SimDisk};
+
+const MAIN: &str = "/data/journal";
+const PARKED: &str = "/data/parked";
+
+/// Histories tried by default; `WAYPOST_CRASH_CASES` raises it, `WAYPOST_CRASH_SEED` varies them.
+const CASES: u32 = 6;
+
+/// What a violated promise says.
+type Outcome<T> = Result<T, String>;
+
+macro_rules! promise {
+    ($holds:expr, $($why:tt)*) => {
+        if !$holds {
+            return Err(format!($($why)*));
+        }
+    };
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Appends payloads of these lengths, without waiting in between.
+    Append(Vec<usize>),
+    /// Settles up to so many records.
+    Settle(u64),
+    /// Parks the first unsettled record, then settles it.
+    Park,
+    Release,
+    Reopen,
+    /// Appends with only so much room on the disk.
+    NoSpace(u64, Vec<usize>),
+    /// Appends while the sync fails, which ends the process.
+    FailedSync(Vec<usize>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let lens = || prop::collection::vec(prop_oneof![Just(0), 1..300_usize, 900..1200_usize], 1..5);
+    prop_oneof![
+        6 => lens().prop_map(Step::Append),
+        3 => (1..6_u64).prop_map(Step::Settle),
+        1 => Just(Step::Park),
+        2 => Just(Step::Release),
+        1 => Just(Step::Reopen),
+        1 => ((0..2000_u64), lens()).prop_map(|(room, lens)| Step::NoSpace(room, lens)),
+        1 => lens().prop_map(Step::FailedSync),
+    ]
+}
+
+fn options() -> Options {
+    Options { segment_bytes: 4096 + 1500, tail_bytes: 1000, queue: 64, ..Options::default() }
+}
+
+/// A payload says which it is in every part of it, so that no mixture passes for one.
+fn payload(id: u64, len: usize) -> Bytes {
+    let mut bytes = id.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&(len as u64).to_le_bytes());
+    bytes.extend((0..len).map(|at| (id as usize * 31 + at * 7) as u8));
+    bytes.into()
+}
+
+fn id_of(bytes: &Bytes) -> Outcome<u64> {
+    let word = |at: usize| {
+        let word = bytes.get(at..at + 8).and_then(|word| word.try_into().ok());
+        word.map(u64::from_le_bytes).ok_or_else(|| format!("{} bytes were delivered", bytes.len()))
+    };
+    let (id, len) = (word(0)?, word(8)?);
+    promise!(*bytes == payload(id, len as usize), "a wrong payload was delivered for {id}");
+    Ok(id)
+}
+
+fn key(id: u64) -> Key {
+    (u128::from(id) * 0x9e37_79b9_7f4a_7c15 + 1).to_le_bytes()
+}
+
+/// What was done and promised, each with the number of disk operations done before it.
+#[derive(Clone, Default)]
+struct Log {
+    sent: BTreeMap<u64, usize>,
+    /// Refused, so in no order with what came later.
+    refused: BTreeSet<u64>,
+    /// Position to id, and when it was acknowledged.
+    acknowledged: BTreeMap<u64, (u64, usize)>,
+    /// Cursor positions that a save was begun for, and when; and when it was done.
+    begun: Vec<(u64, usize)>,
+    saved: Vec<(u64, usize)>,
+    /// Ids parked before being settled, by their position in the main journal.
+    parked: BTreeMap<u64, u64>,
+}
+
+impl Log {
+    /// What of it holds if the process dies before the operation of this number.
+    fn before(&self, operation: usize) -> Log {
+        let mut log = self.clone();
+        log.sent.retain(|_, at| *at <= operation);
+        log.acknowledged.retain(|_, (_, at)| *at <= operation);
+        log.begun.retain(|(_, at)| *at <= operation);
+        log.saved.retain(|(_, at)| *at <= operation);
+        log.restart();
+        log
+    }
+
+    /// Numbers operations anew: all that was came before.
+    fn restart(&mut self) {
+        self.sent.values_mut().for_each(|at| *at = 0);
+        self.acknowledged.values_mut().for_each(|(_, at)| *at = 0);
+        self.begun.iter_mut().chain(&mut self.saved).for_each(|(_, at)| *at = 0);
+    }
+}
+
+fn highest(positions: &[(u64, usize)]) -> u64 {
+    positions.iter().map(|(position, _)| *position).max().unwrap_or(0)
+}
+
+/// A process on the disk.
+struct Session {
+    disk: SimDisk,
+    main: Journal,
+    parked: Journal,
+    cursor: Cursor,
+    log: Arc<Mutex<Log>>,
+}
+
+/// What may have happened to the disk before it is opened.
+#[derive(Clone, Copy, PartialEq)]
+enum Before {
+    ProcessDied,
+    PowerLost,
+}
+
+impl Session {
+    /// Opens both journals and checks every promise in the log.
+    async fn open(disk: SimDisk, mut log: Log, before: Before) -> Outcome<Session> {
+        let opened = open(&disk, MAIN)?;
+        let opened_at = disk.operations();
+        let parked = open(&disk, PARKED)?;
+        let cursor = opened.journal.cursor("a").map_err(|error| error.to_string())?;
+        let (position, saved) = (cursor.position().0, highest(&log.saved));
+        promise!(position >= saved, "the cursor went back from {saved} to {position}");
+        promise!(position <= highest(&log.begun), "the cursor is at {position}, never saved");
+        log.saved.push((position, disk.operations()));
+
+        let items = read(&opened.journal, cursor.position()).await?;
+        check_items(&log, &items, position, before)?;
+        adopt(&mut log, &items, opened_at)?;
+        check_keys(&log, &opened, position)?;
+        check_parked(&log, &parked.journal, position).await?;
+        let log = Arc::new(Mutex::new(log));
+        Ok(Session { disk, main: opened.journal, parked: parked.journal, cursor, log })
+    }
+
+    async fn close(self) -> (SimDisk, Log) {
+        self.main.close().await;
+        self.parked.close().await;
+        let log = self.log.lock().unwrap().clone();
+        (self.disk, log)
+    }
+
+    async fn step(mut self, step: &Step) -> Outcome<Session> {
+        match step {
+            Step::Append(lens) => {
+                for result in self.append(lens).await {
+                    promise!(result.is_ok(), "an append failed: {result:?}");
+                }
+            }
+            Step::Settle(count) => {
+                let to = self.main.end().min(Position(self.cursor.position().0 + count));
+                self.save(to)?;
+            }
+            Step::Park => self.park().await?,
+            Step::Release => {
+                let released = self.main.release(self.cursor.position()).await;
+                released.map_err(|error| error.to_string())?;
+            }
+            Step::Reopen => return self.reopen().await,
+            Step::NoSpace(room, lens) => {
+                self.disk.set_room(Some(*room));
+                let results = self.append(lens).await;
+                self.disk.set_room(None);
+                let refused = |result: &Result<_, _>| matches!(result, Err(AppendError::NoSpace));
+                promise!(results.iter().all(|r| r.is_ok() || refused(r)), "{results:?}");
+            }
+            Step::FailedSync(lens) => {
+                self.disk.fail_syncs(1);
+                let results = self.append(lens).await;
+                promise!(results.iter().all(Result::is_err), "acknowledged without a sync");
+                self.main.failed().await;
+                return self.reopen().await;
+            }
+        }
+        Ok(self)
+    }
+
+    async fn reopen(self) -> Outcome<Session> {
+        let (disk, log) = self.close().await;
+        Session::open(disk, log, Before::ProcessDied).await
+    }
+
+    async fn append(&self, lens: &[usize]) -> Vec<Result<Position, AppendError>> {
+        let mut waiting = Vec::new();
+        for len in lens {
+            let id = self.begin();
+            let (disk, log) = (self.disk.clone(), self.log.clone());
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let entry =
+                Entry { payload: payload(id, *len), keys: vec![key(id)], time_ms: 1000 + id };
+            let done = Box::new(move |result: Result<Position, AppendError>| {
+                let mut log = log.lock().unwrap();
+                match &result {
+                    Ok(position) => {
+                        log.acknowledged.insert(position.0, (id, disk.operations()));
+                    }
+                    Err(_) => {
+                        log.refused.insert(id);
+                    }
+                }
+                tell.send(result).unwrap();
+            });
+            self.main.append(entry, done).await;
+            waiting.push(told);
+        }
+        let mut results = Vec::new();
+        for told in waiting {
+            results.push(told.await.unwrap());
+        }
+        results
+    }
+
+    fn begin(&self) -> u64 {
+        let operations = self.disk.operations();
+        let mut log = self.log.lock().unwrap();
+        let id = log.sent.keys().next_back().map_or(0, |id| id + 1);
+        log.sent.insert(id, operations);
+        id
+    }
+
+    fn save(&mut self, to: Position) -> Outcome<()> {
+        self.log.lock().unwrap().begun.push((to.0, self.disk.operations()));
+        self.cursor.save(to).map_err(|error| error.to_string())?;
+        self.log.lock().unwrap().saved.push((to.0, self.disk.operations()));
+        Ok(())
+    }
+
+    async fn park(&mut self) -> Outcome<()> {
+        let from = self.cursor.position();
+        if from >= self.main.end() {
+            return Ok(());
+        }
+        let items = self.main.reader(from).next(1, usize::MAX).await;
+        let items = items.map_err(|error| error.to_string())?;
+        if let Some(Item::Entry(position, bytes)) = items.first() {
+            let entry = Entry { payload: bytes.clone(), ..Entry::default() };
+            let parked = self.parked.append_durable(entry).await;
+            parked.map_err(|error| error.to_string())?;
+            self.log.lock().unwrap().parked.insert(position.0, id_of(bytes)?);
+        }
+        self.save(items[0].next_position())
+    }
+}
+
+fn open(disk: &SimDisk, dir: &str) -> Outcome<Opened> {
+    Journal::open(Arc::new(disk.clone()), Path::new(dir), options())
+        .map_err(|error| format!("{dir} does not open: {error}"))
+}
+
+async fn read(journal: &Journal, from: Position) -> Outcome<Vec<Item>> {
+    let mut items = Vec::new();
+    let mut reader = journal.reader(from);
+    while reader.position() < journal.end() {
+        items.extend(reader.next(3, 500).await.map_err(|error| error.to_string())?);
+    }
+    Ok(items)
+}
+
+fn check_items(log: &Log, items: &[Item], from: u64, before: Before) -> Outcome<()> {
+    let mut delivered = BTreeMap::new();
+    let (mut next, mut last) = (from, None);
+    for item in items {
+        match item {
+            Item::Entry(position, bytes) => {
+                let id = id_of(bytes)?;
+                promise!(position.0 == next, "{next} was skipped silently");
+                promise!(log.sent.contains_key(&id), "{id} was never sent");
+                if !log.refused.contains(&id) {
+                    promise!(last < Some(id), "{id} came after {last:?}");
+                    last = Some(id);
+                }
+                delivered.insert(position.0, id);
+            }
+            Item::Damaged { from, why, .. } => {
+                promise!(from.0 == next, "{next} was skipped silently");
+                promise!(before == Before::PowerLost, "damaged by a process's death: {why}");
+            }
+        }
+        next = item.next_position().0;
+    }
+    for (position, (id, _)) in log.acknowledged.range(from..) {
+        let found = delivered.get(position);
+        promise!(found == Some(id), "{id}, acknowledged at {position}, is lost: {found:?}");
+    }
+    Ok(())
+}
+
+/// Once a record has been delivered it must never be lost again, acknowledged or not.
+fn adopt(log: &mut Log, items: &[Item], at: usize) -> Outcome<()> {
+    for item in items {
+        if let Item::Entry(position, bytes) = item {
+            log.acknowledged.entry(position.0).or_insert((id_of(bytes)?, at));
+        }
+    }
+    Ok(())
+}
+
+fn check_keys(log: &Log, opened: &Opened, from: u64) -> Outcome<()> {
+    let known: BTreeMap<Key, u64> = opened.keys.iter().copied().collect();
+    for (id, _) in log.acknowledged.values() {
+        promise!(known.get(&key(*id)) == Some(&(1000 + id)), "the key of {id} is forgotten");
+    }
+    let acknowledged: BTreeSet<Key> = log.acknowledged.values().map(|(id, _)| key(*id)).collect();
+    // Below the cursor a record that was never acknowledged may have been settled unseen.
+    let unsettled = log.acknowledged.range(from..).next().is_some() || from == 0;
+    for id in log.sent.keys().filter(|_| unsettled) {
+        let key = key(*id);
+        promise!(
+            !known.contains_key(&key) || acknowledged.contains(&key),
+            "{id} is known, but there is no record of it"
+        );
+    }
+    Ok(())
+}
+
+async fn check_parked(log: &Log, parked: &Journal, settled: u64) -> Outcome<()> {
+    let items = read(parked, parked.first()).await?;
+    let mut ids = BTreeSet::new();
+    for item in &items {
+        if let Item::Entry(_, bytes) = item {
+            ids.insert(id_of(bytes)?);
+        }
+    }
+    for (_, id) in log.parked.range(..settled) {
+        promise!(ids.contains(id), "{id} was settled by being parked, and is not parked");
+    }
+    Ok(())
+}
+
+/// Plays a history and then ends it before each of its operations, in every way.
+async fn crash_everywhere(steps: &[Step], seed: u64, lie: fn(&SimDisk)) -> Outcome<()> {
+    let disk = SimDisk::new(seed);
+    lie(&disk);
+    let (images, log) = play(disk, Log::default(), Before::ProcessDied, steps).await?;
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for (operation, image) in images.iter().enumerate() {
+        let at = |what: &str, error: String| format!("{what} before operation {operation}: {error}");
+        let log = log.before(operation);
+        for _ in 0..2 {
+            let disk = SimDisk::holding(image.power_lost(&mut rng), rng.u64(..));
+            let session = Session::open(disk, log.clone(), Before::PowerLost).await;
+            let session = session.map_err(|error| at("power lost", error))?;
+            session.close().await;
+        }
+        let disk = SimDisk::holding(image.clone(), rng.u64(..));
+        let steps = [Step::Settle(2), Step::Append(vec![10, 700]), Step::Release];
+        let (images, log) = play(disk, log, Before::ProcessDied, &steps)
+            .await
+            .map_err(|error| at("process died", error))?;
+        for _ in 0..3 {
+            let then = rng.usize(..images.len());
+            let disk = SimDisk::holding(images[then].power_lost(&mut rng), rng.u64(..));
+            let session = Session::open(disk, log.before(then), Before::PowerLost).await;
+            let what = || at("process died", format!("then power lost before {then}"));
+            session.map_err(|error| format!("{}: {error}", what()))?.close().await;
+        }
+    }
+    Ok(())
+}
+
+/// Plays steps on a disk; returns the image before each operation and what was promised.
+async fn play(
+    disk: SimDisk,
+    log: Log,
+    before: Before,
+    steps: &[Step],
+) -> Outcome<(Vec<Image>, Log)> {
+    disk.record();
+    let mut session = Session::open(disk, log, before).await?;
+    for step in steps {
+        session = session.step(step).await?;
+    }
+    let (disk, log) = session.close().await;
+    Ok((disk.images(), log))
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn crash_histories(lie: fn(&SimDisk)) -> Result<(), String> {
+    let config = Config {
+        cases: number("WAYPOST_CRASH_CASES", CASES.into()) as u32,
+        max_shrink_iters: 50,
+        rng_seed: RngSeed::Fixed(number("WAYPOST_CRASH_SEED", 1)),
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let strategy = (prop::collection::vec(step(), 4..14), any::<u64>());
+    let runtime = runtime();
+    let run = |(steps, seed): (Vec<Step>, u64)| {
+        runtime.block_on(crash_everywhere(&steps, seed, lie)).map_err(TestCaseError::fail)
+    };
+    TestRunner::new(config).run(&strategy, run).map_err(|error| error.to_string())
+}
+
+#[test]
+fn what_is_acknowledged_survives_every_crash() {
+    crash_histories(|_| {}).unwrap();
+}
+
+#[test]
+fn without_the_fdatasync_an_acknowledged_event_is_lost() {
+    let found = crash_histories(SimDisk::lie_about_sync).unwrap_err();
+    assert!(found.contains("is lost") || found.contains("forgotten"), "{found}");
+}
+
+#[test]
+fn without_the_directory_sync_an_acknowledged_event_is_lost() {
+    let found = crash_histories(SimDisk::lie_about_sync_dir).unwrap_err();
+    assert!(found.contains("is lost") || found.contains("forgotten"), "{found}");
+}
+
+#[test]
+fn a_process_that_is_cut_off_acknowledges_nothing_it_did_not_sync() {
+    let steps = [Step::Append(vec![10, 20, 30]), Step::Append(vec![2000]), Step::Append(vec![5])];
+    runtime().block_on(async {
+        for operations in 0.. {
+            let disk = SimDisk::new(operations);
+            let session = Session::open(disk.clone(), Log::default(), Before::ProcessDied).await;
+            let session = session.unwrap();
+            disk.cut_after(operations as usize);
+            let mut cut = false;
+            for step in &steps {
+                let Step::Append(lens) = step else { unreachable!() };
+                cut |= session.append(lens).await.iter().any(Result::is_err);
+            }
+            if cut {
+                session.main.failed().await;
+            }
+            let (disk, log) = session.close().await;
+            let image = disk.image().power_lost(&mut fastrand::Rng::with_seed(operations));
+            let disk = SimDisk::holding(image, 0);
+            Session::open(disk, log.before(usize::MAX), Before::PowerLost).await.unwrap();
+            if !cut {
+                break;
+            }
+        }
+    });
+}
