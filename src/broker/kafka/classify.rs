@@ -2,7 +2,7 @@
 
 use rdkafka::error::RDKafkaErrorCode::{self, *};
 
-use super::{super::Error, config::BATCH_BYTES};
+use super::super::Error;
 
 /// What an error code says about a message to `topic`. `trouble` is the last connection trouble.
 pub fn error(code: RDKafkaErrorCode, topic: &str, trouble: Option<String>) -> Error {
@@ -43,9 +43,9 @@ pub fn error(code: RDKafkaErrorCode, topic: &str, trouble: Option<String>) -> Er
              or Write on its topics"
         )),
         // This message, for good.
-        MessageSizeTooLarge | MessageBatchTooLarge | InvalidMessageSize => {
-            too_large(topic, usize::MAX)
-        }
+        MessageSizeTooLarge | MessageBatchTooLarge | InvalidMessageSize => Error::Refused(format!(
+            "topic {topic}: {code}: raise its max.message.bytes, or route it elsewhere"
+        )),
         InvalidRecord => Error::Refused(format!(
             "topic {topic}: {code} (a compacted topic takes no message without a key)"
         )),
@@ -68,13 +68,9 @@ pub fn error(code: RDKafkaErrorCode, topic: &str, trouble: Option<String>) -> Er
     }
 }
 
-/// A batch was larger than the topic takes. Whose fault that is depends on what shared the batch:
-/// a message that fills one by itself was alone.
-pub fn too_large(topic: &str, body_bytes: usize) -> Error {
-    let text = format!(
-        "topic {topic}: {MessageSizeTooLarge}: raise its max.message.bytes, or route it elsewhere"
-    );
-    if body_bytes >= BATCH_BYTES { Error::Refused(text) } else { Error::Failed(text) }
+/// Whether a broker may have said this of a batch because of one message in it.
+pub fn concerns_batch(code: RDKafkaErrorCode) -> bool {
+    code == InvalidDifferentRecord || matches!(error(code, "", None), Error::Refused(_))
 }
 
 fn down(code: RDKafkaErrorCode, trouble: Option<String>) -> Error {
@@ -135,9 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn only_a_message_that_filled_its_batch_is_refused_as_too_large() {
-        assert_eq!(class(too_large("t", BATCH_BYTES)), Class::Refused);
-        assert_eq!(class(too_large("t", BATCH_BYTES - 1)), Class::Failed);
+    fn a_refused_batch_is_taken_apart_and_nothing_else_is() {
+        for code in [MessageSizeTooLarge, InvalidRecord, InvalidDifferentRecord, PolicyViolation] {
+            assert!(concerns_batch(code), "{code:?}");
+        }
+        for code in [UnknownTopic, MessageTimedOut, PurgeInflight, TopicAuthorizationFailed] {
+            assert!(!concerns_batch(code), "{code:?}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext,
+    ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     producer::{DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
@@ -34,10 +34,7 @@ const MAX_FACILITIES: usize = 64;
 
 /// Starts a producer and waits until a broker has answered it. Blocks.
 pub fn connect(settings: &Settings, deadline: Duration) -> Result<Producer, Error> {
-    let producer: Producer = settings
-        .producer()
-        .create_with_context(Context::default())
-        .map_err(|error| Error::Down(format!("the Kafka client could not be started: {error}")))?;
+    let producer = start(&settings.producer())?;
     // The cluster's id is only known from a broker's answer to this client, and unlike a full
     // metadata request it does not list every topic of the cluster.
     if producer.client().fetch_cluster_id(deadline).is_some() {
@@ -51,6 +48,20 @@ pub fn connect(settings: &Settings, deadline: Duration) -> Result<Producer, Erro
         deadline.as_secs(),
         trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default(),
     )))
+}
+
+/// Starts a producer without waiting for a broker.
+pub fn start(config: &ClientConfig) -> Result<Producer, Error> {
+    config.create_with_context(Context::default()).map_err(|error| not_started(&error))
+}
+
+pub fn not_started(error: &dyn std::error::Error) -> Error {
+    Error::Down(format!("the Kafka client could not be started: {error}"))
+}
+
+/// The producer was replaced or closed before it said what became of a message.
+pub fn ended() -> Error {
+    Error::Down("the Kafka producer has ended, outcome unknown".into())
 }
 
 /// What librdkafka calls back into, from its polling thread.

@@ -51,9 +51,9 @@ const QUEUE_KBYTES: u64 = 128 * 1024;
 /// The client's own limit for one message: its maximum, so that the topic's limit decides.
 const MESSAGE_MAX_BYTES: u64 = 1_000_000_000;
 
-/// Bytes after which a batch takes no further message. A broker refuses a batch over the topic's
-/// limit as a whole, with every innocent message in it, and librdkafka does not split it. A message
-/// that alone fills a batch is sent alone, so its refusal is its own.
+/// Bytes after which a batch takes no further message; a larger message makes a batch by itself.
+/// Far below the limit of any usual topic (1 MB by default, and librdkafka's batches are as large),
+/// since a broker refuses a batch over the limit with every innocent message in it.
 pub const BATCH_BYTES: usize = 64 * 1024;
 
 /// Longest pause between two attempts to reach a broker; the default of 10 s would eat a third of
@@ -89,6 +89,13 @@ impl Settings {
             .set("batch.size", BATCH_BYTES.to_string())
             // Keys land on the partition where Java producers put them.
             .set("partitioner", "murmur2_random");
+        config
+    }
+
+    /// As [`producer`](Self::producer), with each message in a batch of its own.
+    pub(super) fn lone_producer(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("batch.num.messages", "1");
         config
     }
 
@@ -151,6 +158,8 @@ mod tests {
     #[test]
     fn librdkafka_accepts_every_setting() {
         let settings = Settings { bootstrap: "127.0.0.1:1".into(), client_id: "waypost".into() };
-        settings.producer().create_native_config().expect("known keys, values in range");
+        for config in [settings.client(), settings.producer(), settings.lone_producer()] {
+            config.create_native_config().expect("known keys, values in range");
+        }
     }
 }

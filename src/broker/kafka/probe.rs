@@ -139,12 +139,10 @@ fn verdict(answer: Result<Topic, String>, topic: &str, others_pass: bool) -> Err
              partition {partition} are in sync; min.insync.replicas may want more"
         )),
         Ok(Topic::Well) if others_pass => Error::Failed(format!(
-            "topic {topic}: not confirmed within {seconds} s while other messages were; is its \
-             min.insync.replicas above its number of replicas?"
+            "topic {topic}: not confirmed within {seconds} s while other messages were"
         )),
         Ok(Topic::Well) => Error::Down(format!(
-            "Kafka answers, but confirmed nothing for {seconds} s (topic {topic}; is its \
-             min.insync.replicas above its number of replicas?)"
+            "Kafka answers, but has confirmed nothing for {seconds} s (topic {topic})"
         )),
     }
 }
