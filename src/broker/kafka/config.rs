@@ -1,0 +1,165 @@
+//! The producer's settings: what an operator says, and what keeps the promise.
+
+use std::time::Duration;
+
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
+
+/// How to reach a cluster. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `host:port`, several separated by commas; the port defaults to 9092.
+    pub bootstrap: String,
+    /// The name the brokers log and count this producer under.
+    pub client_id: String,
+}
+
+/// Why settings cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    #[error("bootstrap names no broker: give host:port, several separated by commas")]
+    NoBroker,
+    #[error("{0:?} is not a broker's address: give host:port, several separated by commas")]
+    Address(String),
+}
+
+/// How long librdkafka tries to deliver one message before it reports it as timed out.
+///
+/// Finite, because librdkafka retries "not enough replicas" and a missing leader without ever
+/// saying so: without a limit one sick partition would look like a dead cluster. Long enough for a
+/// leader election and a rolling restart. A message that timed out may have been written; it is
+/// published again under the same `ce_id`. Idempotence survives it (librdkafka raises its epoch).
+pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a leader may wait for its replicas before it answers.
+const REPLICATION_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// When a silent connection is given up (librdkafka's default is a minute). Above
+/// `REPLICATION_TIMEOUT`, or the client would drop connections on which an answer is due.
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an unknown topic may be one that is just being created. Its messages fail after this;
+/// librdkafka's default equals our `DELIVERY_TIMEOUT` and would blur the two.
+const TOPIC_PROPAGATION: Duration = Duration::from_secs(5);
+
+/// How often topics are looked up again; bounds how long a topic created late stays unknown.
+const TOPIC_REFRESH: Duration = Duration::from_secs(30);
+
+/// Bound of librdkafka's queue (its default is 1 GiB). Above any window of messages in flight; a
+/// single message larger than this could never be enqueued.
+const QUEUE_KBYTES: u64 = 128 * 1024;
+
+/// The client's own limit for one message: its maximum, so that the topic's limit decides.
+const MESSAGE_MAX_BYTES: u64 = 1_000_000_000;
+
+/// Bytes after which a batch takes no further message; a larger message makes a batch by itself.
+/// Far below the limit of any usual topic (1 MB by default, and librdkafka's batches are as large),
+/// since a broker refuses a batch over the limit with every innocent message in it.
+pub const BATCH_BYTES: usize = 64 * 1024;
+
+/// Longest pause between two attempts to reach a broker; the default of 10 s would eat a third of
+/// `DELIVERY_TIMEOUT` after a restart.
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+
+impl Settings {
+    /// Says what is wrong before librdkafka would merely log it.
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        let mut brokers =
+            self.bootstrap.split(',').map(str::trim).filter(|b| !b.is_empty()).peekable();
+        if brokers.peek().is_none() {
+            return Err(SettingsError::NoBroker);
+        }
+        match brokers.find(|broker| !is_address(broker)) {
+            Some(broker) => Err(SettingsError::Address(broker.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// The librdkafka configuration of a producer that loses nothing it has confirmed.
+    pub(super) fn producer(&self) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("message.timeout.ms", millis(DELIVERY_TIMEOUT))
+            .set("request.timeout.ms", millis(REPLICATION_TIMEOUT))
+            .set("topic.metadata.propagation.max.ms", millis(TOPIC_PROPAGATION))
+            .set("topic.metadata.refresh.interval.ms", millis(TOPIC_REFRESH))
+            .set("queue.buffering.max.kbytes", QUEUE_KBYTES.to_string())
+            .set("message.max.bytes", MESSAGE_MAX_BYTES.to_string())
+            .set("batch.size", BATCH_BYTES.to_string())
+            // Keys land on the partition where Java producers put them.
+            .set("partitioner", "murmur2_random");
+        config
+    }
+
+    /// As [`producer`](Self::producer), with each message in a batch of its own.
+    pub(super) fn lone_producer(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("batch.num.messages", "1");
+        config
+    }
+
+    /// What every client of this cluster needs, the one that reads topic settings included.
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("client.id", &self.client_id)
+            .set("socket.timeout.ms", millis(SOCKET_TIMEOUT))
+            .set("socket.keepalive.enable", "true")
+            .set("reconnect.backoff.max.ms", millis(RECONNECT_MAX))
+            .set("log.connection.close", "false")
+            .set_log_level(RDKafkaLogLevel::Info);
+        config
+    }
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+/// `host`, `host:port` or `[v6]:port`.
+fn is_address(broker: &str) -> bool {
+    let (host, port) = match broker.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (broker, None),
+    };
+    let host_is_sane = !host.is_empty()
+        && !host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/' || c == '@');
+    host_is_sane && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unusable_bootstrap_is_named() {
+        let cases = [
+            ("localhost:9092", Ok(())),
+            ("localhost", Ok(())),
+            ("a:1, b:2,", Ok(())),
+            ("[::1]:9092", Ok(())),
+            ("", Err(SettingsError::NoBroker)),
+            (" , ", Err(SettingsError::NoBroker)),
+            ("a:1,b:x", Err(SettingsError::Address("b:x".into()))),
+            ("a:0", Err(SettingsError::Address("a:0".into()))),
+            ("a:70000", Err(SettingsError::Address("a:70000".into()))),
+            (":9092", Err(SettingsError::Address(":9092".into()))),
+            ("http://a:1", Err(SettingsError::Address("http://a:1".into()))),
+            ("user@a:1", Err(SettingsError::Address("user@a:1".into()))),
+        ];
+        for (bootstrap, expected) in cases {
+            let settings = Settings { bootstrap: bootstrap.into(), client_id: "waypost".into() };
+            assert_eq!(settings.check(), expected, "{bootstrap:?}");
+        }
+    }
+
+    #[test]
+    fn librdkafka_accepts_every_setting() {
+        let settings = Settings { bootstrap: "127.0.0.1:1".into(), client_id: "waypost".into() };
+        for config in [settings.client(), settings.producer(), settings.lone_producer()] {
+            config.create_native_config().expect("known keys, values in range");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! NATS, through JetStream only: a message counts as confirmed when a stream has stored it.
+//!
+//! One [`Connection`] is one client, and it is used until it is lost for the first time. The
+//! library would reconnect by itself, for ever, and meanwhile take messages and say nothing; here
+//! the first disconnect resolves everything in flight as [`Error::Down`], and the dispatcher asks
+//! for a new connection. What the old one may still deliver late carries the same `Nats-Msg-Id`,
+//! and the stream drops one of the two.
+
+mod answer;
+mod durability;
+mod health;
+mod message;
+mod settings;
+mod streams;
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    connection::State,
+    jetstream::{
+        self,
+        context::{PublishAckFuture, PublishErrorKind},
+        message::PublishMessage,
+    },
+};
+use async_trait::async_trait;
+use bytestring::ByteString;
+use futures_util::FutureExt;
+use tokio::time::{Instant, timeout, timeout_at};
+
+pub use self::settings::{Settings, SettingsError};
+use self::{
+    durability::Durability,
+    health::{Health, Trouble},
+    settings::Servers,
+    streams::Streams,
+};
+use super::{Broker, Confirmation, Error, Publication};
+use crate::event::Address;
+
+/// How long `connect` may take in all: names, TCP and handshake with each server in turn.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long one server may take of it.
+const SERVER_DEADLINE: Duration = Duration::from_secs(4);
+
+/// How often the client asks a silent server whether it is there (the default is a minute). The
+/// library gives up after the third unanswered one.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a stream may take to confirm, from hand-over. Above the three pings that find a dead
+/// server, and above an election within a stream.
+const ACK_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long `publish` waits for the client to take a message; it does not when the socket is stuck.
+const HAND_OVER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Commands waiting for the client's one task. It drains them in batches; more would only be
+/// messages buffered out of the dispatcher's sight.
+const COMMAND_QUEUE: usize = 512;
+
+/// Acknowledgements awaited at once; above any window of messages in flight.
+const MAX_UNCONFIRMED: usize = 8192;
+
+/// A NATS server or cluster to publish to.
+pub struct Nats {
+    settings: Settings,
+    servers: Servers,
+    durability: Arc<Durability>,
+    connection: Option<Arc<Connection>>,
+}
+
+struct Connection {
+    context: jetstream::Context,
+    health: Health,
+    streams: Streams,
+    durability: Arc<Durability>,
+}
+
+impl Nats {
+    /// Checks the settings; connects to nothing. Errors never show the URL.
+    pub fn new(settings: Settings) -> Result<Self, SettingsError> {
+        let servers = Servers::parse(&settings)?;
+        Ok(Self { settings, servers, durability: Arc::default(), connection: None })
+    }
+
+    fn options(&self, health: Health) -> async_nats::ConnectOptions {
+        let options = async_nats::ConnectOptions::new()
+            .name(&self.settings.client_name)
+            .connection_timeout(SERVER_DEADLINE)
+            .ping_interval(PING_INTERVAL)
+            .request_timeout(Some(ACK_DEADLINE))
+            .client_capacity(COMMAND_QUEUE)
+            // One attempt a server; patience is the dispatcher's.
+            .max_reconnects(self.servers.addresses.len())
+            .ignore_discovered_servers()
+            .event_callback(move |event| {
+                health.saw(&event);
+                std::future::ready(())
+            });
+        match self.servers.credentials() {
+            Some((user, password)) => options.user_and_password(user, password),
+            None => options,
+        }
+    }
+}
+
+#[async_trait]
+impl Broker for Nats {
+    async fn connect(&mut self) -> Result<(), Error> {
+        self.connection = None;
+        let health = Health::default();
+        let connecting = self.options(health.clone()).connect(&self.servers.addresses[..]);
+        let client = match timeout(CONNECT_DEADLINE, connecting).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => return Err(answer::not_connected(&error, &self.servers.shown())),
+            Err(_) => {
+                return Err(Error::Down(format!(
+                    "no NATS server at {} finished its handshake within {} s: check that it runs \
+                     and answers",
+                    self.servers.shown(),
+                    CONNECT_DEADLINE.as_secs()
+                )));
+            }
+        };
+        let context = jetstream::context::ContextBuilder::new()
+            .timeout(ACK_DEADLINE)
+            .ack_timeout(ACK_DEADLINE)
+            .max_ack_inflight(MAX_UNCONFIRMED)
+            .build(client);
+        self.connection = Some(Arc::new(Connection {
+            streams: Streams::new(context.clone()),
+            context,
+            health,
+            durability: self.durability.clone(),
+        }));
+        Ok(())
+    }
+
+    async fn publish(&mut self, publication: &Publication) -> Result<Confirmation, Error> {
+        let Address::Subject(subject) = &publication.address else {
+            return Err(Error::Refused(format!("{} is not a NATS subject", publication.address)));
+        };
+        let to = message::subject(subject)?;
+        let Some(connection) = &self.connection else {
+            return Err(Error::Down("not connected to NATS".into()));
+        };
+        connection.check_up()?;
+        let message = PublishMessage::build()
+            .payload(publication.event.body.clone())
+            .headers(message::headers(&publication.event)?)
+            .message_id(message::id(publication));
+        let handed_over = Instant::now();
+        let sending = connection.context.send_publish(to, message);
+        let ack = match timeout(HAND_OVER_DEADLINE, sending).await {
+            Ok(Ok(ack)) => ack,
+            Ok(Err(error)) => return Err(answer::not_sent(&error, subject)),
+            Err(_) => {
+                return Err(Error::Down(format!(
+                    "the NATS connection took no message for {} s",
+                    HAND_OVER_DEADLINE.as_secs()
+                )));
+            }
+        };
+        let in_flight =
+            InFlight { connection: connection.clone(), subject: subject.clone(), handed_over };
+        Ok(in_flight.confirmed(ack).boxed())
+    }
+
+    async fn close(&mut self, deadline: Duration) {
+        let Some(connection) = self.connection.take() else { return };
+        // Every acknowledgement that is awaited, or that the library still awaits for a dropped one.
+        if timeout(deadline, connection.context.wait_for_acks()).await.is_err() {
+            tracing::debug!("NATS was closed with messages in flight");
+        }
+    }
+}
+
+impl Connection {
+    /// While disconnected, the library would buffer a message and say `Ok`.
+    fn check_up(&self) -> Result<(), Error> {
+        if let Some(error) = self.health.lost() {
+            return Err(error);
+        }
+        match self.context.client().connection_state() {
+            State::Connected => Ok(()),
+            State::Pending | State::Disconnected => Err(health::disconnected()),
+        }
+    }
+}
+
+/// A message that was handed to the client.
+struct InFlight {
+    connection: Arc<Connection>,
+    subject: ByteString,
+    handed_over: Instant,
+}
+
+impl InFlight {
+    async fn confirmed(self, ack: PublishAckFuture) -> Result<(), Error> {
+        let acknowledged = timeout_at(self.handed_over + ACK_DEADLINE, ack.into_future());
+        let ack = tokio::select! {
+            biased;
+            ack = acknowledged => ack,
+            trouble = self.connection.health.trouble(&self.subject, self.handed_over) => {
+                return Err(self.explain(trouble));
+            }
+        };
+        match ack {
+            // Also where `duplicate` is set: the id names this very message, so the stream has it.
+            Ok(Ok(ack)) => {
+                Durability::used(&self.connection.durability, &self.connection.context, ack.stream);
+                Ok(())
+            }
+            Ok(Err(error)) if error.kind() == PublishErrorKind::StreamNotFound => {
+                Err(self.unclaimed().await)
+            }
+            Ok(Err(error)) => Err(answer::not_acknowledged(&error, &self.subject)),
+            Err(_) => Err(answer::unanswered(&self.subject, ACK_DEADLINE)),
+        }
+    }
+
+    /// Nothing took the message. An election looks the same, so the JetStream API is asked.
+    async fn unclaimed(&self) -> Error {
+        const LOOKUP: &str = "$JS.API.STREAM.NAMES";
+        let asked = Instant::now();
+        tokio::select! {
+            biased;
+            error = self.connection.streams.unclaimed(&self.subject) => error,
+            trouble = self.connection.health.trouble(LOOKUP, asked) => match trouble {
+                Trouble::Lost(reason) => Error::Down(reason),
+                Trouble::Forbidden => Error::Failed(format!(
+                    "no stream answered for subject {}, and this user may not ask which one takes \
+                     it: create a stream, or allow publishing to {LOOKUP}",
+                    self.subject
+                )),
+            },
+        }
+    }
+
+    fn explain(&self, trouble: Trouble) -> Error {
+        match trouble {
+            Trouble::Lost(reason) => Error::Down(reason),
+            Trouble::Forbidden => Error::Failed(format!(
+                "subject {}: this NATS user may not publish to it: allow it",
+                self.subject
+            )),
+        }
+    }
+}

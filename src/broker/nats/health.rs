@@ -1,0 +1,164 @@
+//! What the connection says of itself, outside any answer: that it is lost, or that a subject is
+//! forbidden. NATS reports a forbidden publish only so; the publish itself is never answered.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use async_nats::{Event, ServerError};
+use tokio::{sync::watch, time::Instant};
+
+use super::super::Error;
+
+/// Refusals remembered. More at once than this only means that some wait for their deadline.
+const MAX_FORBIDDEN: usize = 64;
+
+/// Shared by the connection, its event callback and its confirmations.
+#[derive(Clone)]
+pub struct Health(Arc<watch::Sender<State>>);
+
+#[derive(Default)]
+struct State {
+    lost: Option<String>,
+    forbidden: VecDeque<(Instant, String)>,
+}
+
+/// Why an answer will not come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Trouble {
+    Lost(String),
+    Forbidden,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(State::default())))
+    }
+}
+
+impl Health {
+    /// Takes in an event of the library.
+    pub fn saw(&self, event: &Event) {
+        match event {
+            Event::Disconnected | Event::Closed => self.lose(disconnected().to_string()),
+            Event::ServerError(ServerError::Other(text)) => match forbidden(text) {
+                Some(Forbidden::Publish(subject)) => self.forbid(subject),
+                Some(Forbidden::Subscribe(subject)) => self.lose(format!(
+                    "this NATS user may not subscribe to {subject}, where confirmations arrive: allow it"
+                )),
+                None => tracing::debug!("NATS server: {text}"),
+            },
+            other => tracing::debug!("NATS: {other}"),
+        }
+    }
+
+    /// The error that ended this connection, if one did.
+    pub fn lost(&self) -> Option<Error> {
+        self.0.borrow().lost.clone().map(Error::Down)
+    }
+
+    /// Resolves when a publish to `subject`, made at or after `since`, will not be answered.
+    pub async fn trouble(&self, subject: &str, since: Instant) -> Trouble {
+        let mut changes = self.0.subscribe();
+        // The sender lives in `self`, so waiting cannot fail; if it did, nothing can be answered.
+        let trouble = match changes.wait_for(|state| state.trouble(subject, since).is_some()).await
+        {
+            Ok(state) => state.trouble(subject, since),
+            Err(_) => None,
+        };
+        trouble.unwrap_or_else(|| Trouble::Lost(disconnected().to_string()))
+    }
+
+    fn lose(&self, reason: String) {
+        self.0.send_modify(|state| {
+            state.lost.get_or_insert(reason);
+        });
+    }
+
+    fn forbid(&self, subject: &str) {
+        self.0.send_modify(|state| {
+            if state.forbidden.len() >= MAX_FORBIDDEN {
+                state.forbidden.pop_front();
+            }
+            state.forbidden.push_back((Instant::now(), subject.to_owned()));
+        });
+    }
+}
+
+impl State {
+    fn trouble(&self, subject: &str, since: Instant) -> Option<Trouble> {
+        if let Some(reason) = &self.lost {
+            return Some(Trouble::Lost(reason.clone()));
+        }
+        let forbidden = self.forbidden.iter().any(|(at, s)| *at >= since && s == subject);
+        forbidden.then_some(Trouble::Forbidden)
+    }
+}
+
+pub fn disconnected() -> Error {
+    Error::Down("the NATS server has closed the connection or stopped answering".into())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Forbidden<'a> {
+    Publish(&'a str),
+    Subscribe(&'a str),
+}
+
+/// Reads `Permissions Violation for Publish to "subject"` and its counterpart for subscriptions.
+fn forbidden(text: &str) -> Option<Forbidden<'_>> {
+    let rest = text.strip_prefix("Permissions Violation for ")?;
+    let quoted = |rest: &'_ str| {
+        let start = rest.find('"')? + 1;
+        let end = rest[start..].find('"')? + start;
+        Some((start, end))
+    };
+    if let Some(rest) = rest.strip_prefix("Publish to ") {
+        let (start, end) = quoted(rest)?;
+        return Some(Forbidden::Publish(&rest[start..end]));
+    }
+    let rest = rest.strip_prefix("Subscription to ")?;
+    let (start, end) = quoted(rest)?;
+    Some(Forbidden::Subscribe(&rest[start..end]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permissions_violation_names_its_subject() {
+        let cases = [
+            ("Permissions Violation for Publish to \"a.b\"", Some(Forbidden::Publish("a.b"))),
+            (
+                "Permissions Violation for Subscription to \"_INBOX.x.*\" using queue \"q\"",
+                Some(Forbidden::Subscribe("_INBOX.x.*")),
+            ),
+            ("Permissions Violation for Publish to a.b", None),
+            ("Stale Connection", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(forbidden(text), expected, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_resolves_everything_in_flight() {
+        let health = Health::default();
+        let waiting = health.trouble("a", Instant::now());
+        health.saw(&Event::Disconnected);
+        assert!(matches!(waiting.await, Trouble::Lost(_)));
+        assert!(matches!(health.lost(), Some(Error::Down(_))));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_counts_for_its_subject_and_for_what_was_sent_before_it() {
+        let health = Health::default();
+        let before = Instant::now();
+        let text = "Permissions Violation for Publish to \"a\"".to_owned();
+        health.saw(&Event::ServerError(ServerError::Other(text)));
+        assert_eq!(health.trouble("a", before).await, Trouble::Forbidden);
+        let state = health.0.borrow();
+        assert_eq!(state.trouble("b", before), None);
+        let later = Instant::now() + std::time::Duration::from_secs(1);
+        assert_eq!(state.trouble("a", later), None);
+    }
+}

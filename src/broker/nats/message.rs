@@ -1,0 +1,184 @@
+//! An event as a NATS message: CloudEvents 1.0, NATS binding, binary mode, and its message id.
+
+use std::{borrow::Cow, str::FromStr};
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject};
+use bytestring::ByteString;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use sha2::{Digest, Sha256};
+
+use super::super::{Error, Publication};
+use crate::event::{Address, Event};
+
+/// What the binding wants encoded in an attribute: everything but printable ASCII (the encoder
+/// itself takes what is not ASCII), and space, double quote and percent.
+const ATTRIBUTE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+
+/// `content-type` and `traceparent` go as received; only what no header can hold is encoded.
+const AS_RECEIVED: &AsciiSet = CONTROLS;
+
+/// `ce-<name>` for each attribute, `content-type` and `traceparent` where the sender gave them.
+pub fn headers(event: &Event) -> Result<HeaderMap, Error> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in event.attributes() {
+        insert(&mut headers, &format!("ce-{name}"), &value, ATTRIBUTE)?;
+    }
+    let own = [("content-type", &event.content_type), ("traceparent", &event.traceparent)];
+    for (name, value) in own {
+        if let Some(value) = value {
+            insert(&mut headers, name, value, AS_RECEIVED)?;
+        }
+    }
+    Ok(headers)
+}
+
+/// `from_str`, never `from`, which panics on what a header cannot hold.
+fn insert(
+    headers: &mut HeaderMap,
+    name: &str,
+    value: &str,
+    set: &'static AsciiSet,
+) -> Result<(), Error> {
+    let encoded: Cow<'_, str> = utf8_percent_encode(value, set).into();
+    match (HeaderName::from_str(name), HeaderValue::from_str(&encoded)) {
+        (Ok(name), Ok(value)) => {
+            headers.insert(name, value);
+            Ok(())
+        }
+        _ => Err(Error::Refused(format!("{name:?} cannot be a NATS header"))),
+    }
+}
+
+/// The `Nats-Msg-Id`: what the stream drops duplicates by. It names this event to this address and
+/// nothing else: with the bare event id, the second of two subjects of one stream would be dropped
+/// and counted as confirmed.
+pub fn id(publication: &Publication) -> String {
+    let event = &publication.event;
+    let mut hash = Sha256::new();
+    // Lengths keep two neighbouring fields from passing for one another.
+    let mut field = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    field(event.source.as_bytes());
+    field(event.id.as_bytes());
+    field(&event.body);
+    match &publication.address {
+        Address::Subject(subject) => field(subject.as_bytes()),
+        other => field(other.to_string().as_bytes()),
+    }
+    hex::encode(hash.finalize())
+}
+
+/// The library checks for white space only; a wildcard would be published as it is.
+pub fn subject(subject: &ByteString) -> Result<Subject, Error> {
+    let sane = subject.split('.').all(|token| {
+        !token.is_empty()
+            && !token
+                .contains(|c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>')
+    });
+    // Shares the address's buffer.
+    match Subject::from_utf8(subject.as_bytes().clone()) {
+        Ok(subject) if sane => Ok(subject),
+        _ => Err(Error::Refused(format!(
+            "{subject:?} is not a NATS subject to publish to: dot-separated tokens, none empty, no \
+             white space, `*` or `>`"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn event() -> Event {
+        Event {
+            id: "1".into(),
+            source: "miibo".into(),
+            kind: "chat".into(),
+            subject: None,
+            time_ms: 0,
+            content_type: None,
+            traceparent: None,
+            extensions: vec![],
+            headers: vec![],
+            body: Bytes::from_static(b"{}"),
+        }
+    }
+
+    #[test]
+    fn attributes_are_percent_encoded_and_read_back() {
+        let cases = [
+            ("plain-1.0/~!", "plain-1.0/~!"),
+            ("a b\"c%", "a%20b%22c%25"),
+            ("Euro € 😀", "Euro%20%E2%82%AC%20%F0%9F%98%80"),
+            ("cr\r\nlf", "cr%0D%0Alf"),
+            ("\u{7f}", "%7F"),
+            ("", ""),
+        ];
+        for (value, expected) in cases {
+            let event = Event { subject: Some(value.into()), ..event() };
+            let headers = headers(&event).unwrap();
+            let encoded = headers.get("ce-subject").unwrap().as_str();
+            assert_eq!(encoded, expected);
+            let decoded = percent_encoding::percent_decode_str(encoded).decode_utf8().unwrap();
+            assert_eq!(decoded, value);
+        }
+    }
+
+    #[test]
+    fn a_content_type_goes_as_received_unless_it_would_break_the_header() {
+        let cases = [
+            ("application/json; charset=\"utf-8\"", "application/json; charset=\"utf-8\""),
+            ("text/plain\r\nNats-Rollup: all", "text/plain%0D%0ANats-Rollup: all"),
+        ];
+        for (value, expected) in cases {
+            let event = Event { content_type: Some(value.into()), ..event() };
+            let headers = headers(&event).unwrap();
+            assert_eq!(headers.get("content-type").unwrap().as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn an_extension_that_no_header_can_be_named_after_is_refused() {
+        let event = Event { extensions: vec![("a:b".into(), "".into())], ..event() };
+        assert!(matches!(headers(&event), Err(Error::Refused(_))));
+    }
+
+    #[test]
+    fn only_the_same_message_to_the_same_subject_has_the_same_id() {
+        let id = |event: Event, subject: &str| {
+            let address = Address::Subject(subject.into());
+            id(&Publication { event: Arc::new(event), address })
+        };
+        let first = id(event(), "a");
+        assert_eq!(first, id(event(), "a"));
+        assert!(first.len() == 64 && first.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+        let others = [
+            id(event(), "b"),
+            id(Event { id: "2".into(), ..event() }, "a"),
+            id(Event { source: "miibo1".into(), id: "".into(), ..event() }, "a"),
+            id(Event { body: Bytes::from_static(b"{ }"), ..event() }, "a"),
+        ];
+        for other in others {
+            assert_ne!(first, other);
+        }
+    }
+
+    #[test]
+    fn a_subject_that_is_no_place_to_publish_to_is_refused() {
+        for subject in ["a", "a.b", "agents.エージェント.mood", "$JS.x", "a-b_c"] {
+            assert_eq!(super::subject(&subject.into()).unwrap().as_str(), subject);
+        }
+        for subject in ["", ".", "a.", ".a", "a..b", "a.*", "a.>", "a b", "a\tb", "a\r\n", "a\0"] {
+            assert!(
+                matches!(super::subject(&subject.into()), Err(Error::Refused(_))),
+                "{subject:?}"
+            );
+        }
+    }
+}
