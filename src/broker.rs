@@ -14,6 +14,7 @@
 
 pub mod kafka;
 pub mod nats;
+pub mod rabbitmq;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,0 +1,145 @@
+//! RabbitMQ over AMQP 0-9-1, with publisher confirms.
+//!
+//! A message is confirmed only when the broker has routed it to a queue and acknowledged it:
+//! `confirm.select`, persistent, `mandatory`. What can go wrong with one message, and how the
+//! others are spared:
+//!
+//! - **Nothing is bound**: the broker returns the message and then acknowledges it. The client
+//!   library hands the return to whichever confirmation resolves next, so a verdict is only given
+//!   when it is certain; [`ledger`] says when and why, [`confirmer`] how.
+//! - **No such exchange**: the broker closes the channel, which fails everything in flight. So the
+//!   [`exchanges`] are asked for first, on channels of their own.
+//! - **Too large, forbidden**: the broker closes the channel, too. It says why, and [`lessons`]
+//!   remembers it, so that the republish does not run into it again.
+//! - **Any other objection**: the outcome of all that was in flight is unknown (*down*), and after
+//!   the reconnect that many messages go one at a time: the one that closes the channel alone is
+//!   the guilty one.
+//!
+//! The client's own recovery stays off: it rejects what is in flight and republishes nothing. Every
+//! wait has a limit of ours, and a connection that is given up has its socket shut ([`wire`]).
+//!
+//! ```text
+//! RabbitMq ─ owns ─ Session ─ orders ─► Confirmer (task) ─ frames ─► client's thread ─► broker
+//!    ▲                                      │  one future a publish, one waker each
+//!    └── Outcome: why it ended, lessons ────┘
+//! ```
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use lapin::uri::AMQPUri;
+use secrecy::{ExposeSecret, SecretString};
+
+use self::{lessons::Lessons, session::Session};
+use super::{Broker, Confirmation, Error, Publication};
+
+mod confirmer;
+mod exchanges;
+mod ledger;
+mod lessons;
+mod message;
+mod session;
+mod wire;
+mod woken;
+
+/// How to reach the broker.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `amqp://user:password@host:port/vhost` or `amqps://…`; `%2f` is the virtual host `/`.
+    /// `?heartbeat=SECONDS` is understood (default 10).
+    pub url: SecretString,
+}
+
+/// Publishes to one RabbitMQ broker.
+pub struct RabbitMq {
+    settings: Settings,
+    session: Option<Session>,
+    lessons: Arc<Mutex<Lessons>>,
+    /// How many messages the next session publishes one at a time.
+    careful: usize,
+}
+
+impl RabbitMq {
+    /// Checks the settings; connects to nothing. The error does not repeat the URL.
+    pub fn new(settings: Settings) -> Result<RabbitMq, Error> {
+        parse(&settings.url)?;
+        Ok(RabbitMq { settings, session: None, lessons: Arc::default(), careful: 0 })
+    }
+}
+
+impl fmt::Debug for RabbitMq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitMq").field("connected", &self.session.is_some()).finish()
+    }
+}
+
+#[async_trait]
+impl Broker for RabbitMq {
+    async fn connect(&mut self) -> Result<(), Error> {
+        if let Some(session) = self.session.take() {
+            self.careful = session.suspects();
+        }
+        let uri = parse(&self.settings.url)?;
+        let session = Session::open(uri, Arc::clone(&self.lessons), self.careful).await?;
+        self.session = Some(session);
+        Ok(())
+    }
+
+    async fn publish(&mut self, publication: &Publication) -> Result<Confirmation, Error> {
+        match &mut self.session {
+            Some(session) => session.publish(publication).await,
+            None => Err(Error::Down("not connected".to_owned())),
+        }
+    }
+
+    async fn close(&mut self, deadline: Duration) {
+        if let Some(session) = self.session.take() {
+            session.close(deadline).await;
+        }
+    }
+}
+
+fn parse(url: &SecretString) -> Result<AMQPUri, Error> {
+    // The parser's own error may quote the URL, password and all.
+    url.expose_secret().parse().map_err(|_| {
+        let text = "the url is not of the form amqp://user:password@host:port/vhost (characters \
+                    like / and @ in a name or password are percent-encoded)";
+        Error::Down(text.to_owned())
+    })
+}
+
+/// A client error in words fit for an operator, without the user's name.
+fn words(error: &lapin::Error) -> String {
+    match error.kind() {
+        lapin::ErrorKind::ProtocolError(error) => {
+            lessons::without_user(error.get_message().as_str()).to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_ever_printed() {
+        let url = "amqp://me:hunter2@localhost:5672/%2f";
+        let settings = Settings { url: url.into() };
+        let broker = RabbitMq::new(settings.clone()).unwrap();
+        let printed = format!("{settings:?} {broker:?}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_without_being_repeated() {
+        for url in ["amqp://me:hunter2@localhost:port", "http://me:hunter2@localhost", "hunter2"] {
+            let error = RabbitMq::new(Settings { url: url.into() }).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+}

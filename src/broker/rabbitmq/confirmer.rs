@@ -1,0 +1,347 @@
+//! The task that owns a connection's publishing channel: hands messages to the client in order and
+//! tells each what became of it.
+//!
+//! Every publish in flight is one future of the client: write the frames, then wait for the
+//! broker's answer. One task polls them all, each with a waker of its own ([`Woken`]), for two
+//! reasons. Between seeing a confirmation and giving a verdict it takes everything that was woken
+//! before, which is what makes the [`Ledger`]'s verdicts certain. (The client's thread resolves and
+//! wakes one after the other, and a publish that is still being written cannot hide a return: its
+//! future is polled here, too.) And the cost of a confirmation does not grow with the window.
+
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytestring::ByteString;
+use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture};
+use lapin::{Channel, Confirmation, Event, options::BasicPublishOptions};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    ledger::{Ledger, PublishId, Resolution, Verdict},
+    lessons::{Lessons, Objection},
+    message::{Outgoing, publish_id},
+    woken::Woken,
+    words,
+};
+use crate::broker::Error;
+
+/// How long a message may wait for its confirmation. Brokers confirm within milliseconds, a quorum
+/// queue that elects a leader within seconds.
+pub const CONFIRM: Duration = Duration::from_secs(30);
+
+/// How long to wait for the reason once the channel is known to be closed: it follows at once.
+const REASON: Duration = Duration::from_secs(1);
+
+/// A message on its way to the client.
+pub struct Order {
+    pub outgoing: Outgoing,
+    pub exchange: ByteString,
+    pub routing_key: ByteString,
+    /// Room among the bytes that the client has not written; given back once they are.
+    pub room: OwnedSemaphorePermit,
+    pub reply: oneshot::Sender<Result<(), Error>>,
+}
+
+/// What outlives the task.
+#[derive(Clone, Default)]
+pub struct Outcome {
+    /// Why the channel is of no use any more.
+    pub ended: Arc<OnceLock<Error>>,
+    pub lessons: Arc<Mutex<Lessons>>,
+    /// How many messages one of which closed the channel, if more than one was in flight.
+    pub suspects: Arc<OnceLock<usize>>,
+}
+
+struct Flight {
+    /// Gone once it has resolved.
+    answer: Option<BoxFuture<'static, lapin::Result<Confirmation>>>,
+    waker: Waker,
+    deadline: Instant,
+    exchange: ByteString,
+    routing_key: ByteString,
+    reply: oneshot::Sender<Result<(), Error>>,
+}
+
+/// Why the task ends.
+enum Fault {
+    Client(lapin::Error),
+    /// The broker or the client did what the protocol rules out.
+    Protocol(&'static str),
+    Unconfirmed,
+}
+
+pub struct Confirmer {
+    channel: Channel,
+    /// Unique to this connection; part of every publish's header.
+    name: String,
+    ledger: Ledger,
+    flights: HashMap<PublishId, Flight>,
+    woken: Arc<Woken>,
+    outcome: Outcome,
+    blocked: bool,
+}
+
+impl Confirmer {
+    pub fn new(channel: Channel, outcome: Outcome) -> Confirmer {
+        Confirmer {
+            channel,
+            name: uuid::Uuid::now_v7().simple().to_string(),
+            ledger: Ledger::default(),
+            flights: HashMap::new(),
+            woken: Arc::default(),
+            outcome,
+            blocked: false,
+        }
+    }
+
+    /// Publishes until the orders end and all of them have their verdict, or the connection fails.
+    pub async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        events: impl Stream<Item = Event>,
+    ) {
+        let mut events = pin!(events.fuse());
+        let mut open = true;
+        while open || !self.flights.is_empty() {
+            let deadline = self.ledger.pending().next().map(|id| self.flights[&id].deadline);
+            let mut fault = None;
+            tokio::select! {
+                order = orders.recv(), if open => match order {
+                    Some(order) => fault = self.begin(order).err(),
+                    None => open = false,
+                },
+                () = self.woken.wait() => {}
+                Some(event) = events.next() => fault = self.notice(event),
+                () = until(deadline) => fault = Some(Fault::Unconfirmed),
+            }
+            let fault = self.harvest(fault);
+            self.settle();
+            if let Some(fault) = fault {
+                return self.fail(fault).await;
+            }
+        }
+    }
+
+    /// Hands a message to the client.
+    fn begin(&mut self, order: Order) -> Result<(), Fault> {
+        let Order { outgoing, exchange, routing_key, room, reply } = order;
+        let id = self.ledger.begin();
+        let channel = self.channel.clone();
+        let properties = outgoing.properties(&self.name, id);
+        let answer = async move {
+            let Outgoing { exchange, routing_key, body, .. } = outgoing;
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let confirm =
+                channel.basic_publish(exchange, routing_key, options, &body, properties).await?;
+            drop((body, room));
+            confirm.await
+        };
+        let flight = Flight {
+            answer: Some(answer.boxed()),
+            waker: self.woken.waker(id),
+            deadline: Instant::now() + CONFIRM,
+            exchange,
+            routing_key,
+            reply,
+        };
+        self.flights.insert(id, flight);
+        self.poll(id)
+    }
+
+    /// Polls a publish and enters what it resolved with.
+    fn poll(&mut self, id: PublishId) -> Result<(), Fault> {
+        // A future may have been woken more than once, or have been settled since.
+        let Some(flight) = self.flights.get_mut(&id) else { return Ok(()) };
+        let Some(answer) = &mut flight.answer else { return Ok(()) };
+        let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(&flight.waker))
+        else {
+            return Ok(());
+        };
+        flight.answer = None;
+        let (acked, returned) = match answer {
+            Ok(Confirmation::Ack(returned)) => (true, returned),
+            Ok(Confirmation::Nack(returned)) => (false, returned),
+            Ok(Confirmation::NotRequested) => {
+                return Err(Fault::Protocol("a publish without a confirmation"));
+            }
+            Err(error) => return Err(Fault::Client(error)),
+        };
+        let carried = match returned {
+            Some(returned) => Some(
+                publish_id(&returned.delivery.properties, &self.name)
+                    .ok_or(Fault::Protocol("a message came back that we did not send"))?,
+            ),
+            None => None,
+        };
+        if self.ledger.resolved(id, Resolution { acked, carried }) {
+            Ok(())
+        } else {
+            Err(Fault::Protocol("a message came back after its acknowledgement"))
+        }
+    }
+
+    /// Polls whatever was woken until nothing is left. Keeps the fault that explains most: once the
+    /// channel is closed every publish fails, but only those in flight then are told why.
+    fn harvest(&mut self, mut fault: Option<Fault>) -> Option<Fault> {
+        loop {
+            let ids = self.woken.take();
+            if ids.is_empty() {
+                return fault;
+            }
+            for id in ids {
+                if let Err(found) = self.poll(id)
+                    && !fault.as_ref().is_some_and(Fault::explains)
+                {
+                    fault = Some(found);
+                }
+            }
+        }
+    }
+
+    /// Tells those whose verdict is certain.
+    fn settle(&mut self) {
+        for (id, verdict) in self.ledger.settle() {
+            let Some(flight) = self.flights.remove(&id) else { continue };
+            let outcome = match verdict {
+                Verdict::Confirmed => Ok(()),
+                Verdict::Rejected => Err(rejected()),
+                Verdict::Unroutable => Err(unroutable(&flight)),
+            };
+            answer(flight, outcome);
+        }
+    }
+
+    fn notice(&mut self, event: Event) -> Option<Fault> {
+        match event {
+            Event::ConnectionBlocked(reason) => {
+                self.blocked = true;
+                tracing::debug!(reason, "the broker has blocked the connection");
+            }
+            Event::ConnectionUnblocked => {
+                self.blocked = false;
+                tracing::debug!("the broker has unblocked the connection");
+            }
+            // Another channel's errors, those of a probe, come here as well.
+            Event::Error(error) if !self.channel.status().connected() => {
+                return Some(Fault::Client(error));
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Ends the session: what is in flight has an unknown outcome, unless only one message can be
+    /// what the broker objected to.
+    async fn fail(mut self, fault: Fault) {
+        let fault = self.explained(fault).await;
+        let objection = match &fault {
+            Fault::Client(error) => Objection::read(error),
+            Fault::Protocol(_) | Fault::Unconfirmed => None,
+        };
+        let down = Error::Down(self.describe(&fault));
+        let pending: Vec<_> = self.ledger.pending().collect();
+        if let Some(objection) = objection {
+            self.learn(&objection, &pending);
+            if let [only] = pending[..]
+                && let Some(flight) = self.flights.remove(&only)
+            {
+                answer(flight, Err(objection.into()));
+            }
+        }
+        // Set before anybody is told, so that whoever is told finds it.
+        self.outcome.ended.get_or_init(|| down.clone());
+        for (_, flight) in self.flights.drain() {
+            answer(flight, Err(down.clone()));
+        }
+    }
+
+    fn learn(&self, objection: &Objection, pending: &[PublishId]) {
+        let addresses = pending
+            .iter()
+            .filter_map(|id| self.flights.get(id))
+            .map(|flight| (&flight.exchange, &flight.routing_key));
+        let mut lessons = self.outcome.lessons.lock().unwrap_or_else(PoisonError::into_inner);
+        lessons.learn(objection, addresses, std::time::Instant::now());
+        if pending.len() > 1 {
+            self.outcome.suspects.get_or_init(|| pending.len());
+        }
+    }
+
+    /// The fault, or the reason for it, which may still be on its way from the client's thread.
+    async fn explained(&mut self, fault: Fault) -> Fault {
+        if !fault.may_be_explained() {
+            return fault;
+        }
+        let woken = Arc::clone(&self.woken);
+        let reason = async {
+            loop {
+                woken.wait().await;
+                if let Some(reason) = self.harvest(None).filter(Fault::explains) {
+                    return reason;
+                }
+            }
+        };
+        timeout(REASON, reason).await.unwrap_or(fault)
+    }
+
+    fn describe(&self, fault: &Fault) -> String {
+        match fault {
+            Fault::Client(error) => format!("the connection failed: {}", words(error)),
+            Fault::Protocol(what) => format!("the connection is out of step: {what}"),
+            Fault::Unconfirmed if self.blocked => {
+                "the broker blocks publishing (a memory or disk alarm)".to_owned()
+            }
+            Fault::Unconfirmed => format!("no confirmation within {} s", CONFIRM.as_secs()),
+        }
+    }
+}
+
+impl Fault {
+    /// Whether this is the broker's own word.
+    fn explains(&self) -> bool {
+        matches!(self, Fault::Client(error) if error.is_amqp_error())
+    }
+
+    /// Whether this only says that the channel is of no use, and a reason may follow.
+    fn may_be_explained(&self) -> bool {
+        let Fault::Client(error) = self else { return false };
+        matches!(
+            error.kind(),
+            lapin::ErrorKind::InvalidChannelState(..)
+                | lapin::ErrorKind::InvalidConnectionState(..)
+                | lapin::ErrorKind::InvalidChannel(..)
+        )
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn answer(flight: Flight, outcome: Result<(), Error>) {
+    // Whoever asked may have stopped waiting; nothing is owed to it then.
+    let _ = flight.reply.send(outcome);
+}
+
+fn rejected() -> Error {
+    let text = "the broker rejected the message: a queue is full, or its node is down";
+    Error::Failed(text.to_owned())
+}
+
+fn unroutable(flight: &Flight) -> Error {
+    let (exchange, routing_key): (&str, &str) = (&flight.exchange, &flight.routing_key);
+    Error::Refused(format!(
+        "unroutable: no queue is bound to exchange {exchange:?} for routing key {routing_key:?}"
+    ))
+}

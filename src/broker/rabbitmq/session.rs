@@ -1,0 +1,188 @@
+//! One connection: its socket, its publishing channel and what is known about the broker.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use lapin::{Connection, options::ConfirmSelectOptions, uri::AMQPUri};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    confirmer::{Confirmer, Order, Outcome},
+    exchanges::Exchanges,
+    lessons::Lessons,
+    message::Outgoing,
+    wire::{self, Wire},
+    words,
+};
+use crate::{
+    broker::{Confirmation, Error, Publication},
+    event::Address,
+};
+
+/// How long TCP, TLS and AMQP handshakes may take together.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long opening the publishing channel may take.
+const OPEN: Duration = Duration::from_secs(10);
+
+/// How long a message may wait for the socket to take those before it.
+const HAND_OVER: Duration = Duration::from_secs(10);
+
+/// Bytes of bodies that the client holds and has not written. Enough to keep a socket busy; what
+/// is more waits with us, where a timeout sees it.
+const UNWRITTEN_BYTES: usize = 4 << 20;
+
+/// Messages between [`Session::publish`] and the confirmer; it takes them at once.
+const ORDERS: usize = 64;
+
+/// Seconds between heartbeats unless the URL says otherwise. The client notices a dead peer after
+/// twice as long; its default would take two minutes.
+const HEARTBEAT: u16 = 10;
+
+/// A connection that publishes. Dropping it ends everything on it.
+pub struct Session {
+    confirmer: AbortOnDropHandle<()>,
+    orders: mpsc::Sender<Order>,
+    unwritten: Arc<Semaphore>,
+    exchanges: Exchanges,
+    /// How many of the next messages go alone, because one of them may be what the broker closed
+    /// the last channel for.
+    careful: usize,
+    outcome: Outcome,
+    connection: Connection,
+    wire: Wire,
+}
+
+impl Session {
+    /// Connects, and publishes the first `careful` messages one at a time.
+    pub async fn open(
+        mut uri: AMQPUri,
+        lessons: Arc<Mutex<Lessons>>,
+        careful: usize,
+    ) -> Result<Session, Error> {
+        uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        let place = format!("{}:{}", uri.authority.host, uri.authority.port);
+        let down = |what: String| Error::Down(format!("{place}: {what}"));
+
+        let wire = Wire::default();
+        let connection = match timeout(CONNECT, wire::connect(uri, &wire, CONNECT)).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(down(hint(&error))),
+            Err(_) => return Err(down(silent(CONNECT, "the handshake"))),
+        };
+        let channel = async {
+            let channel = connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok::<_, lapin::Error>(channel)
+        };
+        let channel = match timeout(OPEN, channel).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => return Err(down(words(&error))),
+            Err(_) => return Err(down(silent(OPEN, "opening a channel"))),
+        };
+        let outcome = Outcome { lessons, ..Outcome::default() };
+        let (orders, receiver) = mpsc::channel(ORDERS);
+        let confirmer = Confirmer::new(channel, outcome.clone());
+        let task = tokio::spawn(confirmer.run(receiver, connection.events_listener()));
+        Ok(Session {
+            confirmer: AbortOnDropHandle::new(task),
+            orders,
+            unwritten: Arc::new(Semaphore::new(UNWRITTEN_BYTES)),
+            exchanges: Exchanges::default(),
+            careful,
+            outcome,
+            connection,
+            wire,
+        })
+    }
+
+    /// How many messages the next session should publish one at a time.
+    pub fn suspects(&self) -> usize {
+        self.outcome.suspects.get().copied().unwrap_or(0).max(self.careful)
+    }
+
+    /// See [`Broker::publish`](crate::broker::Broker::publish).
+    pub async fn publish(&mut self, publication: &Publication) -> Result<Confirmation, Error> {
+        if let Some(ended) = self.outcome.ended.get() {
+            return Err(ended.clone());
+        }
+        let outgoing = Outgoing::new(publication, self.connection.configuration().frame_max())?;
+        let Address::Exchange { exchange, routing_key } = &publication.address else {
+            unreachable!("only an exchange and routing key become an outgoing message");
+        };
+        let body_bytes = outgoing.body.len();
+        self.outcome.lessons.lock().unwrap_or_else(PoisonError::into_inner).check(
+            exchange,
+            routing_key,
+            body_bytes,
+            Instant::now(),
+        )?;
+        self.exchanges.require(&self.connection, exchange, &outgoing.exchange).await?;
+
+        // A message larger than the whole allowance takes all of it. The cast is lossless.
+        let room = body_bytes.clamp(1, UNWRITTEN_BYTES) as u32;
+        let room = Arc::clone(&self.unwritten).acquire_many_owned(room);
+        let Ok(Ok(room)) = timeout(HAND_OVER, room).await else {
+            let text = silent(HAND_OVER, "the messages before (it may have blocked publishing)");
+            return Err(Error::Down(text));
+        };
+        let (reply, verdict) = oneshot::channel();
+        let (exchange, routing_key) = (exchange.clone(), routing_key.clone());
+        let order = Order { outgoing, exchange, routing_key, room, reply };
+        if self.orders.send(order).await.is_err() {
+            return Err(self.ended());
+        }
+        let lost = Error::Down("the connection was dropped before the confirmation".to_owned());
+        let confirmation = verdict.map(|verdict| verdict.unwrap_or(Err(lost)));
+        if self.careful == 0 {
+            return Ok(confirmation.boxed());
+        }
+        self.careful -= 1;
+        Ok(std::future::ready(confirmation.await).boxed())
+    }
+
+    /// Waits for what is in flight, says goodbye and ends the connection.
+    pub async fn close(self, deadline: Duration) {
+        let Session { confirmer, orders, connection, wire, .. } = self;
+        drop(orders);
+        let goodbye = async {
+            if let Err(error) = confirmer.await {
+                tracing::error!(%error, "the task that waits for confirmations failed");
+            }
+            if let Err(error) = connection.close(200, "OK".into()).await {
+                tracing::debug!(error = words(&error), "the connection had ended already");
+            }
+        };
+        if timeout(deadline, goodbye).await.is_err() {
+            tracing::debug!("the connection did not end in time; dropping it");
+        }
+        drop(wire);
+    }
+
+    fn ended(&self) -> Error {
+        let unknown = || Error::Down("the connection has ended".to_owned());
+        self.outcome.ended.get().cloned().unwrap_or_else(unknown)
+    }
+}
+
+fn silent(limit: Duration, what: &str) -> String {
+    format!("the broker did not take part in {what} within {} s", limit.as_secs())
+}
+
+/// Why connecting failed and what to check.
+fn hint(error: &lapin::Error) -> String {
+    let words = words(error);
+    let check = if error.is_io_error() {
+        "check that RabbitMQ runs there and that the port is its AMQP port"
+    } else {
+        "check the user, password and virtual host in the broker's url"
+    };
+    format!("{words}; {check}")
+}
