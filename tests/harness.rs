@@ -8,7 +8,7 @@ mod common {
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -119,6 +119,14 @@ async fn a_paused_broker_accepts_connections_and_says_nothing() {
     assert_eq!(answers_on(&address), Answer::Bytes);
 }
 
+#[test]
+fn a_broker_that_does_not_start_says_why() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    let error = Nats::start_on(port).err().expect("no second listener on one port");
+    assert!(error.contains("address already in use"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shared_brokers_serve_one_test() {
     share_them("one").await;
@@ -153,7 +161,9 @@ fn brokers_end_with_the_process_that_started_them_even_when_it_is_killed() {
         println!("\nkafka {}", brokers.kafka.bootstrap());
         println!("rabbitmq {}", address(brokers.rabbitmq.url()));
         println!("nats {}", address(brokers.nats.url()));
-        std::thread::park();
+        loop {
+            std::thread::park();
+        }
     }
     let name = "brokers_end_with_the_process_that_started_them_even_when_it_is_killed";
     let module = module_path!().split_once("::").map_or("", |(_, module)| module);
@@ -264,8 +274,8 @@ fn answers_on(address: &str) -> Answer {
     let Ok(mut stream) = TcpStream::connect(address) else { return Answer::Refused };
     stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a time-out");
     stream.write_all(b"\r\n").expect("to write");
-    match stream.read(&mut [0]) {
-        Ok(_) => Answer::Bytes,
+    match stream.read_exact(&mut [0]) {
+        Ok(()) => Answer::Bytes,
         Err(_) => Answer::Silent,
     }
 }

@@ -133,8 +133,7 @@ fn answers(bootstrap: &str) -> Result<(), String> {
     // A node that is not up yet is asked again; the client need not report each refusal.
     config.set("bootstrap.servers", bootstrap).set("log_level", "0");
     let client: BaseConsumer = config.create().map_err(|error| error.to_string())?;
-    let metadata =
-        client.fetch_metadata(None, ANSWER_WITHIN).map_err(|error| error.to_string())?;
+    let metadata = client.fetch_metadata(None, ANSWER_WITHIN).map_err(|error| error.to_string())?;
     match metadata.brokers() {
         [] => Err("it knows of no broker yet".to_owned()),
         _ => Ok(()),

@@ -42,10 +42,12 @@ pub async fn read_topic(bootstrap: &str, topic: &str, at_least: usize) -> Vec<Co
             .expect("a partition to read");
     }
     consumer.assign(&partitions).expect("partitions to read");
-    collect(at_least, async || loop {
-        // The client goes on by itself after an error of its connection.
-        if let Ok(message) = consumer.recv().await {
-            return consumed(&message);
+    collect(at_least, async || {
+        loop {
+            // The client goes on by itself after an error of its connection.
+            if let Ok(message) = consumer.recv().await {
+                return consumed(&message);
+            }
         }
     })
     .await
