@@ -4,6 +4,8 @@
 # at any time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Where Rust and Go usually are, for shells that were not told so.
+PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin
 
 # The NATS server that the tests run. Kafka's version is in tests/kafka/pom.xml.
 NATS_VERSION=v2.15.2

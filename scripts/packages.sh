@@ -11,7 +11,7 @@ export DEBIAN_FRONTEND=noninteractive
 
 apt() {
     # Another apt may be at work: wait for it.
-    apt-get -o DPkg::Lock::Timeout=300 "$@"
+    apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
 }
 
 # A policy-rc.d that answers 101 forbids starting services. One that does so already is kept.
@@ -70,6 +70,7 @@ for package in "$@"; do
     wanted+=("$chosen")
 done
 
+echo "Installing ${wanted[*]} ..."
 forbid_services
 apt install --yes --no-install-recommends "${wanted[@]}"
 for unit in ${fresh[@]+"${fresh[@]}"}; do
