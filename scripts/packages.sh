@@ -42,8 +42,8 @@ disable() {
     local unit=$1
     if command -v systemctl >/dev/null; then
         systemctl --quiet disable "$unit" || true
-    elif command -v deb-systemd-helper >/dev/null; then
-        deb-systemd-helper disable "$unit" >/dev/null || true
+    else
+        rm -f /etc/systemd/system/*.wants/"$unit"
     fi
     [ ! -e "/etc/init.d/${unit%.*}" ] || update-rc.d "${unit%.*}" disable >/dev/null || true
 }
