@@ -1,0 +1,34 @@
+# The project's commands. `make` alone lists them.
+
+# dev builds fastest, which is what a first look wants; `make run PROFILE=release` for speed.
+PROFILE ?= dev
+ROUTES ?= routes.yaml
+DATA_DIR ?= data
+WAYPOST = $(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/waypost
+
+# Where Rust and Go usually are, for shells that were not told so.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test brokers
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\): ## /  make \1|/p' Makefile | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z]*\): ## /  make \1: /p' Makefile
+
+run: ## build and run waypost with routes.yaml (ARGS="..." adds flags; PROFILE=release)
+	@scripts/install.sh build
+	@scripts/env.sh
+	cargo build --locked --profile $(PROFILE) --bin waypost
+	@set -a && . ./.env && set +a && \
+		exec $(WAYPOST) run --routes $(ROUTES) --data-dir $(DATA_DIR) $(ARGS)
+
+test: ## install what the tests need and run them all, against real brokers
+	@scripts/install.sh test
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked
+
+brokers: ## start Kafka, RabbitMQ and NATS for work by hand, until Ctrl-C
+	@scripts/install.sh test
+	cargo run --locked --quiet --example brokers

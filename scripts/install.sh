@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# Installs what is missing, and only that: `install.sh build` for building, `install.sh test` for
+# the tests as well. Looks at what is there rather than at what was done before, so it may be run
+# at any time.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# Where Rust and Go usually are, for shells that were not told so.
+PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin
+
+# The NATS server that the tests run. Kafka's version is in tests/kafka/pom.xml.
+NATS_VERSION=v2.15.2
+NATS_GO=1.26 # what its go.mod asks for
+JAVA_AT_LEAST=17 # Kafka 4's brokers
+
+die() {
+    printf '%s\n' "$*" >&2
+    exit 1
+}
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+# Debian packages found missing. Alternatives are joined by `|`.
+packages=()
+
+need() { # need PACKAGE COMMAND...: the package unless the command succeeds
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || packages+=("$package")
+}
+
+# librdkafka is built by its own configure script and make; its TLS is the system's OpenSSL.
+build_packages() {
+    need gcc have cc
+    need g++ have c++
+    need make have make
+    need pkg-config have pkg-config
+    need libssl-dev pkg-config --exists openssl
+}
+
+test_packages() {
+    need rabbitmq-server rabbitmq_is_there
+    need util-linux have setsid
+    need 'openjdk-17-jre-headless|openjdk-21-jre-headless' java_is_recent
+    kafka_is_current || need maven have mvn
+}
+
+rabbitmq_is_there() {
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || have rabbitmq-server
+}
+
+java_is_recent() {
+    local version
+    version=$(java -version 2>&1 | sed -n '1s/^[^"]*"\([0-9]*\).*/\1/p')
+    [ "${version:-0}" -ge "$JAVA_AT_LEAST" ]
+}
+
+install_packages() {
+    [ ${#packages[@]} -gt 0 ] || return 0
+    have apt-get || die "Missing: ${packages[*]}
+(Debian's names). Install them with your system's package manager, then run the same command again."
+    if [ "$(id -u)" = 0 ]; then
+        scripts/packages.sh "${packages[@]}"
+    elif have sudo && sudo -n true 2>/dev/null; then
+        # sudo drops the environment; apt may need the proxy from it.
+        sudo -n env http_proxy="${http_proxy-}" https_proxy="${https_proxy-}" \
+            scripts/packages.sh "${packages[@]}"
+    else
+        local quoted
+        printf -v quoted ' %q' "${packages[@]}"
+        die "Missing packages, and installing them needs root. Run:
+    sudo scripts/packages.sh$quoted
+then the same command again."
+    fi
+}
+
+rust() {
+    have cargo || die "Rust is missing: install its stable toolchain with rustup, then run the same command again."
+}
+
+rust_tools() {
+    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
+    have rustup || die "cargo fmt or cargo clippy is missing: install rustfmt and clippy beside your cargo."
+    rustup component add rustfmt clippy
+}
+
+nats() {
+    [ "$(.tools/bin/nats-server --version 2>/dev/null)" = "nats-server: $NATS_VERSION" ] && return
+    have go || die "Go is missing: install Go $NATS_GO or later (a Debian release's own may be older), then run the same command again.
+It builds the NATS server that the tests run."
+    echo "Building nats-server $NATS_VERSION ..."
+    GOBIN=$PWD/.tools/bin go install "github.com/nats-io/nats-server/v2@$NATS_VERSION" ||
+        die "nats-server could not be built. It needs Go $NATS_GO or later; here is $(go version)."
+}
+
+# Written last, so that it vouches for the whole folder.
+kafka_stamp=.tools/kafka/pom.sha256
+
+kafka_is_current() {
+    [ "$(cat "$kafka_stamp" 2>/dev/null)" = "$(sha256sum <tests/kafka/pom.xml)" ]
+}
+
+kafka() {
+    kafka_is_current && return
+    echo "Collecting Kafka's jars ..."
+    rm -rf .tools/kafka
+    mvn --batch-mode --quiet -Dstyle.color=never --file tests/kafka/pom.xml dependency:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$PWD/.tools/kafka" ||
+        die "Maven could not collect Kafka's jars."
+    sha256sum <tests/kafka/pom.xml >"$kafka_stamp"
+}
+
+case ${1-} in
+build)
+    build_packages
+    install_packages
+    rust
+    ;;
+test)
+    build_packages
+    test_packages
+    install_packages
+    rust
+    rust_tools
+    nats
+    kafka
+    ;;
+*)
+    die "usage: scripts/install.sh build|test"
+    ;;
+esac

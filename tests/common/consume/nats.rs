@@ -1,0 +1,48 @@
+use std::collections::BTreeMap;
+
+use async_nats::jetstream::{self, consumer::pull::OrderedConfig, stream};
+use futures_util::StreamExt;
+
+use super::{Consumed, collect};
+
+/// Creates a stream; `config` says its name, its subjects and what else a test wants of it.
+pub async fn create_stream(url: &str, config: stream::Config) {
+    let name = config.name.clone();
+    let created = jetstream(url).await.create_stream(config).await;
+    created.unwrap_or_else(|error| panic!("stream {name} was not created: {error}"));
+}
+
+/// Everything in the stream, in order. Waits for `at_least` messages.
+pub async fn read_stream(url: &str, stream: &str, at_least: usize) -> Vec<Consumed> {
+    let stream = jetstream(url).await.get_stream(stream).await.expect("the stream");
+    let consumer = stream.create_consumer(OrderedConfig::default()).await.expect("a consumer");
+    let mut messages = consumer.messages().await.expect("messages");
+    collect(at_least, async || {
+        let message = messages.next().await.expect("an ordered consumer does not end");
+        consumed(&message.expect("a message"))
+    })
+    .await
+}
+
+async fn jetstream(url: &str) -> jetstream::Context {
+    jetstream::new(async_nats::connect(url).await.expect("a connection to nats"))
+}
+
+fn consumed(message: &jetstream::Message) -> Consumed {
+    let headers: BTreeMap<String, Vec<u8>> = message
+        .headers
+        .iter()
+        .flat_map(|headers| headers.iter())
+        .filter_map(|(name, values)| Some((name, values.last()?)))
+        .map(|(name, value)| (name.to_string(), value.as_str().as_bytes().to_vec()))
+        .collect();
+    let content_type = headers.get("content-type");
+    Consumed {
+        address: message.subject.to_string(),
+        key: None,
+        content_type: content_type.map(|value| String::from_utf8_lossy(value).into_owned()),
+        headers,
+        properties: Default::default(),
+        body: Some(message.payload.to_vec()),
+    }
+}

@@ -1,0 +1,39 @@
+//! One instance of every broker for all tests of the process.
+
+use std::{sync::OnceLock, thread};
+
+use super::brokers::{Kafka, Nats, RabbitMq};
+
+/// The three brokers. Shared ones cannot be killed or paused: a test that does so starts its own.
+pub struct Brokers {
+    pub kafka: Kafka,
+    pub rabbitmq: RabbitMq,
+    pub nats: Nats,
+}
+
+impl Brokers {
+    /// Starts them at the first call; panics, each time, with the reason why one did not start.
+    ///
+    /// Tests share them, so each uses topics, queues and streams named after itself.
+    #[track_caller]
+    pub fn shared() -> &'static Brokers {
+        static SHARED: OnceLock<Result<Brokers, String>> = OnceLock::new();
+        match SHARED.get_or_init(Brokers::try_start) {
+            Ok(brokers) => brokers,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// All at the same time: each spends much of its start waiting.
+    fn try_start() -> Result<Brokers, String> {
+        thread::scope(|scope| {
+            let kafka = scope.spawn(Kafka::try_start);
+            let rabbitmq = scope.spawn(RabbitMq::try_start);
+            let nats = Nats::try_start()?;
+            let panicked = |_| "starting a broker panicked".to_owned();
+            let kafka = kafka.join().map_err(panicked)??;
+            let rabbitmq = rabbitmq.join().map_err(panicked)??;
+            Ok(Brokers { kafka, rabbitmq, nats })
+        })
+    }
+}
