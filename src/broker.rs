@@ -12,9 +12,12 @@
 //! - After an [`Error::Down`] the dispatcher drops every confirmation of this connection, calls
 //!   `connect` until it succeeds, and publishes again what was unconfirmed.
 
+mod absent;
 pub mod kafka;
 pub mod nats;
 pub mod rabbitmq;
+
+pub use absent::Absent;
 
 use std::{sync::Arc, time::Duration};
 

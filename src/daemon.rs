@@ -11,7 +11,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +51,8 @@ pub enum Error {
     Journal(#[from] journal::Error),
     #[error("the journal failed, and what the disk holds is unknown: {0}; restart to recover")]
     JournalFailed(Arc<journal::Error>),
+    #[error("broker `{broker}`: {cause}")]
+    Broker { broker: ByteString, cause: String },
     #[error("the dispatcher of broker `{broker}` ended: {cause}")]
     Dispatcher { broker: ByteString, cause: dispatch::Error },
     #[error("a task of the daemon panicked: {0}")]
@@ -92,8 +93,10 @@ struct Opened {
 /// without.
 pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> Result<(), Error> {
     let opened = open(&settings, &table)?;
-    let (listener, admin_listener) =
-        (bind(settings.listen, "listen").await?, bind(settings.admin_listen, "admin-listen").await?);
+    let (listener, admin_listener) = (
+        bind(settings.listen, "listen").await?,
+        bind(settings.admin_listen, "admin-listen").await?,
+    );
     let addresses = Addresses {
         pid: std::process::id(),
         listen: listener.local_addr()?,
@@ -118,7 +121,8 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
     let dir = &settings.data_dir;
     fs::create_dir_all(dir).map_err(|cause| Error::DataDir { path: dir.clone(), cause })?;
     let storage: Arc<dyn Storage> = Arc::new(RealDisk);
-    let limits = dedupe::Limits { window: settings.dedupe.window, max_keys: settings.dedupe.max_keys };
+    let limits =
+        dedupe::Limits { window: settings.dedupe.window, max_keys: settings.dedupe.max_keys };
     let main = Journal::open(
         storage.clone(),
         &dir.join("journal"),
@@ -195,14 +199,19 @@ fn brokers(
     journal: &Journal,
     data_dir: &Path,
 ) -> Result<Vec<(ByteString, Box<dyn Broker>)>, Error> {
+    let build =
+        |settings: &BrokerSettings| Ok((settings.name.clone(), broker(settings, data_dir)?));
     let mut brokers: Vec<(ByteString, Box<dyn Broker>)> =
-        table.brokers().iter().map(|b| (b.name.clone(), broker(b, data_dir))).collect();
+        table.brokers().iter().map(build).collect::<Result<_, Error>>()?;
     let known: BTreeSet<ByteString> = brokers.iter().map(|(name, _)| name.clone()).collect();
     let unrouted = Absent::new("no route takes the event");
     brokers.push((ByteString::from_static(UNROUTED), Box::new(unrouted)));
     for name in journal.cursor_names()? {
         if name != UNROUTED && !known.contains(&*name) {
-            tracing::warn!(broker = name, "not in the routing table; what it is owed becomes dead letters");
+            tracing::warn!(
+                broker = name,
+                "not in the routing table; what it is owed becomes dead letters"
+            );
             let gone = Absent::new(&format!("broker `{name}` is not in the routing table"));
             brokers.push((name.into(), Box::new(gone)));
         }
@@ -210,20 +219,28 @@ fn brokers(
     Ok(brokers)
 }
 
-fn broker(settings: &BrokerSettings, data_dir: &Path) -> Box<dyn Broker> {
-    match &settings.kind {
+/// Builds the client of a broker of the table; connects to nothing.
+fn broker(settings: &BrokerSettings, data_dir: &Path) -> Result<Box<dyn Broker>, Error> {
+    let wrong = |cause: String| Error::Broker { broker: settings.name.clone(), cause };
+    let client_name = format!("waypost-{}", settings.name);
+    Ok(match &settings.kind {
         BrokerKind::Kafka { bootstrap } => {
-            Box::new(kafka::Kafka::new(kafka::Settings::new(bootstrap.clone())))
+            let settings = kafka::Settings { bootstrap: bootstrap.clone(), client_id: client_name };
+            Box::new(kafka::Kafka::new(settings).map_err(|e| wrong(e.to_string()))?)
         }
         BrokerKind::RabbitMq { url } => {
-            Box::new(rabbitmq::RabbitMq::new(rabbitmq::Settings::new(url.clone())))
+            let settings = rabbitmq::Settings { url: url.clone() };
+            Box::new(rabbitmq::RabbitMq::new(settings).map_err(|e| wrong(e.to_string()))?)
         }
-        BrokerKind::Nats { url } => Box::new(nats::Nats::new(nats::Settings::new(url.clone()))),
+        BrokerKind::Nats { url } => {
+            let settings = nats::Settings { url: url.clone(), client_name };
+            Box::new(nats::Nats::new(settings).map_err(|e| wrong(e.to_string()))?)
+        }
         BrokerKind::Log { dir } => {
             let dir = dir.clone().unwrap_or_else(|| data_dir.join("log"));
             Box::new(log::Log::new(log::Settings::new(dir)))
         }
-    }
+    })
 }
 
 async fn serve(
@@ -265,7 +282,12 @@ async fn serve(
             ended.map_err(|cause| Error::Dispatcher { broker: name, cause })
         });
     }
-    tasks.spawn(reclaim(main.clone(), shared.progress.clone(), stop_brokers.clone()));
+    tasks.spawn(reclaim(
+        main.clone(),
+        shared.progress.clone(),
+        settings.dedupe.window,
+        stop_brokers.clone(),
+    ));
 
     // What ends by itself before it is told to is a failure.
     let failed = tokio::select! {
@@ -315,12 +337,14 @@ fn failure(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Option<E
 async fn reclaim(
     journal: Journal,
     progress: Arc<Progress>,
+    keys_for: Duration,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     while stop.run_until_cancelled(tokio::time::sleep(RECLAIM_EVERY)).await.is_some() {
         if let Some(settled) = progress.lowest() {
             journal.release(settled).await?;
         }
+        journal.forget_keys(now_ms().saturating_sub(keys_for.as_millis() as u64)).await?;
     }
     Ok(())
 }

@@ -113,6 +113,13 @@ pub struct Entry {
     pub time_ms: u64,
 }
 
+impl Entry {
+    /// An entry that is known by nothing.
+    pub fn new(payload: Bytes, time_ms: u64) -> Entry {
+        Entry { payload, keys: Vec::new(), time_ms }
+    }
+}
+
 /// Told, from the writer's thread, what became of an append. It must not block.
 pub type OnDurable = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
 

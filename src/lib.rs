@@ -2,6 +2,7 @@ pub mod admin;
 pub mod admit;
 pub mod body;
 pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod daemon;
 pub mod dedupe;

@@ -1,10 +1,11 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Before any thread starts; the real environment wins over the file.
-    if let Err(error) = dotenvy::dotenv_override_check() {
-        eprintln!("waypost: {error}");
-        return ExitCode::FAILURE;
+    match waypost::cli::main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("waypost: {error}");
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::SUCCESS
 }

@@ -7,7 +7,7 @@
 pub mod address;
 pub mod diagnostic;
 mod file;
-mod path;
+pub mod path;
 mod pattern;
 pub mod table;
 mod template;

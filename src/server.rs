@@ -41,8 +41,12 @@ pub struct Limits {
 
 /// Accepts until `stop`, then lets every connection finish the request it is in. Returns when no
 /// connection is left; the caller bounds the wait by dropping this, which closes the rest.
-pub async fn serve<H, F, B>(listener: TcpListener, limits: Limits, handler: H, stop: CancellationToken)
-where
+pub async fn serve<H, F, B>(
+    listener: TcpListener,
+    limits: Limits,
+    handler: H,
+    stop: CancellationToken,
+) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send,
     B: Body<Data = Bytes, Error = Infallible> + Send + 'static,

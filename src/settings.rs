@@ -316,7 +316,8 @@ mod tests {
 
     #[test]
     fn the_file_is_read_and_a_flag_wins() {
-        let toml = "listen = '127.0.0.1:1'\n[ingress]\nbody_timeout = '3s'\n[shutdown]\ndelay = '1s'\n";
+        let toml =
+            "listen = '127.0.0.1:1'\n[ingress]\nbody_timeout = '3s'\n[shutdown]\ndelay = '1s'\n";
         let flags = Flags { listen: Some(([127, 0, 0, 1], 2).into()), ..Flags::default() };
         let settings = load(toml, &flags).unwrap();
         assert_eq!(settings.listen.port(), 2);

@@ -65,6 +65,20 @@ impl Source {
     }
 }
 
+/// The headers that make a body a request of this source, as its provider would send it now.
+pub type Signed = Vec<(HeaderName, String)>;
+
+impl Source {
+    /// Signs `body` as the provider would, with the first secret for `event_type`; `None` if there
+    /// is none.
+    pub fn sign(&self, event_type: Option<&str>, body: &[u8], now_s: u64) -> Option<Signed> {
+        match &self.provider {
+            Provider::Sonzai(sonzai) => sonzai.sign(event_type, body, now_s),
+            Provider::Miibo(miibo) => miibo.sign(body),
+        }
+    }
+}
+
 /// What each provider finds out about an event by itself.
 struct Facts {
     id: ByteString,

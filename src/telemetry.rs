@@ -9,7 +9,8 @@ use crate::settings::{Log, LogFormat};
 /// Starts logging for the whole process. Libraries are quieter than Waypost itself: what a broker's
 /// client has to say, the dispatcher says better.
 pub fn start(log: &Log) -> Result<(), ParseError> {
-    let directives = log.level.as_deref().unwrap_or("waypost=info,warn,lapin=error,async_nats=error");
+    let directives =
+        log.level.as_deref().unwrap_or("waypost=info,warn,lapin=error,async_nats=error");
     let filter = EnvFilter::try_new(directives)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let text = match log.format {

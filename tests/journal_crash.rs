@@ -12,9 +12,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, RngSeed, TestRunner},
 };
-use waypost::journal::{
-    AppendError, Cursor, Entry, Item, Journal, Key, Opened, Options, Position,
-};
+use waypost::journal::{AppendError, Cursor, Entry, Item, Journal, Key, Opened, Options, Position};
 
 use crate::common::sim_disk::{Image, SimDisk};
 
@@ -367,7 +365,8 @@ async fn crash_everywhere(steps: &[Step], seed: u64, lie: fn(&SimDisk)) -> Outco
     let (images, log) = play(disk, Log::default(), Before::ProcessDied, steps).await?;
     let mut rng = fastrand::Rng::with_seed(seed);
     for (operation, image) in images.iter().enumerate() {
-        let at = |what: &str, error: String| format!("{what} before operation {operation}: {error}");
+        let at =
+            |what: &str, error: String| format!("{what} before operation {operation}: {error}");
         let log = log.before(operation);
         for _ in 0..2 {
             let disk = SimDisk::holding(image.power_lost(&mut rng), rng.u64(..));

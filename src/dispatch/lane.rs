@@ -95,12 +95,7 @@ impl Lane {
         Ok(jobs)
     }
 
-    fn take(
-        &mut self,
-        position: Position,
-        bytes: Bytes,
-        jobs: &mut Vec<Job>,
-    ) -> Result<(), Error> {
+    fn take(&mut self, position: Position, bytes: Bytes, jobs: &mut Vec<Job>) -> Result<(), Error> {
         let size = bytes.len();
         let before = jobs.len();
         let unreadable = |cause: String| Error::Unreadable { position, cause };

@@ -43,6 +43,11 @@ impl Path {
         self.0.split('/').any(|segment| segment == TYPE)
     }
 
+    /// The request path for an event type.
+    pub fn of_type(&self, event_type: &str) -> String {
+        self.0.replace(TYPE, event_type)
+    }
+
     /// Whether some request path belongs to both.
     pub fn overlaps(&self, other: &Path) -> bool {
         let (mine, others) = (self.0.split('/'), other.0.split('/'));

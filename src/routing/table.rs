@@ -86,8 +86,8 @@ impl Table {
     }
 
     /// The sources, each with its path.
-    pub fn sources(&self) -> impl Iterator<Item = &Source> {
-        self.sources.iter().map(|(_, source)| &**source)
+    pub fn sources(&self) -> impl Iterator<Item = (&Path, &Source)> {
+        self.sources.iter().map(|(path, source)| (path, &**source))
     }
 
     pub fn brokers(&self) -> &[BrokerSettings] {

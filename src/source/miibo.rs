@@ -7,9 +7,10 @@
 use std::sync::LazyLock;
 
 use bytestring::ByteString;
+use http::HeaderName;
 use uuid::Uuid;
 
-use super::{Facts, Rejection, Request, attribute};
+use super::{Facts, Rejection, Request, Signed, attribute};
 use crate::{
     body::Paths,
     event::Event,
@@ -53,6 +54,11 @@ impl Miibo {
         signature::miibo::verify(&self.keys, request.headers, &request.body)?;
         let facts = facts(&request);
         Ok(super::event(source, request, facts))
+    }
+
+    pub(super) fn sign(&self, body: &[u8]) -> Option<Signed> {
+        let mac = signature::miibo::sign(self.keys.first()?, body);
+        Some(vec![(HeaderName::from_static(signature::miibo::HEADER), mac)])
     }
 }
 

@@ -7,11 +7,12 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use bytestring::ByteString;
+use http::{HeaderName, header::AUTHORIZATION};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Facts, Rejection, Request, UNPARSED, attribute};
+use super::{Facts, Rejection, Request, Signed, UNPARSED, attribute};
 use crate::{
     body::{Fields, Paths},
     event::Event,
@@ -64,6 +65,15 @@ impl Sonzai {
         Ok(super::event(source, request, facts))
     }
 
+    pub(super) fn sign(&self, event_type: Option<&str>, body: &[u8], now_s: u64) -> Option<Signed> {
+        let signature = signature::sonzai::sign(self.keys(event_type).first()?, body, now_s);
+        let mut headers = vec![(HeaderName::from_static(signature::sonzai::HEADER), signature)];
+        if let Some(value) = &self.authorization {
+            headers.push((AUTHORIZATION, value.expose_secret().to_owned()));
+        }
+        Some(headers)
+    }
+
     fn keys(&self, path_type: Option<&str>) -> &[Key] {
         match path_type {
             None => &self.all,
@@ -73,7 +83,7 @@ impl Sonzai {
 
     fn check_authorization(&self, request: &Request) -> Result<(), Rejection> {
         let Some(expected) = &self.authorization else { return Ok(()) };
-        let mut given = request.headers.get_all(http::header::AUTHORIZATION).iter();
+        let mut given = request.headers.get_all(AUTHORIZATION).iter();
         let right = match (given.next(), given.next()) {
             (Some(value), None) => {
                 bool::from(value.as_bytes().ct_eq(expected.expose_secret().as_bytes()))

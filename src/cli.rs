@@ -1,0 +1,127 @@
+//! The commands, one file each.
+
+use std::{fmt, io, path::Path};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    routing::{self, Table},
+    settings::{self, Flags, Settings},
+};
+
+mod client;
+mod dead_letters;
+mod run;
+mod sample;
+mod send;
+mod tail;
+
+const EXAMPLES: &str = "\
+Examples:
+  waypost run                                    receive, journal and publish, as routes.yaml says
+  waypost send                                   send a signed sample to the running daemon
+  waypost send miibo function_calling            another source, another sample
+  waypost send sonzai --type agent.message --file body.json
+  waypost tail                                   watch what comes out
+  waypost dead-letters list                      what was given up on, and why
+
+Secrets are read from the environment and from .env in the working directory; settings from
+waypost.toml, WAYPOST_* and flags.";
+
+/// Turns signed webhooks into broker messages and loses nothing on the way.
+#[derive(Parser)]
+#[command(name = "waypost", version, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Send(send::Arguments),
+    Tail(tail::Arguments),
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
+}
+
+/// What went wrong, in words for people: what, and what to do next.
+#[derive(Debug)]
+pub struct Error(String);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error {
+    fn new(error: impl fmt::Display) -> Error {
+        Error(error.to_string())
+    }
+}
+
+/// Parses the arguments and runs the command.
+pub fn main() -> Result<(), Error> {
+    read_dotenv()?;
+    let Arguments { command, flags } = Arguments::parse();
+    let settings = Settings::load(Path::new(settings::FILE), &flags).map_err(Error::new)?;
+    match command {
+        Command::Run(arguments) => run::main(arguments, settings),
+        Command::Send(arguments) => send::main(arguments, &settings),
+        Command::Tail(arguments) => tail::main(arguments, &settings),
+        Command::DeadLetters(command) => dead_letters::main(command, &settings),
+    }
+}
+
+/// Reads `.env` before any thread starts. The real environment wins.
+fn read_dotenv() -> Result<(), Error> {
+    match dotenvy::from_path(".env") {
+        Err(error) if !error.not_found() => Err(Error(format!("cannot read .env: {error}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Reads and compiles the routing table.
+fn read_table(path: &Path) -> Result<Table, Error> {
+    let text = std::fs::read_to_string(path).map_err(|cause| {
+        let hint = "name another with --routes";
+        Error(format!("cannot read the routing table {}: {cause}; {hint}", path.display()))
+    })?;
+    routing::compile(&path.display().to_string(), &text, &|name| std::env::var(name).ok())
+        .map_err(Error::new)
+}
+
+/// Runs a command that talks to a daemon.
+fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(Error::new)?.block_on(work)
+}
+
+/// Writes to standard output; a reader that went away (`| head`) is no error.
+fn print(text: &str) -> Result<(), Error> {
+    use io::Write;
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => other.map_err(Error::new),
+    }
+}
+
+/// Payload text for a terminal: control characters escaped, cut at a length.
+fn printable(text: &str, max_chars: usize) -> String {
+    let mut out = String::new();
+    for (at, character) in text.chars().enumerate() {
+        if at == max_chars {
+            out.push('…');
+            break;
+        }
+        if character.is_control() {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}

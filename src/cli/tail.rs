@@ -1,0 +1,112 @@
+//! `waypost tail`: what comes out, live.
+
+use http::{Request, Uri, uri};
+use http_body_util::{BodyExt, Full};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{Error, block_on, client, print, printable};
+use crate::{daemon::Addresses, settings::Settings};
+
+/// Longest excerpt of a body in a line.
+const MAX_BODY_CHARS: usize = 200;
+
+/// Watch what comes out: each message as its broker confirms it, or as it is given up on.
+///
+/// Begins with the last few that were settled before, then goes on until Ctrl-C.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  waypost tail
+  waypost tail --json | jq 'select(.outcome != \"confirmed\")'
+  waypost tail --count 1")]
+pub struct Arguments {
+    /// One JSON object a line, with the whole body
+    #[arg(long)]
+    json: bool,
+    /// End after this many
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+}
+
+pub fn main(arguments: Arguments, settings: &Settings) -> Result<(), Error> {
+    let address = Addresses::read(&settings.data_dir)
+        .map_or(settings.admin_listen, |addresses| addresses.admin_listen)
+        .to_string();
+    block_on(follow(&arguments, &address))
+}
+
+async fn follow(arguments: &Arguments, address: &str) -> Result<(), Error> {
+    let uri = Uri::builder().path_and_query(uri::PathAndQuery::from_static("/api/tail"));
+    let request = Request::get(uri.build().map_err(Error::new)?)
+        .header("host", address)
+        .body(Full::default())
+        .map_err(Error::new)?;
+    let mut body = client::request(address, request).await?.into_body();
+    let mut left = arguments.count.unwrap_or(u64::MAX);
+    let mut pending = Vec::new();
+    while left > 0 {
+        let Some(frame) = body.frame().await else {
+            return Err(Error(format!("the daemon at {address} ended")));
+        };
+        let Ok(data) = frame.map_err(Error::new)?.into_data() else { continue };
+        pending.extend_from_slice(&data);
+        while left > 0
+            && let Some(end) = pending.iter().position(|byte| *byte == b'\n')
+        {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            left -= 1;
+            print(&show(&line, arguments.json)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// A line of `/api/tail`.
+#[derive(Deserialize)]
+struct Line {
+    outcome: Option<String>,
+    reason: Option<String>,
+    #[serde(default)]
+    route: String,
+    #[serde(default)]
+    broker: String,
+    address: Option<String>,
+    #[serde(default)]
+    event: Map<String, Value>,
+    body: Option<String>,
+    missed: Option<u64>,
+}
+
+fn show(line: &[u8], json: bool) -> Result<String, Error> {
+    if json {
+        return Ok(String::from_utf8_lossy(line).into_owned());
+    }
+    let line: Line = serde_json::from_slice(line).map_err(Error::new)?;
+    if let Some(missed) = line.missed {
+        return Ok(format!("… {missed} came too fast to show\n"));
+    }
+    let attribute = |name| line.event.get(name).and_then(Value::as_str).unwrap_or("-");
+    let outcome = line.outcome.as_deref().unwrap_or("-");
+    let to = line.address.as_deref().unwrap_or("-");
+    let mut text = format!(
+        "{}  {outcome}  {} → {}  {} {} {}",
+        attribute("time"),
+        printable(&line.broker, MAX_BODY_CHARS),
+        printable(to, MAX_BODY_CHARS),
+        printable(attribute("source"), MAX_BODY_CHARS),
+        printable(attribute("type"), MAX_BODY_CHARS),
+        printable(attribute("id"), MAX_BODY_CHARS),
+    );
+    if !line.route.is_empty() {
+        text.push_str(&format!("  ({})", printable(&line.route, MAX_BODY_CHARS)));
+    }
+    if let Some(reason) = &line.reason {
+        text.push_str(&format!("\n    because {}", printable(reason, MAX_BODY_CHARS)));
+    }
+    match &line.body {
+        Some(body) => text.push_str(&format!("\n    {}\n", printable(body, MAX_BODY_CHARS))),
+        None => text.push_str("\n    (not text)\n"),
+    }
+    Ok(text)
+}
