@@ -12,6 +12,8 @@
 //! - After an [`Error::Down`] the dispatcher drops every confirmation of this connection, calls
 //!   `connect` until it succeeds, and publishes again what was unconfirmed.
 
+pub mod cloudevents;
+pub mod log;
 pub mod rabbitmq;
 
 use std::{sync::Arc, time::Duration};

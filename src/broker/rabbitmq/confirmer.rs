@@ -248,6 +248,8 @@ impl Confirmer {
         };
         let down = Error::Down(self.describe(&fault));
         let pending: Vec<_> = self.ledger.pending().collect();
+        // What outlives the task is set before anybody is told, so that whoever is told finds it.
+        self.outcome.ended.get_or_init(|| down.clone());
         if let Some(objection) = objection {
             self.learn(&objection, &pending);
             if let [only] = pending[..]
@@ -256,8 +258,6 @@ impl Confirmer {
                 answer(flight, Err(objection.into()));
             }
         }
-        // Set before anybody is told, so that whoever is told finds it.
-        self.outcome.ended.get_or_init(|| down.clone());
         for (_, flight) in self.flights.drain() {
             answer(flight, Err(down.clone()));
         }

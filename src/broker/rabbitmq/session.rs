@@ -1,7 +1,7 @@
 //! One connection: its socket, its publishing channel and what is known about the broker.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -75,7 +75,7 @@ impl Session {
         let connection = match timeout(CONNECT, wire::connect(uri, &wire, CONNECT)).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(down(hint(&error))),
-            Err(_) => return Err(down(silent(CONNECT, "the handshake"))),
+            Err(_) => return Err(down(silent("finish the handshake", CONNECT))),
         };
         let channel = async {
             let channel = connection.create_channel().await?;
@@ -85,7 +85,7 @@ impl Session {
         let channel = match timeout(OPEN, channel).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return Err(down(words(&error))),
-            Err(_) => return Err(down(silent(OPEN, "opening a channel"))),
+            Err(_) => return Err(down(silent("open a channel", OPEN))),
         };
         let outcome = Outcome { lessons, ..Outcome::default() };
         let (orders, receiver) = mpsc::channel(ORDERS);
@@ -130,17 +130,21 @@ impl Session {
         let room = body_bytes.clamp(1, UNWRITTEN_BYTES) as u32;
         let room = Arc::clone(&self.unwritten).acquire_many_owned(room);
         let Ok(Ok(room)) = timeout(HAND_OVER, room).await else {
-            let text = silent(HAND_OVER, "the messages before (it may have blocked publishing)");
+            let text =
+                silent("read what was sent before (it may have blocked publishing)", HAND_OVER);
             return Err(Error::Down(text));
         };
         let (reply, verdict) = oneshot::channel();
         let (exchange, routing_key) = (exchange.clone(), routing_key.clone());
         let order = Order { outgoing, exchange, routing_key, room, reply };
         if self.orders.send(order).await.is_err() {
-            return Err(self.ended());
+            return Err(why(&self.outcome.ended));
         }
-        let lost = Error::Down("the connection was dropped before the confirmation".to_owned());
-        let confirmation = verdict.map(|verdict| verdict.unwrap_or(Err(lost)));
+        let ended = Arc::clone(&self.outcome.ended);
+        let confirmation = verdict.map(move |verdict| match verdict {
+            Ok(verdict) => verdict,
+            Err(_) => Err(why(&ended)),
+        });
         if self.careful == 0 {
             return Ok(confirmation.boxed());
         }
@@ -165,15 +169,16 @@ impl Session {
         }
         drop(wire);
     }
-
-    fn ended(&self) -> Error {
-        let unknown = || Error::Down("the connection has ended".to_owned());
-        self.outcome.ended.get().cloned().unwrap_or_else(unknown)
-    }
 }
 
-fn silent(limit: Duration, what: &str) -> String {
-    format!("the broker did not take part in {what} within {} s", limit.as_secs())
+/// Why a message got no verdict: the session failed, or was dropped.
+fn why(ended: &OnceLock<Error>) -> Error {
+    let dropped = || Error::Down("the connection was dropped before the confirmation".to_owned());
+    ended.get().cloned().unwrap_or_else(dropped)
+}
+
+fn silent(what: &str, limit: Duration) -> String {
+    format!("the broker did not {what} within {} s", limit.as_secs())
 }
 
 /// Why connecting failed and what to check.
