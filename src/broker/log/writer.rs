@@ -164,13 +164,21 @@ impl Writer {
     }
 }
 
-/// Creates the directory and makes its name durable.
+/// Creates the directory and makes the way to it durable, and the names that an earlier process may
+/// have left in it.
 fn create(dir: &Path) -> io::Result<()> {
+    let there = dir.ancestors().find(|path| path.exists()).map(Path::to_owned);
     fs::create_dir_all(dir)?;
-    match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
-        _ => Ok(()),
+    sync_dir(dir)?;
+    for path in dir.ancestors().skip(1) {
+        let here = path.as_os_str().is_empty();
+        sync_dir(if here { Path::new(".") } else { path })?;
+        // What was there before it was ours is not ours to sync, but for the name of the directory.
+        if there.as_deref().is_some_and(|there| there == path || there == dir) {
+            break;
+        }
     }
+    Ok(())
 }
 
 fn down(dir: &Path, error: &io::Error) -> Error {

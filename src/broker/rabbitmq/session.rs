@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytestring::ByteString;
 use futures_util::FutureExt;
 use lapin::{Connection, options::ConfirmSelectOptions, uri::AMQPUri};
 use tokio::{
@@ -35,7 +36,7 @@ const OPEN: Duration = Duration::from_secs(10);
 /// How long a message may wait for the socket to take those before it.
 const HAND_OVER: Duration = Duration::from_secs(10);
 
-/// Bytes of bodies that the client holds and has not written. Enough to keep a socket busy; what
+/// Bytes that the client holds and has not written. Enough to keep a socket busy; what
 /// is more waits with us, where a timeout sees it.
 const UNWRITTEN_BYTES: usize = 4 << 20;
 
@@ -113,10 +114,13 @@ impl Session {
         if let Some(ended) = self.outcome.ended.get() {
             return Err(ended.clone());
         }
-        let outgoing = Outgoing::new(publication, self.connection.configuration().frame_max())?;
         let Address::Exchange { exchange, routing_key } = &publication.address else {
-            unreachable!("only an exchange and routing key become an outgoing message");
+            return Err(Error::Refused(
+                "the address is not an exchange and routing key".to_owned(),
+            ));
         };
+        let frame_max = self.connection.configuration().frame_max();
+        let outgoing = Outgoing::new(&publication.event, exchange, routing_key, frame_max)?;
         let body_bytes = outgoing.body.len();
         self.outcome.lessons.lock().unwrap_or_else(PoisonError::into_inner).check(
             exchange,
@@ -126,16 +130,29 @@ impl Session {
         )?;
         self.exchanges.require(&self.connection, exchange, &outgoing.exchange).await?;
 
+        let confirmation = self.hand_over(outgoing, exchange.clone(), routing_key.clone()).await?;
+        if self.careful == 0 {
+            return Ok(confirmation);
+        }
+        self.careful -= 1;
+        Ok(std::future::ready(confirmation.await).boxed())
+    }
+
+    /// Gives the message to the confirmer once the client has room for it.
+    async fn hand_over(
+        &self,
+        outgoing: Outgoing,
+        exchange: ByteString,
+        routing_key: ByteString,
+    ) -> Result<Confirmation, Error> {
         // A message larger than the whole allowance takes all of it. The cast is lossless.
-        let room = body_bytes.clamp(1, UNWRITTEN_BYTES) as u32;
+        let room = outgoing.bytes.min(UNWRITTEN_BYTES) as u32;
         let room = Arc::clone(&self.unwritten).acquire_many_owned(room);
         let Ok(Ok(room)) = timeout(HAND_OVER, room).await else {
-            let text =
-                silent("read what was sent before (it may have blocked publishing)", HAND_OVER);
-            return Err(Error::Down(text));
+            let what = "read what was sent before (it may have blocked publishing)";
+            return Err(Error::Down(silent(what, HAND_OVER)));
         };
         let (reply, verdict) = oneshot::channel();
-        let (exchange, routing_key) = (exchange.clone(), routing_key.clone());
         let order = Order { outgoing, exchange, routing_key, room, reply };
         if self.orders.send(order).await.is_err() {
             return Err(why(&self.outcome.ended));
@@ -145,11 +162,7 @@ impl Session {
             Ok(verdict) => verdict,
             Err(_) => Err(why(&ended)),
         });
-        if self.careful == 0 {
-            return Ok(confirmation.boxed());
-        }
-        self.careful -= 1;
-        Ok(std::future::ready(confirmation.await).boxed())
+        Ok(confirmation.boxed())
     }
 
     /// Waits for what is in flight, says goodbye and ends the connection.
