@@ -13,7 +13,9 @@
 //!   `connect` until it succeeds, and publishes again what was unconfirmed.
 
 mod absent;
+pub mod cloudevents;
 pub mod kafka;
+pub mod log;
 pub mod nats;
 pub mod rabbitmq;
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::Admin,
-    admit::{Admit, Backlogs},
+    admit::Admit,
     broker::{Absent, Broker, kafka, log, nats, rabbitmq},
     clock::now_ms,
     dedupe,

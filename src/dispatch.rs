@@ -50,7 +50,7 @@ pub use dead_letter::DeadLetters;
 pub use window::Capacity;
 
 use job::{Job, LaneKind, Suspicion};
-use lane::Lane;
+use lane::{Lane, LaneWake};
 
 /// How often a message is tried in place before it is parked.
 const ATTEMPTS: u32 = 5;
@@ -160,11 +160,9 @@ struct Kept {
 enum Wake {
     Published(u64, Result<(), broker::Error>),
     Kept(Kept),
-    /// The main cursor is durable here.
-    Saved(Position),
-    SavedParked,
+    Main(LaneWake),
+    Parked(LaneWake),
     Due,
-    Read(Vec<Job>),
     Tick,
 }
 
@@ -307,24 +305,18 @@ impl Dispatcher {
 
     /// The next thing to do. Confirmations come first, since they make room. Cancel-safe.
     async fn next(&mut self, connected: bool) -> Result<Wake, Error> {
-        let read_parked = connected && self.parked.has_room();
-        let read_main = self.main.has_room()
-            && (self.relieving || connected && self.parked.next_position() >= self.parked_first);
+        let parked_first_done = self.parked.next_position() >= self.parked_first;
+        let read_main = self.relieving || connected && parked_first_done;
         let due = self.retries.first_key_value().map(|((at, _), _)| *at);
         let wake = tokio::select! {
             biased;
             Some((ticket, outcome)) = self.publishing.next() => Wake::Published(ticket, outcome),
             Some(kept) = self.keeping.next() => Wake::Kept(kept),
-            saved = self.main.saved(), if self.main.is_saving() => Wake::Saved(saved?),
-            saved = self.parked.saved(), if self.parked.is_saving() => {
-                saved?;
-                Wake::SavedParked
-            }
             _ = self.tick.tick() => Wake::Tick,
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)),
                 if connected && due.is_some() => Wake::Due,
-            jobs = self.parked.read(), if read_parked => Wake::Read(jobs?),
-            jobs = self.main.read(), if read_main => Wake::Read(jobs?),
+            wake = self.parked.next(connected) => Wake::Parked(wake?),
+            wake = self.main.next(read_main) => Wake::Main(wake?),
         };
         Ok(wake)
     }
@@ -333,10 +325,14 @@ impl Dispatcher {
         match wake {
             Wake::Published(ticket, outcome) => return self.published(ticket, outcome),
             Wake::Kept(kept) => self.kept(kept),
-            Wake::Saved(position) => self.shared.progress.save(&self.name, position),
-            Wake::SavedParked => {}
+            Wake::Main(LaneWake::Saved(position)) => {
+                self.shared.progress.save(&self.name, position);
+            }
+            Wake::Parked(LaneWake::Saved(_)) => {}
             Wake::Due => self.unsend_due(),
-            Wake::Read(jobs) => self.take(jobs),
+            Wake::Main(LaneWake::Read(jobs)) | Wake::Parked(LaneWake::Read(jobs)) => {
+                self.take(jobs);
+            }
             Wake::Tick => self.look_after_backlog(),
         }
         for lane in [&mut self.main, &mut self.parked] {
@@ -589,15 +585,8 @@ impl Dispatcher {
     /// Saves the cursors and ends the connection.
     async fn finish(mut self, mut broker: Box<dyn Broker>) -> Result<(), Error> {
         broker.close(self.limits.drain).await;
-        for lane in [&mut self.main, &mut self.parked] {
-            if lane.is_saving() {
-                lane.saved().await?;
-            }
-            lane.start_saving();
-            if lane.is_saving() {
-                lane.saved().await?;
-            }
-        }
+        self.main.save().await?;
+        self.parked.save().await?;
         self.parked.journal().clone().close().await;
         Ok(())
     }

@@ -48,7 +48,7 @@ pub async fn serve<H, F, B>(
     stop: CancellationToken,
 ) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<B>> + Send,
+    F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(limits.max_connections));
@@ -109,7 +109,7 @@ async fn connection<H, F, B>(
         tracing::debug!(%error, "a connection ended before its first byte");
         return;
     }
-    let service = service_fn(|request| {
+    let service = service_fn(move |request| {
         let response = handler(request);
         async { Ok::<_, Infallible>(response.await) }
     });

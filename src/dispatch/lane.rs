@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::{
     Error, Limits,
@@ -21,6 +21,16 @@ use crate::{
 /// Most records read at a time; a read ends with what is there, so this bounds only a burst.
 const READ_ENTRIES: usize = 256;
 const READ_BYTES: usize = 4 << 20;
+
+/// What a lane woke up for.
+pub enum LaneWake {
+    /// The cursor is durable here.
+    Saved(Position),
+    /// Messages of ours, in order.
+    Read(Vec<Job>),
+}
+
+type Saving = Result<Result<(Cursor, Position), Error>, JoinError>;
 
 /// See the module.
 pub struct Lane {
@@ -60,12 +70,6 @@ impl Lane {
         &self.journal
     }
 
-    /// Whether more may be read now.
-    pub fn has_room(&self) -> bool {
-        self.window.room() > 0
-    }
-
-    /// The next position to read.
     pub fn next_position(&self) -> Position {
         self.reader.position()
     }
@@ -80,10 +84,14 @@ impl Lane {
         self.journal.bytes_from(self.window.cursor())
     }
 
-    /// Waits for records and returns the messages of ours in them, in order. Cancel-safe.
-    pub async fn read(&mut self) -> Result<Vec<Job>, Error> {
+    /// Waits for a save to end, and with `read` for records too. Cancel-safe.
+    pub async fn next(&mut self, read: bool) -> Result<LaneWake, Error> {
         let entries = self.window.room().min(READ_ENTRIES);
-        let items = self.reader.next(entries, READ_BYTES).await?;
+        let items = tokio::select! {
+            biased;
+            saved = ended(&mut self.saving) => return self.saved(saved).map(LaneWake::Saved),
+            items = self.reader.next(entries, READ_BYTES), if read && entries > 0 => items?,
+        };
         let mut jobs = Vec::new();
         for item in items {
             match item {
@@ -92,7 +100,7 @@ impl Lane {
                 Item::Damaged { to, .. } => self.window.skip(to),
             }
         }
-        Ok(jobs)
+        Ok(LaneWake::Read(jobs))
     }
 
     fn take(&mut self, position: Position, bytes: Bytes, jobs: &mut Vec<Job>) -> Result<(), Error> {
@@ -142,16 +150,21 @@ impl Lane {
         }
     }
 
-    pub fn is_saving(&self) -> bool {
-        self.saving.is_some()
+    /// Saves the cursor and waits for it.
+    pub async fn save(&mut self) -> Result<(), Error> {
+        if self.saving.is_some() {
+            let saved = ended(&mut self.saving).await;
+            self.saved(saved)?;
+        }
+        self.start_saving();
+        if self.saving.is_some() {
+            let saved = ended(&mut self.saving).await;
+            self.saved(saved)?;
+        }
+        Ok(())
     }
 
-    /// Waits for the save under way; the position that is now durable. Cancel-safe.
-    pub async fn saved(&mut self) -> Result<Position, Error> {
-        let Some(saving) = &mut self.saving else {
-            return std::future::pending().await;
-        };
-        let outcome = saving.await;
+    fn saved(&mut self, outcome: Saving) -> Result<Position, Error> {
         self.saving = None;
         let (cursor, position) = outcome.map_err(|panic| Error::Cursor(panic.into()))??;
         self.cursor = Some(cursor);
@@ -162,6 +175,14 @@ impl Lane {
     /// The cursor as last saved.
     pub fn saved_position(&self) -> Position {
         self.window.saved()
+    }
+}
+
+/// Waits for the save under way; for ever if there is none.
+async fn ended(saving: &mut Option<JoinHandle<Result<(Cursor, Position), Error>>>) -> Saving {
+    match saving {
+        Some(saving) => saving.await,
+        None => std::future::pending().await,
     }
 }
 

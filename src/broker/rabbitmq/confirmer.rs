@@ -56,7 +56,7 @@ pub struct Outcome {
     /// Why the channel is of no use any more.
     pub ended: Arc<OnceLock<Error>>,
     pub lessons: Arc<Mutex<Lessons>>,
-    /// How many messages one of which closed the channel, if more than one was in flight.
+    /// How many messages one of which closed the channel, if nothing tells which.
     pub suspects: Arc<OnceLock<usize>>,
 }
 
@@ -87,6 +87,8 @@ pub struct Confirmer {
     woken: Arc<Woken>,
     outcome: Outcome,
     blocked: bool,
+    /// The newest message that the broker has answered.
+    newest_answered: Option<PublishId>,
 }
 
 impl Confirmer {
@@ -99,6 +101,7 @@ impl Confirmer {
             woken: Arc::default(),
             outcome,
             blocked: false,
+            newest_answered: None,
         }
     }
 
@@ -210,6 +213,7 @@ impl Confirmer {
     fn settle(&mut self) {
         for (id, verdict) in self.ledger.settle() {
             let Some(flight) = self.flights.remove(&id) else { continue };
+            self.newest_answered = self.newest_answered.max(Some(id));
             let outcome = match verdict {
                 Verdict::Confirmed => Ok(()),
                 Verdict::Rejected => Err(rejected()),
@@ -248,6 +252,8 @@ impl Confirmer {
         };
         let down = Error::Down(self.describe(&fault));
         let pending: Vec<_> = self.ledger.pending().collect();
+        // What outlives the task is set before anybody is told, so that whoever is told finds it.
+        self.outcome.ended.get_or_init(|| down.clone());
         if let Some(objection) = objection {
             self.learn(&objection, &pending);
             if let [only] = pending[..]
@@ -256,10 +262,11 @@ impl Confirmer {
                 answer(flight, Err(objection.into()));
             }
         }
-        // Set before anybody is told, so that whoever is told finds it.
-        self.outcome.ended.get_or_init(|| down.clone());
-        for (_, flight) in self.flights.drain() {
-            answer(flight, Err(down.clone()));
+        let now = Instant::now();
+        for (id, flight) in self.flights.drain() {
+            // The broker is well if it has answered what came later: the trouble is this queue's.
+            let passed_over = flight.deadline <= now && Some(id) < self.newest_answered;
+            answer(flight, Err(if passed_over { unanswered() } else { down.clone() }));
         }
     }
 
@@ -269,8 +276,8 @@ impl Confirmer {
             .filter_map(|id| self.flights.get(id))
             .map(|flight| (&flight.exchange, &flight.routing_key));
         let mut lessons = self.outcome.lessons.lock().unwrap_or_else(PoisonError::into_inner);
-        lessons.learn(objection, addresses, std::time::Instant::now());
-        if pending.len() > 1 {
+        let learnt = lessons.learn(objection, addresses, std::time::Instant::now());
+        if !learnt && pending.len() > 1 {
             self.outcome.suspects.get_or_init(|| pending.len());
         }
     }
@@ -332,6 +339,14 @@ async fn until(deadline: Option<Instant>) {
 fn answer(flight: Flight, outcome: Result<(), Error>) {
     // Whoever asked may have stopped waiting; nothing is owed to it then.
     let _ = flight.reply.send(outcome);
+}
+
+fn unanswered() -> Error {
+    let limit = CONFIRM.as_secs();
+    Error::Failed(format!(
+        "no confirmation within {limit} s, although later messages had theirs: a queue is stuck, \
+         or without a majority of its replicas"
+    ))
 }
 
 fn rejected() -> Error {

@@ -31,6 +31,8 @@ pub enum Objection {
     TooLarge { max_bytes: usize },
     /// We may not write there; the text names the exchange and, with topic authorisation, the key.
     Denied { text: String },
+    /// There is no such exchange (any more).
+    Missing { text: String },
     /// Anything else about one of the messages.
     Other { text: String },
 }
@@ -43,6 +45,7 @@ impl Objection {
         let text = without_user(error.get_message().as_str()).to_owned();
         Some(match kind {
             AMQPSoftError::ACCESSREFUSED => Objection::Denied { text },
+            AMQPSoftError::NOTFOUND => Objection::Missing { text },
             AMQPSoftError::PRECONDITIONFAILED => match max_bytes(&text) {
                 Some(max_bytes) => Objection::TooLarge { max_bytes },
                 None => Objection::Other { text },
@@ -50,21 +53,31 @@ impl Objection {
             _ => Objection::Other { text },
         })
     }
-
-    /// Whether a message to this address is what the broker may have objected to.
-    fn concerns(&self, exchange: &str, routing_key: &str) -> bool {
-        let Objection::Denied { text } = self else { return false };
-        text.contains(&format!("exchange '{exchange}' in vhost"))
-            && (!text.contains("topic '") || text.contains(&format!("topic '{routing_key}' in")))
-    }
 }
+
+/// What a refusal of access forbids, if it is about a message to this address.
+fn forbidden(text: &str, exchange: &ByteString, routing_key: &ByteString) -> Option<Forbidden> {
+    if !text.contains(&format!("exchange '{exchange}' in vhost")) {
+        return None;
+    }
+    if !text.contains("topic '") {
+        return Some((exchange.clone(), None));
+    }
+    let this_key = text.contains(&format!("topic '{routing_key}' in"));
+    this_key.then(|| (exchange.clone(), Some(routing_key.clone())))
+}
+
+/// An exchange, or only one of its routing keys.
+type Forbidden = (ByteString, Option<ByteString>);
 
 impl From<Objection> for Error {
     /// The objection as the outcome of the one message it must be about.
     fn from(objection: Objection) -> Error {
         match objection {
             Objection::TooLarge { max_bytes } => too_large(max_bytes),
-            Objection::Denied { text } | Objection::Other { text } => Error::Failed(text),
+            Objection::Denied { text }
+            | Objection::Missing { text }
+            | Objection::Other { text } => Error::Failed(text),
         }
     }
 }
@@ -73,32 +86,39 @@ impl From<Objection> for Error {
 #[derive(Debug, Default)]
 pub struct Lessons {
     max_bytes: Option<usize>,
-    /// Forbidden exchange and routing key, until when, and in what words.
-    denied: HashMap<(ByteString, ByteString), (Instant, String)>,
+    /// Until when, and in what words.
+    denied: HashMap<Forbidden, (Instant, String)>,
 }
 
 impl Lessons {
-    /// Remembers what a channel was closed for, given the addresses of what was in flight.
+    /// Remembers what a channel was closed for, given the addresses of what was in flight. False
+    /// if that will not keep the guilty message from doing it again.
     pub fn learn<'a>(
         &mut self,
         objection: &Objection,
         in_flight: impl Iterator<Item = (&'a ByteString, &'a ByteString)>,
         now: Instant,
-    ) {
-        if let Objection::TooLarge { max_bytes } = objection {
-            self.max_bytes = Some(*max_bytes);
-        }
-        let Objection::Denied { text } = objection else { return };
-        for (exchange, routing_key) in in_flight {
-            if objection.concerns(exchange, routing_key) {
-                if self.denied.len() >= MAX_DENIED {
-                    self.denied.clear();
-                }
-                self.denied.insert(
-                    (exchange.clone(), routing_key.clone()),
-                    (now + DENIED_FOR, text.clone()),
-                );
+    ) -> bool {
+        match objection {
+            Objection::TooLarge { max_bytes } => {
+                self.max_bytes = Some(*max_bytes);
+                true
             }
+            Objection::Denied { text } => {
+                let found: Vec<_> = in_flight
+                    .filter_map(|(exchange, routing_key)| forbidden(text, exchange, routing_key))
+                    .collect();
+                for forbidden in &found {
+                    if self.denied.len() >= MAX_DENIED {
+                        self.denied.clear();
+                    }
+                    self.denied.insert(forbidden.clone(), (now + DENIED_FOR, text.clone()));
+                }
+                !found.is_empty()
+            }
+            // The next connection asks for the exchange before it publishes.
+            Objection::Missing { .. } => true,
+            Objection::Other { .. } => false,
         }
     }
 
@@ -117,7 +137,9 @@ impl Lessons {
             return Ok(());
         }
         self.denied.retain(|_, (until, _)| now < *until);
-        match self.denied.get(&(exchange.clone(), routing_key.clone())) {
+        let whole = (exchange.clone(), None);
+        let key = (exchange.clone(), Some(routing_key.clone()));
+        match self.denied.get(&whole).or_else(|| self.denied.get(&key)) {
             Some((_, text)) => Err(Error::Failed(text.clone())),
             None => Ok(()),
         }
@@ -175,7 +197,7 @@ mod tests {
         let mut lessons = Lessons::default();
         let now = Instant::now();
         assert_eq!(lessons.check(&"e".into(), &"k".into(), 2000, now), Ok(()));
-        lessons.learn(&objection, std::iter::empty(), now);
+        assert!(lessons.learn(&objection, std::iter::empty(), now));
         let outcome = lessons.check(&"e".into(), &"k".into(), 1025, now);
         assert!(matches!(outcome, Err(Error::Refused(_))), "{outcome:?}");
         assert_eq!(lessons.check(&"e".into(), &"k".into(), 1024, now), Ok(()));
@@ -187,9 +209,11 @@ mod tests {
         let mut lessons = Lessons::default();
         let now = Instant::now();
         let in_flight = [(&secret, &key), (&open, &key)];
-        lessons.learn(&denied(EXCHANGE_DENIED), in_flight.into_iter(), now);
-        let outcome = lessons.check(&secret, &key, 0, now);
-        assert!(matches!(outcome, Err(Error::Failed(_))), "{outcome:?}");
+        assert!(lessons.learn(&denied(EXCHANGE_DENIED), in_flight.into_iter(), now));
+        for key in [&key, &"another".into()] {
+            let outcome = lessons.check(&secret, key, 0, now);
+            assert!(matches!(outcome, Err(Error::Failed(_))), "{outcome:?}");
+        }
         assert_eq!(lessons.check(&open, &key, 0, now), Ok(()));
         assert_eq!(lessons.check(&secret, &key, 0, now + DENIED_FOR), Ok(()));
     }
@@ -200,9 +224,21 @@ mod tests {
         let mut lessons = Lessons::default();
         let now = Instant::now();
         let in_flight = [(&exchange, &bad), (&exchange, &good)];
-        lessons.learn(&denied(TOPIC_DENIED), in_flight.into_iter(), now);
+        assert!(lessons.learn(&denied(TOPIC_DENIED), in_flight.into_iter(), now));
         assert!(lessons.check(&exchange, &bad, 0, now).is_err());
         assert_eq!(lessons.check(&exchange, &good, 0, now), Ok(()));
+    }
+
+    #[test]
+    fn an_objection_that_names_nobody_teaches_nothing() {
+        let error = soft(AMQPSoftError::PRECONDITIONFAILED, "PRECONDITION_FAILED - no idea");
+        let (exchange, key) = ("e".into(), "k".into());
+        for objection in [Objection::read(&error).unwrap(), denied(EXCHANGE_DENIED)] {
+            let mut lessons = Lessons::default();
+            let now = Instant::now();
+            assert!(!lessons.learn(&objection, [(&exchange, &key)].into_iter(), now));
+            assert_eq!(lessons.check(&exchange, &key, usize::MAX, now), Ok(()));
+        }
     }
 
     #[test]

@@ -7,10 +7,7 @@ use lapin::{
 };
 
 use super::ledger::PublishId;
-use crate::{
-    broker::{Error, Publication},
-    event::{Address, Event},
-};
+use crate::{broker::Error, event::Event};
 
 /// The header that tells our publishes apart; a returned message is recognised by it.
 pub const PUBLISH_HEADER: &str = "waypost-publish";
@@ -33,19 +30,21 @@ pub struct Outgoing {
     pub exchange: ShortString,
     pub routing_key: ShortString,
     pub body: Bytes,
+    /// About what it takes on the wire.
+    pub bytes: usize,
     properties: BasicProperties,
     headers: FieldTable,
 }
 
 impl Outgoing {
-    /// Renders a publication for frames of at most `frame_max` bytes (0: no limit). What can never
-    /// be sent is refused: an address over 255 bytes, attributes that do not fit one frame.
-    pub fn new(publication: &Publication, frame_max: u32) -> Result<Outgoing, Error> {
-        let event = &publication.event;
-        let Address::Exchange { exchange, routing_key } = &publication.address else {
-            let address = publication.address.to_string();
-            return Err(Error::Refused(format!("{address:?} is not an exchange and routing key")));
-        };
+    /// Renders an event for frames of at most `frame_max` bytes (0: no limit). What can never be
+    /// sent is refused: an address over 255 bytes, attributes that do not fit one frame.
+    pub fn new(
+        event: &Event,
+        exchange: &str,
+        routing_key: &str,
+        frame_max: u32,
+    ) -> Result<Outgoing, Error> {
         let bytes = attribute_bytes(event);
         if frame_max != 0 && bytes > frame_max as usize {
             return Err(Error::Refused(format!(
@@ -57,6 +56,7 @@ impl Outgoing {
             exchange: short("the exchange's name", exchange)?,
             routing_key: short("the routing key", routing_key)?,
             body: event.body.clone(),
+            bytes: bytes + event.body.len(),
             properties: properties(event),
             headers: headers(event)?,
         })
@@ -134,12 +134,10 @@ fn short(what: &str, value: &str) -> Result<ShortString, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
-    fn publication() -> Publication {
-        let event = Event {
+    fn event() -> Event {
+        Event {
             id: "id-1".into(),
             source: "sonzai".into(),
             kind: "agent.message".into(),
@@ -150,23 +148,16 @@ mod tests {
             extensions: vec![("agentid".into(), "agent-7".into())],
             headers: Vec::new(),
             body: Bytes::from_static(b"{}"),
-        };
-        let address =
-            Address::Exchange { exchange: "agents".into(), routing_key: "message.1".into() };
-        Publication { event: Arc::new(event), address }
+        }
     }
 
-    fn edited(edit: impl FnOnce(&mut Event)) -> Publication {
-        let mut publication = publication();
-        let mut event = Event::clone(&publication.event);
-        edit(&mut event);
-        publication.event = Arc::new(event);
-        publication
+    fn outgoing(event: &Event) -> Result<Outgoing, Error> {
+        Outgoing::new(event, "agents", "message.1", 131_072)
     }
 
     #[test]
     fn attributes_and_properties_are_all_there() {
-        let properties = Outgoing::new(&publication(), 131_072).unwrap().properties("s", 12);
+        let properties = outgoing(&event()).unwrap().properties("s", 12);
         let headers = properties.headers().as_ref().unwrap().inner();
         let expected = [
             ("cloudEvents_agentid", "agent-7"),
@@ -191,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_publish_is_recognised_by_its_own_session_only() {
-        let outgoing = Outgoing::new(&publication(), 0).unwrap();
+        let outgoing = Outgoing::new(&event(), "agents", "message.1", 0).unwrap();
         let properties = outgoing.properties("s", 12);
         assert_eq!(publish_id(&properties, "s"), Some(12));
         assert_eq!(publish_id(&properties, "t"), None);
@@ -201,15 +192,11 @@ mod tests {
     #[test]
     fn properties_over_255_bytes_are_left_out_and_kept_in_the_headers() {
         let long = "x".repeat(256);
-        let outgoing = Outgoing::new(
-            &edited(|event| {
-                event.id = long.as_str().into();
-                event.kind = long.as_str().into();
-                event.content_type = Some(long.as_str().into());
-            }),
-            131_072,
-        );
-        let properties = outgoing.unwrap().properties("s", 0);
+        let mut event = event();
+        event.id = long.as_str().into();
+        event.kind = long.as_str().into();
+        event.content_type = Some(long.as_str().into());
+        let properties = outgoing(&event).unwrap().properties("s", 0);
         assert_eq!(*properties.message_id(), None);
         assert_eq!(*properties.kind(), None);
         assert_eq!(*properties.content_type(), None);
@@ -221,19 +208,20 @@ mod tests {
     #[test]
     fn what_amqp_cannot_carry_is_refused() {
         let long = "x".repeat(256);
-        let mut cases = vec![edited(|event| event.subject = Some("x".repeat(131_072).into()))];
-        for (exchange, routing_key) in [(&*long, "k"), ("e", &*long)] {
-            let mut publication = publication();
-            publication.address =
-                Address::Exchange { exchange: exchange.into(), routing_key: routing_key.into() };
-            cases.push(publication);
+        let mut outcomes = vec![
+            Outgoing::new(&event(), &long, "k", 131_072),
+            Outgoing::new(&event(), "e", &long, 131_072),
+        ];
+        let edits: [fn(&mut Event); 2] = [
+            |event| event.subject = Some("x".repeat(131_072).into()),
+            |event| event.extensions.push(("x".repeat(256).into(), "v".into())),
+        ];
+        for edit in edits {
+            let mut event = event();
+            edit(&mut event);
+            outcomes.push(outgoing(&event));
         }
-        let mut topic = publication();
-        topic.address = Address::Topic { topic: "t".into(), key: None };
-        cases.push(topic);
-        cases.push(edited(|event| event.extensions.push((long.as_str().into(), "v".into()))));
-        for case in cases {
-            let outcome = Outgoing::new(&case, 131_072);
+        for outcome in outcomes {
             assert!(matches!(outcome, Err(Error::Refused(_))), "{outcome:?}");
         }
     }

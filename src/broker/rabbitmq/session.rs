@@ -1,10 +1,11 @@
 //! One connection: its socket, its publishing channel and what is known about the broker.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
+use bytestring::ByteString;
 use futures_util::FutureExt;
 use lapin::{Connection, options::ConfirmSelectOptions, uri::AMQPUri};
 use tokio::{
@@ -35,7 +36,7 @@ const OPEN: Duration = Duration::from_secs(10);
 /// How long a message may wait for the socket to take those before it.
 const HAND_OVER: Duration = Duration::from_secs(10);
 
-/// Bytes of bodies that the client holds and has not written. Enough to keep a socket busy; what
+/// Bytes that the client holds and has not written. Enough to keep a socket busy; what
 /// is more waits with us, where a timeout sees it.
 const UNWRITTEN_BYTES: usize = 4 << 20;
 
@@ -75,7 +76,7 @@ impl Session {
         let connection = match timeout(CONNECT, wire::connect(uri, &wire, CONNECT)).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(down(hint(&error))),
-            Err(_) => return Err(down(silent(CONNECT, "the handshake"))),
+            Err(_) => return Err(down(silent("finish the handshake", CONNECT))),
         };
         let channel = async {
             let channel = connection.create_channel().await?;
@@ -85,7 +86,7 @@ impl Session {
         let channel = match timeout(OPEN, channel).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return Err(down(words(&error))),
-            Err(_) => return Err(down(silent(OPEN, "opening a channel"))),
+            Err(_) => return Err(down(silent("open a channel", OPEN))),
         };
         let outcome = Outcome { lessons, ..Outcome::default() };
         let (orders, receiver) = mpsc::channel(ORDERS);
@@ -113,10 +114,13 @@ impl Session {
         if let Some(ended) = self.outcome.ended.get() {
             return Err(ended.clone());
         }
-        let outgoing = Outgoing::new(publication, self.connection.configuration().frame_max())?;
         let Address::Exchange { exchange, routing_key } = &publication.address else {
-            unreachable!("only an exchange and routing key become an outgoing message");
+            return Err(Error::Refused(
+                "the address is not an exchange and routing key".to_owned(),
+            ));
         };
+        let frame_max = self.connection.configuration().frame_max();
+        let outgoing = Outgoing::new(&publication.event, exchange, routing_key, frame_max)?;
         let body_bytes = outgoing.body.len();
         self.outcome.lessons.lock().unwrap_or_else(PoisonError::into_inner).check(
             exchange,
@@ -126,26 +130,39 @@ impl Session {
         )?;
         self.exchanges.require(&self.connection, exchange, &outgoing.exchange).await?;
 
-        // A message larger than the whole allowance takes all of it. The cast is lossless.
-        let room = body_bytes.clamp(1, UNWRITTEN_BYTES) as u32;
-        let room = Arc::clone(&self.unwritten).acquire_many_owned(room);
-        let Ok(Ok(room)) = timeout(HAND_OVER, room).await else {
-            let text = silent(HAND_OVER, "the messages before (it may have blocked publishing)");
-            return Err(Error::Down(text));
-        };
-        let (reply, verdict) = oneshot::channel();
-        let (exchange, routing_key) = (exchange.clone(), routing_key.clone());
-        let order = Order { outgoing, exchange, routing_key, room, reply };
-        if self.orders.send(order).await.is_err() {
-            return Err(self.ended());
-        }
-        let lost = Error::Down("the connection was dropped before the confirmation".to_owned());
-        let confirmation = verdict.map(|verdict| verdict.unwrap_or(Err(lost)));
+        let confirmation = self.hand_over(outgoing, exchange.clone(), routing_key.clone()).await?;
         if self.careful == 0 {
-            return Ok(confirmation.boxed());
+            return Ok(confirmation);
         }
         self.careful -= 1;
         Ok(std::future::ready(confirmation.await).boxed())
+    }
+
+    /// Gives the message to the confirmer once the client has room for it.
+    async fn hand_over(
+        &self,
+        outgoing: Outgoing,
+        exchange: ByteString,
+        routing_key: ByteString,
+    ) -> Result<Confirmation, Error> {
+        // A message larger than the whole allowance takes all of it. The cast is lossless.
+        let room = outgoing.bytes.min(UNWRITTEN_BYTES) as u32;
+        let room = Arc::clone(&self.unwritten).acquire_many_owned(room);
+        let Ok(Ok(room)) = timeout(HAND_OVER, room).await else {
+            let what = "read what was sent before (it may have blocked publishing)";
+            return Err(Error::Down(silent(what, HAND_OVER)));
+        };
+        let (reply, verdict) = oneshot::channel();
+        let order = Order { outgoing, exchange, routing_key, room, reply };
+        if self.orders.send(order).await.is_err() {
+            return Err(why(&self.outcome.ended));
+        }
+        let ended = Arc::clone(&self.outcome.ended);
+        let confirmation = verdict.map(move |verdict| match verdict {
+            Ok(verdict) => verdict,
+            Err(_) => Err(why(&ended)),
+        });
+        Ok(confirmation.boxed())
     }
 
     /// Waits for what is in flight, says goodbye and ends the connection.
@@ -165,15 +182,16 @@ impl Session {
         }
         drop(wire);
     }
-
-    fn ended(&self) -> Error {
-        let unknown = || Error::Down("the connection has ended".to_owned());
-        self.outcome.ended.get().cloned().unwrap_or_else(unknown)
-    }
 }
 
-fn silent(limit: Duration, what: &str) -> String {
-    format!("the broker did not take part in {what} within {} s", limit.as_secs())
+/// Why a message got no verdict: the session failed, or was dropped.
+fn why(ended: &OnceLock<Error>) -> Error {
+    let dropped = || Error::Down("the connection was dropped before the confirmation".to_owned());
+    ended.get().cloned().unwrap_or_else(dropped)
+}
+
+fn silent(what: &str, limit: Duration) -> String {
+    format!("the broker did not {what} within {} s", limit.as_secs())
 }
 
 /// Why connecting failed and what to check.
