@@ -6,11 +6,13 @@ use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 use crate::settings::{Log, LogFormat};
 
-/// Starts logging for the whole process. Libraries are quieter than Waypost itself: what a broker's
-/// client has to say, the dispatcher says better.
+/// What is logged unless `log.level` says otherwise. What a broker's client has to say, the
+/// dispatcher says better; lapin is off altogether, since it logs the bodies of returned messages.
+const DIRECTIVES: &str = "warn,waypost=info,lapin=off,async_nats=error";
+
+/// Starts logging for the whole process.
 pub fn start(log: &Log) -> Result<(), ParseError> {
-    let directives =
-        log.level.as_deref().unwrap_or("waypost=info,warn,lapin=error,async_nats=error");
+    let directives = log.level.as_deref().unwrap_or(DIRECTIVES);
     let filter = EnvFilter::try_new(directives)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let text = match log.format {

@@ -1,11 +1,5 @@
 //! What the other tests rely on: brokers that really die and come back, and leave nothing behind.
 
-mod common {
-    pub mod brokers;
-    pub mod consume;
-    pub mod shared;
-}
-
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
@@ -13,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream;
-use common::{
+use crate::common::{
     brokers::{Kafka, Nats, RabbitMq, Server},
     consume::{self, Consumed},
     shared::Brokers,
 };
+use async_nats::jetstream;
 use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties, options};
 use rdkafka::{
     ClientConfig,

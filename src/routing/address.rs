@@ -8,6 +8,10 @@ const MAX_SUBJECT_BYTES: usize = 1024;
 /// Longest Kafka topic name, from Kafka's own rule.
 const MAX_TOPIC_BYTES: usize = 249;
 
+/// Longest topic of the `log` broker: its rotated files' names, which are longer, must fit the 255
+/// bytes of a file name.
+const MAX_LOG_TOPIC_BYTES: usize = 238;
+
 /// Longest AMQP short string, which exchanges and routing keys are.
 const MAX_AMQP_BYTES: usize = 255;
 
@@ -16,7 +20,8 @@ const MAX_AMQP_BYTES: usize = 255;
 pub enum Rule {
     /// A Kafka topic: `[A-Za-z0-9._-]{1,249}`, not `.` or `..`.
     KafkaTopic,
-    /// A topic of the `log` broker: Kafka's rule and no leading dot, since it names a file.
+    /// A topic of the `log` broker: Kafka's rule, shorter and without a leading dot, since it names
+    /// a file.
     LogTopic,
     /// A NATS subject: non-empty tokens without wildcards, white space or control characters.
     NatsSubject,
@@ -32,6 +37,9 @@ impl Rule {
         match self {
             Rule::KafkaTopic => check_topic(text),
             Rule::LogTopic if text.starts_with('.') => Err("a log topic may not begin with a dot"),
+            Rule::LogTopic if text.len() > MAX_LOG_TOPIC_BYTES => {
+                Err("a log topic has at most 238 characters")
+            }
             Rule::LogTopic => check_topic(text),
             Rule::NatsSubject => check_subject(text),
             Rule::AmqpName if text.len() > MAX_AMQP_BYTES => {
@@ -115,6 +123,7 @@ mod tests {
             (LogTopic, "other", true),
             (LogTopic, ".other", false),
             (LogTopic, "..", false),
+            (LogTopic, &*short, false),
             (LogTopic, "../x", false),
             (NatsSubject, "agents.a1.mood", true),
             (NatsSubject, "agents.日本", true),

@@ -1,0 +1,180 @@
+//! The built program, run as an operator runs it: its own process, data directory and log.
+
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long the daemon may take to start or to end; recovery included, on a busy machine.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Secrets that every test's `routes.yaml` may refer to.
+pub const SONZAI_SECRET: &str = "whsec_test-secret";
+pub const MIIBO_SECRET: &str = "miibo-test-secret";
+
+/// The sources that most tests use; brokers and routes are the test's own.
+pub const SOURCES: &str = r#"
+sources:
+  sonzai: { type: sonzai, path: "/hooks/sonzai/{type}", secrets: { "*": "${SONZAI_SECRET}" } }
+  miibo: { type: miibo, path: /hooks/miibo, secret: "${MIIBO_SECRET}" }
+"#;
+
+/// A running daemon. Killed when dropped.
+pub struct Daemon {
+    child: Child,
+    dir: PathBuf,
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+}
+
+impl Daemon {
+    /// Starts a daemon in `dir` (its `routes.yaml` is written there, its data is in `dir/data`) and
+    /// waits until it listens. `settings` are further `WAYPOST_*` variables or any others.
+    pub fn start(dir: &Path, routes: &str, settings: &[(&str, &str)]) -> Daemon {
+        let (mut child, log) = Daemon::spawn(dir, routes, settings);
+        let started = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().expect("the daemon's status") {
+                panic!("the daemon ended with {status}:\n{}", read(&log));
+            }
+            if let Some((listen, admin_listen)) = addresses(dir, child.id()) {
+                return Daemon { child, dir: dir.to_owned(), listen, admin_listen };
+            }
+            assert!(started.elapsed() < WITHIN, "the daemon is not ready:\n{}", read(&log));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts a daemon that is expected to end by itself; its status and log.
+    pub fn fails(dir: &Path, routes: &str, settings: &[(&str, &str)]) -> (ExitStatus, String) {
+        let (mut child, log) = Daemon::spawn(dir, routes, settings);
+        let status = wait(&mut child);
+        (status, read(&log))
+    }
+
+    fn spawn(dir: &Path, routes: &str, settings: &[(&str, &str)]) -> (Child, PathBuf) {
+        fs::write(dir.join("routes.yaml"), routes).expect("to write routes.yaml");
+        let log = dir.join("daemon.log");
+        let out = File::options().create(true).append(true).open(&log).expect("a log file");
+        let child = Command::new(env!("CARGO_BIN_EXE_waypost"))
+            .arg("run")
+            .current_dir(dir)
+            .env_clear()
+            .envs(settings_of_every_test())
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(out)
+            .spawn()
+            .expect("to start waypost");
+        (child, log)
+    }
+
+    /// Runs another command of the program in the daemon's directory: its status and output.
+    pub fn command(&self, arguments: &[&str]) -> (ExitStatus, String) {
+        command(&self.dir, arguments)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Everything logged so far, by this daemon and those before it in the same directory.
+    pub fn log(&self) -> String {
+        read(&self.dir.join("daemon.log"))
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().expect("to kill the daemon");
+        self.child.wait().expect("its end");
+    }
+
+    /// SIGTERM, and waits for the drain.
+    pub fn stop(mut self) -> ExitStatus {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).expect("to signal the daemon");
+        wait(&mut self.child)
+    }
+
+    /// Waits until it ends by itself.
+    pub fn ended(mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Fails only if it has ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", tail(&self.log()));
+        }
+    }
+}
+
+/// Runs a command of the program in a directory: its status, and both of its outputs.
+pub fn command(dir: &Path, arguments: &[&str]) -> (ExitStatus, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_waypost"))
+        .args(arguments)
+        .current_dir(dir)
+        .env_clear()
+        .envs(settings_of_every_test())
+        .stdin(Stdio::null())
+        .output()
+        .expect("to run waypost");
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    (output.status, text)
+}
+
+fn settings_of_every_test() -> [(&'static str, &'static str); 7] {
+    [
+        ("SONZAI_SECRET", SONZAI_SECRET),
+        ("MIIBO_SECRET", MIIBO_SECRET),
+        ("WAYPOST_LISTEN", "127.0.0.1:0"),
+        ("WAYPOST_ADMIN_LISTEN", "127.0.0.1:0"),
+        ("WAYPOST_SHUTDOWN__DELAY", "0s"),
+        ("WAYPOST_LOG__FORMAT", "text"),
+        ("RUST_BACKTRACE", "1"),
+    ]
+}
+
+fn addresses(dir: &Path, pid: u32) -> Option<(SocketAddr, SocketAddr)> {
+    let text = fs::read(dir.join("data/daemon.json")).ok()?;
+    let json: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    let address = |name: &str| json[name].as_str()?.parse().ok();
+    // The file of a daemon that was killed here before is still there.
+    (json["pid"] == pid).then_some(())?;
+    Some((address("listen")?, address("admin_listen")?))
+}
+
+fn wait(child: &mut Child) -> ExitStatus {
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("the daemon's status") {
+            return status;
+        }
+        assert!(started.elapsed() < WITHIN, "the daemon does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn read(log: &Path) -> String {
+    fs::read_to_string(log).unwrap_or_default()
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}

@@ -1,0 +1,8 @@
+//! What the promises are tested with.
+
+pub mod brokers;
+pub mod consume;
+pub mod daemon;
+pub mod sender;
+pub mod shared;
+pub mod sim_disk;

@@ -1,0 +1,9 @@
+//! Waypost's promises, one file each, in one program: they share real brokers, which are started
+//! once, when the first test needs them.
+
+mod common;
+
+mod delivery;
+mod harness;
+mod journal_crash;
+mod journal_damage;
