@@ -116,7 +116,7 @@ fn parse(url: &SecretString) -> Result<AMQPUri, Error> {
 fn words(error: &lapin::Error) -> String {
     match error.kind() {
         lapin::ErrorKind::ProtocolError(error) => {
-            lessons::without_user(error.get_message().as_str()).to_owned()
+            lessons::for_operators(error.get_message().as_str())
         }
         _ => error.to_string(),
     }

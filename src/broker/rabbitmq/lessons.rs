@@ -42,7 +42,7 @@ impl Objection {
     pub fn read(error: &lapin::Error) -> Option<Objection> {
         let ErrorKind::ProtocolError(error) = error.kind() else { return None };
         let AMQPErrorKind::Soft(kind) = error.kind() else { return None };
-        let text = without_user(error.get_message().as_str()).to_owned();
+        let text = for_operators(error.get_message().as_str());
         Some(match kind {
             AMQPSoftError::ACCESSREFUSED => Objection::Denied { text },
             AMQPSoftError::NOTFOUND => Objection::Missing { text },
@@ -153,12 +153,14 @@ fn max_bytes(text: &str) -> Option<usize> {
     digits.parse().ok()
 }
 
-/// The broker's words without the name of the user, which belongs to the credentials.
-pub fn without_user(text: &str) -> &str {
+/// The broker's words without the name of the user, which belongs to the credentials, and without
+/// control characters, which a routing key may have brought from a payload.
+pub fn for_operators(text: &str) -> String {
     ["for user '", "by user '", "user '"]
         .iter()
         .find_map(|mark| text.split_once(mark))
         .map_or(text, |(before, _)| before.trim_end())
+        .replace(char::is_control, "\u{fffd}")
 }
 
 fn too_large(max_bytes: usize) -> Error {
