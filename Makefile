@@ -13,8 +13,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
 .PHONY: help run test brokers
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\): ## /  make \1|/p' Makefile | column -t -s '|' 2>/dev/null \
-		|| sed -n 's/^\([a-z]*\): ## /  make \1: /p' Makefile
+	@awk -F': ## ' '/^[a-z]+: ## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 run: ## build and run waypost with routes.yaml (ARGS="..." adds flags; PROFILE=release)
 	@scripts/install.sh build

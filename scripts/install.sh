@@ -105,9 +105,12 @@ kafka() {
     kafka_is_current && return
     echo "Collecting Kafka's jars ..."
     rm -rf .tools/kafka
-    mvn --batch-mode --quiet -Dstyle.color=never --file tests/kafka/pom.xml dependency:copy-dependencies \
-        -DincludeScope=runtime -DoutputDirectory="$PWD/.tools/kafka" ||
-        die "Maven could not collect Kafka's jars."
+    local said
+    # Maven says what went wrong on its standard output.
+    said=$(mvn --batch-mode --quiet --file tests/kafka/pom.xml dependency:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$PWD/.tools/kafka" 2>&1) ||
+        die "$said
+Maven could not collect Kafka's jars."
     sha256sum <tests/kafka/pom.xml >"$kafka_stamp"
 }
 

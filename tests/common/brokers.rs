@@ -8,6 +8,7 @@
 //! started it. A test that has tasks running meanwhile wants
 //! `#[tokio::test(flavor = "multi_thread")]`: its body may block without holding up the workers.
 
+mod group;
 mod kafka;
 mod leash;
 mod nats;

@@ -58,7 +58,7 @@ impl Kafka {
         let bootstrap = format!("127.0.0.1:{port}");
         let asked = bootstrap.clone();
         let ready = Box::new(move || answers(&asked));
-        let plan = Plan { name: "kafka", command, ports: vec![port, controller], ready };
+        let plan = Plan { name: "kafka", command, ready };
         Ok(Kafka { server: Server::start(plan, dir)?, bootstrap })
     }
 

@@ -17,6 +17,8 @@ use rustix::{
     process::{Pid, Signal},
 };
 
+use super::group;
+
 /// Arguments: the broker's directory, its log, its command line.
 ///
 /// The shell does not wait for the broker while it reads, so the broker's process id stays taken
@@ -74,11 +76,17 @@ impl Leash {
 
     /// Whether the broker's first process has ended.
     pub fn has_ended(&self) -> bool {
-        let stat = format!("/proc/{}/stat", self.broker.as_raw_nonzero());
-        let Ok(stat) = std::fs::read_to_string(stat) else { return true };
-        // "pid (name) state …", and the name may hold anything.
-        let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
-        state.is_none_or(|state| state.starts_with(['Z', 'X']))
+        group::process_has_ended(self.broker)
+    }
+
+    /// Whether nothing of the broker's process group is left.
+    pub fn has_all_ended(&self) -> bool {
+        group::has_ended(self.broker)
+    }
+
+    /// Whether all of the broker's process group is stopped.
+    pub fn is_paused(&self) -> bool {
+        group::is_paused(self.broker)
     }
 
     /// Kills what is left of the broker and keeps its directory.

@@ -45,7 +45,7 @@ impl Nats {
         let mut command = Command::new(program);
         command.arg("--config").arg(config);
         let ready = Box::new(move || greets(port));
-        let plan = Plan { name: "nats", command, ports: vec![port], ready };
+        let plan = Plan { name: "nats", command, ready };
         Ok(Nats { server: Server::start(plan, dir)?, url: format!("nats://127.0.0.1:{port}") })
     }
 

@@ -29,6 +29,6 @@ pub fn free() -> Result<u16, String> {
 }
 
 /// Whether a broker could listen on this loopback port now.
-pub fn is_free(port: u16) -> bool {
+fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

@@ -52,8 +52,7 @@ impl RabbitMq {
         let dir = super::directory("rabbitmq")?;
         let command = command(dir.path(), port, distribution, epmd)?;
         let ready = Box::new(move || answers(port));
-        let ports = vec![port, distribution, epmd];
-        let plan = Plan { name: "rabbitmq", command, ports, ready };
+        let plan = Plan { name: "rabbitmq", command, ready };
         let url = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
         Ok(RabbitMq { server: Server::start(plan, dir)?, url })
     }
@@ -78,6 +77,7 @@ fn command(dir: &Path, port: u16, distribution: u16, epmd: u16) -> Result<Comman
         .env("RABBITMQ_DIST_PORT", distribution.to_string())
         .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
         .env("RABBITMQ_CONFIG_FILE", config)
+        .env("RABBITMQ_CONFIG_FILES", dir.join("conf.d"))
         .env("RABBITMQ_ADVANCED_CONFIG_FILE", dir.join("advanced.config"))
         .env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins)
         .env("RABBITMQ_MNESIA_BASE", dir.join("mnesia"))

@@ -10,13 +10,13 @@ use std::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{leash::Leash, ports};
+use super::leash::Leash;
 
 /// The slowest start seen is Kafka's, 2 s alone; ten times that and more, for a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long an orderly end may take, and a killed process' ports to be free.
-const ENDED_WITHIN: Duration = Duration::from_secs(30);
+/// How long the effect of a signal may take; an orderly end takes longest.
+const DONE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Between two looks at whether something has happened.
 const POLL: Duration = Duration::from_millis(50);
@@ -28,8 +28,6 @@ const LOG_TAIL_LINES: usize = 40;
 pub struct Plan {
     pub name: &'static str,
     pub command: Command,
-    /// Every port it listens on.
-    pub ports: Vec<u16>,
     /// Asks once whether the broker answers; bounds its own time.
     pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -88,6 +86,7 @@ impl Server {
     /// Stops it from running, as a machine that hangs does: connections stay open, nothing answers.
     pub fn pause(&mut self) {
         self.leash().signal_all(Signal::STOP);
+        self.wait_for("pause", || self.leash().is_paused());
     }
 
     /// Lets it run again after [`pause`](Self::pause).
@@ -119,15 +118,14 @@ impl Server {
     }
 
     fn wait_until_ended(&self) {
-        let free = || self.plan.ports.iter().all(|port| ports::is_free(*port));
-        self.wait_for("end and free its ports", || self.leash().has_ended() && free());
+        self.wait_for("end", || self.leash().has_all_ended());
     }
 
     fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
         let started = Instant::now();
         while !done() {
-            let (name, waited) = (self.plan.name, ENDED_WITHIN.as_secs());
-            if started.elapsed() > ENDED_WITHIN {
+            let (name, waited) = (self.plan.name, DONE_WITHIN.as_secs());
+            if started.elapsed() > DONE_WITHIN {
                 panic!("{name} did not {what} within {waited} s. {}", self.log_tail());
             }
             sleep(POLL);
