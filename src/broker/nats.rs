@@ -33,7 +33,10 @@ use self::{
     durability::Durability,
     health::{Health, Trouble},
     settings::Servers,
-    streams::Streams,
+    streams::{
+        Silence::{self, Unanswered, Unclaimed},
+        Streams,
+    },
 };
 use super::{Broker, Confirmation, Error, Publication};
 use crate::event::Address;
@@ -198,43 +201,57 @@ struct InFlight {
 
 impl InFlight {
     async fn confirmed(self, ack: PublishAckFuture) -> Result<(), Error> {
+        let Connection { context, health, durability, .. } = &*self.connection;
         let acknowledged = timeout_at(self.handed_over + ACK_DEADLINE, ack.into_future());
         let ack = tokio::select! {
             biased;
             ack = acknowledged => ack,
-            trouble = self.connection.health.trouble(&self.subject, self.handed_over) => {
+            trouble = health.trouble(&self.subject, self.handed_over) => {
                 return Err(self.explain(trouble));
             }
         };
         match ack {
             // Also where `duplicate` is set: the id names this very message, so the stream has it.
             Ok(Ok(ack)) => {
-                Durability::used(&self.connection.durability, &self.connection.context, ack.stream);
+                health.confirmed();
+                Durability::used(durability, context, ack.stream);
                 Ok(())
             }
-            Ok(Err(error)) if error.kind() == PublishErrorKind::StreamNotFound => {
-                Err(self.unclaimed().await)
-            }
-            Ok(Err(error)) => Err(answer::not_acknowledged(&error, &self.subject)),
-            Err(_) => Err(answer::unanswered(&self.subject, ACK_DEADLINE)),
+            Ok(Err(error)) => match error.kind() {
+                PublishErrorKind::StreamNotFound => Err(self.ask_streams(Unclaimed).await),
+                PublishErrorKind::TimedOut => Err(self.ask_streams(Unanswered).await),
+                _ => Err(answer::not_acknowledged(&error, &self.subject)),
+            },
+            Err(_) => Err(self.ask_streams(Unanswered).await),
         }
     }
 
-    /// Nothing took the message. An election looks the same, so the JetStream API is asked.
-    async fn unclaimed(&self) -> Error {
-        const LOOKUP: &str = "$JS.API.STREAM.NAMES";
+    /// Why no stream confirmed it, in the words of the JetStream API.
+    async fn ask_streams(&self, silence: Silence) -> Error {
+        let Connection { health, streams, .. } = &*self.connection;
+        let others_pass = match silence {
+            Unclaimed => true,
+            Unanswered => health.unanswered(),
+        };
         let asked = Instant::now();
-        tokio::select! {
+        let trouble = tokio::select! {
             biased;
-            error = self.connection.streams.unclaimed(&self.subject) => error,
-            trouble = self.connection.health.trouble(LOOKUP, asked) => match trouble {
-                Trouble::Lost(reason) => Error::Down(reason),
-                Trouble::Forbidden => Error::Failed(format!(
-                    "no stream answered for subject {}, and this user may not ask which one takes \
-                     it: create a stream, or allow publishing to {LOOKUP}",
-                    self.subject
-                )),
-            },
+            answer = streams.takes(&self.subject) => {
+                return streams::verdict(answer, &self.subject, silence, others_pass);
+            }
+            trouble = health.trouble(streams::LOOKUP, asked) => trouble,
+        };
+        match (trouble, silence) {
+            (Trouble::Lost(reason), _) => Error::Down(reason),
+            (Trouble::Forbidden, Unclaimed) => Error::Failed(format!(
+                "no stream answered for subject {}, and this user may not ask which one takes it: \
+                 create a stream, or allow publishing to {}",
+                self.subject,
+                streams::LOOKUP
+            )),
+            (Trouble::Forbidden, Unanswered) => {
+                streams::unanswered("a stream", &self.subject, others_pass)
+            }
         }
     }
 

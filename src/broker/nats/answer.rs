@@ -1,7 +1,7 @@
 //! What the library and the server answer, told apart: the server's trouble, the message's, or for
 //! good. Never shows a URL: the library's addresses carry no credentials, and ours are not printed.
 
-use std::{error::Error as _, time::Duration};
+use std::error::Error as _;
 
 use async_nats::{
     ConnectError, ConnectErrorKind,
@@ -44,9 +44,6 @@ pub fn not_acknowledged(error: &PublishError, subject: &str) -> Error {
     let refusal = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
     match (error.kind(), refusal) {
         (_, Some(refusal)) => refused_by_stream(refusal, subject),
-        (PublishErrorKind::TimedOut, _) => Error::Down(format!(
-            "no JetStream acknowledgement for subject {subject}, outcome unknown"
-        )),
         (PublishErrorKind::BrokenPipe, _) => super::health::disconnected(),
         // An answer that is no acknowledgement: somebody else replies on this subject.
         _ => Error::Failed(format!(
@@ -54,14 +51,6 @@ pub fn not_acknowledged(error: &PublishError, subject: &str) -> Error {
             cause(error)
         )),
     }
-}
-
-/// Nothing came back in time.
-pub fn unanswered(subject: &str, deadline: Duration) -> Error {
-    Error::Down(format!(
-        "no JetStream acknowledgement for subject {subject} within {} s, outcome unknown",
-        deadline.as_secs()
-    ))
 }
 
 /// A stream answered with an error.
@@ -124,11 +113,7 @@ mod tests {
 
     #[test]
     fn what_no_stream_said_is_told_apart() {
-        let cases = [
-            (PublishErrorKind::TimedOut, "down"),
-            (PublishErrorKind::BrokenPipe, "down"),
-            (PublishErrorKind::Other, "failed"),
-        ];
+        let cases = [(PublishErrorKind::BrokenPipe, "down"), (PublishErrorKind::Other, "failed")];
         for (kind, expected) in cases {
             let found = match not_acknowledged(&PublishError::new(kind), "a") {
                 Error::Down(_) => "down",

@@ -1,7 +1,14 @@
 //! What the connection says of itself, outside any answer: that it is lost, or that a subject is
 //! forbidden. NATS reports a forbidden publish only so; the publish itself is never answered.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{Event, ServerError};
 use tokio::{sync::watch, time::Instant};
@@ -11,9 +18,24 @@ use super::super::Error;
 /// Refusals remembered. More at once than this only means that some wait for their deadline.
 const MAX_FORBIDDEN: usize = 64;
 
+/// A confirmation this recent shows that JetStream stores messages: half of the time after which an
+/// unanswered one is given up, so that it came while that one was already waiting.
+const RECENT: Duration = Duration::from_secs(super::ACK_DEADLINE.as_secs() / 2);
+
+/// Unanswered publishes after which the connection is given up. The library keeps each of them in
+/// memory (about 350 bytes) until it ends.
+const MAX_UNANSWERED: u32 = 2000;
+
 /// Shared by the connection, its event callback and its confirmations.
-#[derive(Clone)]
-pub struct Health(Arc<watch::Sender<State>>);
+#[derive(Clone, Default)]
+pub struct Health(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: watch::Sender<State>,
+    confirmed_at: Mutex<Option<Instant>>,
+    unanswered: AtomicU32,
+}
 
 #[derive(Default)]
 struct State {
@@ -26,12 +48,6 @@ struct State {
 pub enum Trouble {
     Lost(String),
     Forbidden,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(State::default())))
-    }
 }
 
 impl Health {
@@ -52,12 +68,12 @@ impl Health {
 
     /// The error that ended this connection, if one did.
     pub fn lost(&self) -> Option<Error> {
-        self.0.borrow().lost.clone().map(Error::Down)
+        self.0.state.borrow().lost.clone().map(Error::Down)
     }
 
     /// Resolves when a publish to `subject`, made at or after `since`, will not be answered.
     pub async fn trouble(&self, subject: &str, since: Instant) -> Trouble {
-        let mut changes = self.0.subscribe();
+        let mut changes = self.0.state.subscribe();
         // The sender lives in `self`, so waiting cannot fail; if it did, nothing can be answered.
         let trouble = match changes.wait_for(|state| state.trouble(subject, since).is_some()).await
         {
@@ -67,14 +83,33 @@ impl Health {
         trouble.unwrap_or_else(|| Trouble::Lost(disconnected().to_string()))
     }
 
+    /// Notes that a stream has confirmed a message.
+    pub fn confirmed(&self) {
+        *self.confirmed_at() = Some(Instant::now());
+    }
+
+    /// Notes that a publish was not answered. Says whether another was confirmed in the meantime.
+    pub fn unanswered(&self) -> bool {
+        let unanswered = self.0.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
+        if unanswered >= MAX_UNANSWERED {
+            self.lose(format!("{unanswered} messages were not answered on this NATS connection"));
+        }
+        self.confirmed_at().is_some_and(|at| at.elapsed() < RECENT)
+    }
+
+    fn confirmed_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        // A poisoned lock only means that another thread panicked; a time has no invariant.
+        self.0.confirmed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lose(&self, reason: String) {
-        self.0.send_modify(|state| {
+        self.0.state.send_modify(|state| {
             state.lost.get_or_insert(reason);
         });
     }
 
     fn forbid(&self, subject: &str) {
-        self.0.send_modify(|state| {
+        self.0.state.send_modify(|state| {
             if state.forbidden.len() >= MAX_FORBIDDEN {
                 state.forbidden.pop_front();
             }
@@ -149,6 +184,19 @@ mod tests {
         assert!(matches!(health.lost(), Some(Error::Down(_))));
     }
 
+    #[test]
+    fn a_connection_with_too_many_unanswered_publishes_is_given_up() {
+        let health = Health::default();
+        assert!(!health.unanswered(), "nothing was confirmed so far");
+        health.confirmed();
+        assert!(health.unanswered());
+        assert_eq!(health.lost(), None);
+        for _ in 0..MAX_UNANSWERED {
+            health.unanswered();
+        }
+        assert!(matches!(health.lost(), Some(Error::Down(_))));
+    }
+
     #[tokio::test]
     async fn a_refusal_counts_for_its_subject_and_for_what_was_sent_before_it() {
         let health = Health::default();
@@ -156,7 +204,7 @@ mod tests {
         let text = "Permissions Violation for Publish to \"a\"".to_owned();
         health.saw(&Event::ServerError(ServerError::Other(text)));
         assert_eq!(health.trouble("a", before).await, Trouble::Forbidden);
-        let state = health.0.borrow();
+        let state = health.0.state.borrow();
         assert_eq!(state.trouble("b", before), None);
         let later = Instant::now() + std::time::Duration::from_secs(1);
         assert_eq!(state.trouble("a", later), None);

@@ -1,4 +1,7 @@
-//! Which stream takes a subject? Asked when nothing answered a publish.
+//! Which stream takes a subject? Asked when a publish was not confirmed.
+//!
+//! Without a stream a publish is answered by "no responders"; or by nothing at all, where a service
+//! merely listens. With one, an election looks the same. Only the JetStream API can tell.
 
 use std::{
     collections::HashMap,
@@ -10,6 +13,9 @@ use bytestring::ByteString;
 use tokio::{sync::Mutex, time::timeout};
 
 use super::super::Error;
+
+/// Where the question goes, as a refusal to ask it names it.
+pub const LOOKUP: &str = "$JS.API.STREAM.NAMES";
 
 /// How long the JetStream API has to answer.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
@@ -27,8 +33,18 @@ pub struct Streams {
     answers: Mutex<HashMap<ByteString, (Instant, Answer)>>,
 }
 
+/// How a publish went unconfirmed.
+#[derive(Clone, Copy, Debug)]
+pub enum Silence {
+    /// The server said that nothing listens on the subject.
+    Unclaimed,
+    /// Nothing came back until the deadline.
+    Unanswered,
+}
+
+/// What the JetStream API says about a subject.
 #[derive(Clone, Debug)]
-enum Answer {
+pub enum Answer {
     Stream(String),
     NoStream,
     Silence(String),
@@ -39,21 +55,21 @@ impl Streams {
         Self { context, answers: Mutex::default() }
     }
 
-    /// Why nothing took a message to `subject`.
-    pub async fn unclaimed(&self, subject: &ByteString) -> Error {
+    /// Asks which stream takes `subject`.
+    pub async fn takes(&self, subject: &ByteString) -> Answer {
         let mut answers = self.answers.lock().await;
         let fresh = |(at, answer): &(Instant, Answer)| {
             (at.elapsed() < ANSWER_LASTS).then(|| answer.clone())
         };
         if let Some(answer) = answers.get(subject).and_then(fresh) {
-            return verdict(answer, subject);
+            return answer;
         }
         let answer = self.ask(subject).await;
         if answers.len() >= MAX_SUBJECTS {
             answers.clear();
         }
         answers.insert(subject.clone(), (Instant::now(), answer.clone()));
-        verdict(answer, subject)
+        answer
     }
 
     async fn ask(&self, subject: &str) -> Answer {
@@ -68,19 +84,32 @@ impl Streams {
     }
 }
 
-fn verdict(answer: Answer, subject: &str) -> Error {
-    match answer {
-        Answer::NoStream => Error::Failed(format!(
+/// Why a message was not confirmed. `others_pass`: a stream confirmed one a short while ago.
+pub fn verdict(answer: Answer, subject: &str, silence: Silence, others_pass: bool) -> Error {
+    match (answer, silence) {
+        (Answer::NoStream, _) => Error::Failed(format!(
             "no stream takes subject {subject}: create one, or correct the route"
         )),
         // Only this stream is unwell; messages to others pass.
-        Answer::Stream(stream) => Error::Failed(format!(
+        (Answer::Stream(stream), Silence::Unclaimed) => Error::Failed(format!(
             "stream {stream} takes subject {subject} but did not answer: it has no leader now"
         )),
-        Answer::Silence(reason) => Error::Down(format!(
+        (Answer::Stream(stream), Silence::Unanswered) => {
+            unanswered(&format!("stream {stream}"), subject, others_pass)
+        }
+        (Answer::Silence(reason), _) => Error::Down(format!(
             "JetStream does not answer ({reason}): is it enabled on the server, and for this account?"
         )),
     }
+}
+
+/// A stream that should have confirmed a message did not.
+pub fn unanswered(stream: &str, subject: &str, others_pass: bool) -> Error {
+    let text = format!(
+        "{stream} did not confirm a message to {subject} within {} s, outcome unknown",
+        super::ACK_DEADLINE.as_secs()
+    );
+    if others_pass { Error::Failed(text) } else { Error::Down(text) }
 }
 
 #[cfg(test)]
@@ -88,19 +117,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_silent_jetstream_is_down() {
+    fn only_a_jetstream_that_confirms_nothing_is_down() {
+        use Silence::*;
+        let stream = || Answer::Stream("S".into());
         let cases = [
-            (Answer::NoStream, "failed"),
-            (Answer::Stream("S".into()), "failed"),
-            (Answer::Silence("no responders".into()), "down"),
+            (Answer::NoStream, Unclaimed, true, "failed"),
+            (Answer::NoStream, Unanswered, false, "failed"),
+            (stream(), Unclaimed, true, "failed"),
+            (stream(), Unanswered, true, "failed"),
+            (stream(), Unanswered, false, "down"),
+            (Answer::Silence("no responders".into()), Unclaimed, true, "down"),
+            (Answer::Silence("timed out".into()), Unanswered, true, "down"),
         ];
-        for (answer, expected) in cases {
-            let found = match verdict(answer.clone(), "a.b") {
+        for (answer, silence, others_pass, expected) in cases {
+            let found = match verdict(answer.clone(), "a.b", silence, others_pass) {
                 Error::Down(_) => "down",
                 Error::Failed(_) => "failed",
                 Error::Refused(_) => "refused",
             };
-            assert_eq!(found, expected, "{answer:?}");
+            assert_eq!(found, expected, "{answer:?} {silence:?} {others_pass}");
         }
     }
 }
