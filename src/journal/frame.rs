@@ -52,7 +52,8 @@ impl Header {
     /// The header at the start of `bytes`, if it is one of this segment's and intact.
     pub fn decode(bytes: &[u8], marker: u64) -> Option<Header> {
         let bytes = bytes.first_chunk::<HEADER_BYTES>()?;
-        let intact = u64_at(bytes, 0) == marker && u32_at(bytes, 44) == crc32c::crc32c(&bytes[..44]);
+        let intact =
+            u64_at(bytes, 0) == marker && u32_at(bytes, 44) == crc32c::crc32c(&bytes[..44]);
         intact.then(|| Header {
             payload_len: u32_at(bytes, 8),
             key_count: u32_at(bytes, 12),

@@ -68,7 +68,12 @@ impl Quarantine {
         Ok(kept)
     }
 
-    fn copy(&self, file: &dyn File, base: u64, region: &Region) -> Result<Option<PathBuf>, super::Error> {
+    fn copy(
+        &self,
+        file: &dyn File,
+        base: u64,
+        region: &Region,
+    ) -> Result<Option<PathBuf>, super::Error> {
         let name = format!("{base:020}-{}.bin", region.offset);
         let len = region.len.min(self.room(&name)?);
         if len == 0 {
@@ -89,7 +94,8 @@ impl Quarantine {
         }
         let mut used = 0;
         for kept in names {
-            used += self.storage.open_read(&self.dir.join(kept)).and_then(|f| f.len()).map_err(io)?;
+            used +=
+                self.storage.open_read(&self.dir.join(kept)).and_then(|f| f.len()).map_err(io)?;
         }
         Ok(QUARANTINE_BYTES.saturating_sub(used))
     }

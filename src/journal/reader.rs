@@ -75,9 +75,8 @@ impl Reader {
 
     async fn durable_end(&mut self) -> Result<u64, Error> {
         let position = self.position;
-        let reached = |watermark: &Watermark| {
-            watermark.end > position || watermark.stopped.is_some()
-        };
+        let reached =
+            |watermark: &Watermark| watermark.end > position || watermark.stopped.is_some();
         // The sender lives in what this reader holds.
         let watermark = self.watermark.wait_for(reached).await.map_err(|_| Error::Closed)?;
         match &watermark.stopped {
@@ -164,9 +163,11 @@ impl Shared {
         let (mut items, mut bytes) = (VecDeque::new(), 0);
         while bytes < CHUNK_BYTES {
             let path = || self.dir.join(segment::file_name(located.base));
-            let step = scanner
-                .step()
-                .map_err(|source| Error::Io { doing: "read", path: path(), source })?;
+            let step = scanner.step().map_err(|source| Error::Io {
+                doing: "read",
+                path: path(),
+                source,
+            })?;
             match step {
                 Step::Frame(frame) if frame.header.position < from => {}
                 Step::Frame(frame) => {

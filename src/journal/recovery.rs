@@ -125,7 +125,11 @@ impl Recovery<'_> {
                     _ => "the header is damaged; its records can be read",
                 };
                 let len = bytes.min(DATA_START);
-                self.report(Some(&*file), base, Region { from: base, to: base, offset: 0, len, why });
+                self.report(
+                    Some(&*file),
+                    base,
+                    Region { from: base, to: base, offset: 0, len, why },
+                );
             }
             segments.push(Segment::new(base, found.marker(), bytes));
         }
@@ -150,8 +154,11 @@ impl Recovery<'_> {
         }
         let base = last.unproven.front().map_or(end, |(position, _)| *position);
         // A gap right below the unproven records belongs to the old segment.
-        let closed: Vec<TimedKey> =
-            last.keys.extract_if(.., |(position, _)| *position < base).map(|(_, key)| key).collect();
+        let closed: Vec<TimedKey> = last
+            .keys
+            .extract_if(.., |(position, _)| *position < base)
+            .map(|(_, key)| key)
+            .collect();
         let keys = last.keys.into_iter().map(|(_, key)| key).collect();
         if base > segment.base {
             self.write_sidecar(segment.base, &closed)?;
@@ -178,7 +185,9 @@ impl Recovery<'_> {
         let dir = cursor::dir_of(self.dir);
         let mut highest = 0;
         for name in cursor::names(self.storage, &dir)? {
-            if let Some(cursor::Saved::Position(position)) = cursor::read(self.storage, &dir, &name)? {
+            if let Some(cursor::Saved::Position(position)) =
+                cursor::read(self.storage, &dir, &name)?
+            {
                 highest = highest.max(position);
             }
         }
@@ -186,7 +195,12 @@ impl Recovery<'_> {
     }
 
     /// Walks the last segment to its end.
-    fn walk(&mut self, file: &Arc<dyn File>, path: &Path, segment: &Segment) -> Result<Last, Error> {
+    fn walk(
+        &mut self,
+        file: &Arc<dyn File>,
+        path: &Path,
+        segment: &Segment,
+    ) -> Result<Last, Error> {
         let found = segment::read(&**file, path, segment.base)?;
         let mut last = Last { end: segment.base, proven: segment.base, ..Last::default() };
         let meta = match found {
@@ -225,7 +239,9 @@ impl Recovery<'_> {
     /// A last segment of which nothing can be read: as many positions as it can have held are
     /// given up, so that none is used twice.
     fn unreadable(&mut self, file: &dyn File, segment: &Segment, last: &mut Last) {
-        let Some(len) = segment.bytes.checked_sub(DATA_START).filter(|len| *len > 0) else { return };
+        let Some(len) = segment.bytes.checked_sub(DATA_START).filter(|len| *len > 0) else {
+            return;
+        };
         last.end = segment.base + len.div_ceil(super::frame::HEADER_BYTES as u64);
         let why = "no record of the last segment can be read";
         let region = Region { from: segment.base, to: last.end, offset: DATA_START, len, why };

@@ -110,9 +110,8 @@ pub(super) fn publish(
     let file = create_over(storage, &temporary).map_err(Error::io("create", &temporary))?;
     let written = write(&*file).map_err(Error::io("write", &temporary));
     let synced = written.and_then(|()| file.sync_data().map_err(Error::sync(&temporary)));
-    let renamed = synced.and_then(|()| {
-        storage.rename(&temporary, &path).map_err(Error::io("rename to", &path))
-    });
+    let renamed = synced
+        .and_then(|()| storage.rename(&temporary, &path).map_err(Error::io("rename to", &path)));
     if let Err(error) = renamed {
         if let Err(left) = storage.remove(&temporary) {
             tracing::debug!(file = %temporary.display(), error = %left, "left behind");
@@ -192,7 +191,8 @@ impl Storage for RealDisk {
 
     fn lock(&self, path: &Path) -> io::Result<LockGuard> {
         let mut options = fs::OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         file.try_lock().map_err(io::Error::from)?;
         Ok(Box::new(file))
     }

@@ -43,13 +43,21 @@ impl Tail {
 
     /// Records from `from`, which is below `end`; at least one, then as many as fit the bounds.
     /// `None` if `from` has left the tail.
-    pub fn read(&self, from: u64, end: u64, max_entries: usize, max_bytes: usize) -> Option<Vec<Item>> {
+    pub fn read(
+        &self,
+        from: u64,
+        end: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Option<Vec<Item>> {
         let inner = lock(&self.inner);
         let skip = usize::try_from(from.checked_sub(inner.first)?).ok()?;
         let want = usize::try_from(end - from).unwrap_or(usize::MAX).min(max_entries.max(1));
         let mut room = max_bytes;
         let mut items = Vec::with_capacity(want.min(inner.records.len().saturating_sub(skip)));
-        for (position, payload) in (from..).zip(inner.records.range(skip.min(inner.records.len())..).take(want)) {
+        for (position, payload) in
+            (from..).zip(inner.records.range(skip.min(inner.records.len())..).take(want))
+        {
             if !items.is_empty() && payload.len() > room {
                 break;
             }

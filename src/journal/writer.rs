@@ -186,7 +186,8 @@ impl Writer {
 
     /// Writes the batch and syncs it; returns the segment's new length.
     fn persist(&mut self, batch: &mut [Pending]) -> Result<u64, Trouble> {
-        if self.active.len >= self.shared.options.segment_bytes && self.next > self.active.meta.base {
+        if self.active.len >= self.shared.options.segment_bytes && self.next > self.active.meta.base
+        {
             self.roll()?;
         }
         let path = self.shared.dir.join(segment::file_name(self.active.meta.base));
@@ -197,7 +198,8 @@ impl Writer {
                 Ok(len)
             }
             Err(error) => {
-                let trouble = Trouble::from(Error::Io { doing: "write", path: path.clone(), source: error });
+                let trouble =
+                    Trouble::from(Error::Io { doing: "write", path: path.clone(), source: error });
                 if matches!(trouble, Trouble::NoSpace) {
                     self.active.file.truncate(start).map_err(|source| {
                         // Not `Trouble::NoSpace` even if the disk says so: the file is now unknown.
