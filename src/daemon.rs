@@ -192,16 +192,14 @@ fn dispatch_limits(settings: &Settings) -> dispatch::Limits {
     }
 }
 
+type NamedBroker = (ByteString, Box<dyn Broker>);
+
 /// The brokers of the table, the built-in one, and one that only writes dead letters for each name
 /// that has a cursor but is in the table no more: what it is still owed must not stay for ever.
-fn brokers(
-    table: &Table,
-    journal: &Journal,
-    data_dir: &Path,
-) -> Result<Vec<(ByteString, Box<dyn Broker>)>, Error> {
+fn brokers(table: &Table, journal: &Journal, data_dir: &Path) -> Result<Vec<NamedBroker>, Error> {
     let build =
         |settings: &BrokerSettings| Ok((settings.name.clone(), broker(settings, data_dir)?));
-    let mut brokers: Vec<(ByteString, Box<dyn Broker>)> =
+    let mut brokers: Vec<NamedBroker> =
         table.brokers().iter().map(build).collect::<Result<_, Error>>()?;
     let known: BTreeSet<ByteString> = brokers.iter().map(|(name, _)| name.clone()).collect();
     let unrouted = Absent::new("no route takes the event");

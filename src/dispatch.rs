@@ -134,7 +134,7 @@ pub struct Dispatcher {
     in_flight: HashMap<u64, Job>,
     publishing: FuturesUnordered<BoxFuture<'static, (u64, Result<(), broker::Error>)>>,
     /// Messages being written to the parked journal or to the dead letters.
-    keeping: FuturesUnordered<BoxFuture<'static, Kept>>,
+    keeping: FuturesUnordered<BoxFuture<'static, Box<Kept>>>,
     next_ticket: u64,
     /// Set while waiting messages are parked to let the main cursor go on.
     relieving: bool,
@@ -159,7 +159,7 @@ struct Kept {
 /// What the loop woke up for.
 enum Wake {
     Published(u64, Result<(), broker::Error>),
-    Kept(Kept),
+    Kept(Box<Kept>),
     Main(LaneWake),
     Parked(LaneWake),
     Due,
@@ -324,7 +324,7 @@ impl Dispatcher {
     fn handle(&mut self, wake: Wake) -> Result<(), Down> {
         match wake {
             Wake::Published(ticket, outcome) => return self.published(ticket, outcome),
-            Wake::Kept(kept) => self.kept(kept),
+            Wake::Kept(kept) => self.kept(*kept),
             Wake::Main(LaneWake::Saved(position)) => {
                 self.shared.progress.save(&self.name, position);
             }
@@ -460,7 +460,7 @@ impl Dispatcher {
                 let kept = job.keep(not_before_ms, &reason);
                 let entry = Entry::new(kept.encode(), now_ms());
                 let written = journal.append_durable(entry).await.map(drop);
-                Kept { job, outcome: Outcome::Parked(reason), written }
+                Box::new(Kept { job, outcome: Outcome::Parked(reason), written })
             }
             .boxed(),
         );
@@ -479,7 +479,7 @@ impl Dispatcher {
         self.keeping.push(
             async move {
                 let written = dead_letters.keep(job.keep(now_ms(), &reason)).await;
-                Kept { job, outcome: Outcome::DeadLetter(reason), written }
+                Box::new(Kept { job, outcome: Outcome::DeadLetter(reason), written })
             }
             .boxed(),
         );

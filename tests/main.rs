@@ -7,3 +7,4 @@ mod delivery;
 mod harness;
 mod journal_crash;
 mod journal_damage;
+mod journal_use;

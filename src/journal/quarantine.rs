@@ -95,7 +95,7 @@ impl Quarantine {
         let mut used = 0;
         for kept in names {
             used +=
-                self.storage.open_read(&self.dir.join(kept)).and_then(|f| f.len()).map_err(io)?;
+                self.storage.open_read(&self.dir.join(kept)).and_then(|f| f.size()).map_err(io)?;
         }
         Ok(QUARANTINE_BYTES.saturating_sub(used))
     }

@@ -74,7 +74,7 @@ impl Records {
             });
             return Ok(());
         };
-        let end = file.len().map_err(Error::io("read", &path))?;
+        let end = file.size().map_err(Error::io("read", &path))?;
         let bounds = Bounds { from: base, limit, offset: DATA_START, end, verify_from: 0 };
         self.scanner = Some((Scanner::new(file, marker, bounds), path));
         Ok(())

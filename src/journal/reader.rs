@@ -89,10 +89,11 @@ impl Reader {
     fn take(&mut self, max_entries: usize, max_bytes: usize) -> Vec<Item> {
         let (mut items, mut room) = (Vec::new(), max_bytes);
         while items.len() < max_entries.max(1) {
-            let Some(item) = self.ready.pop_front_if(|item| items.is_empty() || item.len() <= room)
-            else {
+            let fits = |item: &Item| items.is_empty() || item.len() <= room;
+            if !self.ready.front().is_some_and(fits) {
                 break;
-            };
+            }
+            let Some(item) = self.ready.pop_front() else { break };
             room = room.saturating_sub(item.len());
             self.position = item.next_position().0;
             items.push(item);

@@ -117,7 +117,7 @@ impl Recovery<'_> {
         for base in segment::list(self.storage, self.dir)? {
             let path = self.path(base);
             let file = self.storage.open_read(&path).map_err(Error::io("open", &path))?;
-            let bytes = file.len().map_err(Error::io("read", &path))?;
+            let bytes = file.size().map_err(Error::io("read", &path))?;
             let found = segment::read(&*file, &path, base)?;
             if !matches!(found, Found::Intact(_)) {
                 let why = match found {

@@ -95,7 +95,7 @@ pub(super) fn open(storage: &dyn Storage, dir: &Path, base: u64) -> Result<Optio
         return Err(Error::UnknownVersion { path, version });
     }
     let (count, newest_ms, items_crc) = (u64_at(&head, 20), u64_at(&head, 28), u32_at(&head, 36));
-    let len = file.len().map_err(Error::io("read", &path))?;
+    let len = file.size().map_err(Error::io("read", &path))?;
     let complete = u64_at(&head, 12) == base
         && count.checked_mul(ITEM_BYTES as u64) == len.checked_sub(HEAD_BYTES as u64);
     Ok(complete.then_some(Sidecar { newest_ms, count, items_crc, file }))

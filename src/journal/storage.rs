@@ -47,7 +47,7 @@ pub trait File: Send + Sync {
     /// Reads at `offset`; may read less, and reads 0 only at the end.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
     /// Length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// Cuts or extends to `len` bytes.
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// `fdatasync`: contents and length are durable when it returns.
@@ -207,7 +207,7 @@ impl File for fs::File {
         FileExt::read_at(self, buf, offset)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
 

@@ -146,8 +146,8 @@ fn no_text(path: &str, why: NoText) -> String {
 
 /// Payload text in a reason is bounded; the event itself is kept whole beside it.
 fn shorten(text: &str) -> &str {
-    const MAX_BYTES: usize = 200;
-    &text[..text.floor_char_boundary(MAX_BYTES)]
+    const MAX_CHARS: usize = 100;
+    text.char_indices().nth(MAX_CHARS).map_or(text, |(end, _)| &text[..end])
 }
 
 fn parse(text: &str, paths: &mut Paths) -> Result<Vec<Part>, Error> {

@@ -3,6 +3,7 @@
 pub mod brokers;
 pub mod consume;
 pub mod daemon;
+pub mod journal_disk;
 pub mod sender;
 pub mod shared;
 pub mod sim_disk;

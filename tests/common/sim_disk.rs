@@ -401,7 +401,7 @@ impl File for SimFile {
         Ok(len)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.disk.state().image.files[self.inode].seen.len() as u64)
     }
 

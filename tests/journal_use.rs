@@ -1,0 +1,228 @@
+//! What those who append, read, settle and release rely on, on the simulated and the real disk.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use futures_util::{FutureExt, future::join_all};
+use waypost::journal::{
+    AppendError, Entry, Error, Item, Journal, Opened, Options, Position, RealDisk, Storage,
+    read_all,
+};
+
+use crate::common::{
+    journal_disk::{
+        DIR, append, entry, files, key, open, payload, read_from, small, sort, written,
+    },
+    sim_disk::SimDisk,
+};
+
+fn open_with(disk: &SimDisk, options: Options) -> Opened {
+    Journal::open(Arc::new(disk.clone()), Path::new(DIR), options).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_disk_keeps_the_promise_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let options = Options {
+            segment_bytes: 20_000,
+            tail_bytes: 5_000,
+            batch_bytes: 10_000,
+            ..Options::default()
+        };
+        Journal::open(Arc::new(RealDisk), &dir.path().join("a/b"), options)
+    };
+    let journal = open().unwrap().journal;
+    assert!(matches!(open(), Err(Error::Locked { .. })));
+    let mut reader = journal.reader(Position(0));
+    let reading = tokio::spawn(async move {
+        let mut items = Vec::new();
+        while items.len() < 2000 {
+            items.extend(reader.next(64, 4000).await.unwrap());
+        }
+        items
+    });
+    let appends = (0..2000).map(|n| {
+        let entry = Entry { payload: vec![7; n].into(), keys: vec![key(n as u64)], time_ms: 1 };
+        let journal = journal.clone();
+        tokio::spawn(async move { journal.append_durable(entry).await.unwrap() })
+    });
+    let mut positions: Vec<Position> = join_all(appends).await.into_iter().flatten().collect();
+    positions.sort_unstable();
+    assert_eq!(positions, (0..2000).map(Position).collect::<Vec<_>>());
+    let read = reading.await.unwrap();
+    let mut cursor = journal.cursor("broker").unwrap();
+    cursor.save(Position(1990)).unwrap();
+    journal.release(cursor.position()).await.unwrap();
+    let first = journal.first();
+    assert!(first > Position(0) && first <= Position(1990));
+    journal.close().await;
+
+    let opened = open().unwrap();
+    assert_eq!(opened.keys.len(), 2000);
+    assert_eq!(opened.journal.cursor("broker").unwrap().position(), Position(1990));
+    assert_eq!(read_from(&opened.journal, first).await, read[first.0 as usize..]);
+    assert!(opened.damage.is_empty());
+}
+
+#[tokio::test]
+async fn what_waits_is_committed_before_close_and_refused_after() {
+    let disk = SimDisk::new(1);
+    let journal = open(&disk).journal;
+    let (tell, told) = std::sync::mpsc::channel();
+    for number in 0..20 {
+        let tell = tell.clone();
+        journal.append(entry(number), Box::new(move |result| tell.send(result).unwrap())).await;
+    }
+    let (other, mut reader) = (journal.clone(), journal.reader(Position(0)));
+    journal.close().await;
+    assert_eq!(told.try_iter().filter(Result::is_ok).count(), 20);
+    let late = other.append_durable(entry(20)).await;
+    assert!(matches!(late, Err(AppendError::Closed)), "{late:?}");
+    assert!(matches!(other.release(Position(9)).await, Err(Error::Closed)));
+    while reader.position() < Position(20) {
+        reader.next(100, 1000).await.unwrap();
+    }
+    assert!(matches!(reader.next(1, 1).await, Err(Error::Closed)));
+}
+
+#[tokio::test]
+async fn a_completion_is_called_once_or_dropped_with_its_append() {
+    let disk = SimDisk::new(1);
+    let journal = open_with(&disk, Options { queue: 1, ..small() }).journal;
+    let (called, alive) = (Arc::new(AtomicUsize::new(0)), Arc::new(()));
+    let mut queued = 0;
+    for number in 0..500 {
+        let (called, claim) = (called.clone(), alive.clone());
+        let done = Box::new(move |_| {
+            drop(claim);
+            called.fetch_add(1, Ordering::SeqCst);
+        });
+        // Polled once and dropped: queued if there was room.
+        queued += usize::from(journal.append(entry(number), done).now_or_never().is_some());
+    }
+    let end = journal.clone();
+    journal.close().await;
+    assert_eq!(called.load(Ordering::SeqCst), queued);
+    assert_eq!(end.end(), Position(queued as u64));
+    assert_eq!(Arc::strong_count(&alive), 1, "every claim was given back");
+}
+
+#[tokio::test]
+async fn an_entry_that_is_too_large_is_refused_at_once() {
+    let options = Options { max_record_bytes: 48 + 16 + 39, ..small() };
+    let journal = open_with(&SimDisk::new(1), options).journal;
+    let result = journal.append_durable(entry(0)).await;
+    assert!(matches!(result, Err(AppendError::TooLarge)), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_is_dropped_while_reading_loses_nothing() {
+    let disk = written(0..30).await;
+    let journal = open(&disk).journal;
+    let mut reader = journal.reader(Position(0));
+    let mut items = Vec::new();
+    while items.len() < 30 {
+        // Given up at the first point where it waits.
+        assert!(reader.next(4, 1000).now_or_never().is_none_or(|read| read.is_ok()));
+        let position = reader.position();
+        if let Some(read) = journal.reader(position).next(2, 1000).now_or_never() {
+            read.unwrap();
+        }
+        reader = journal.reader(Position(items.len() as u64));
+        items.extend(reader.next(4, 1000).await.unwrap());
+    }
+    assert_eq!(sort(&items).0, Vec::from_iter(0..30));
+}
+
+#[tokio::test]
+async fn a_reader_waits_for_what_is_durable() {
+    let journal = open_with(&SimDisk::new(1), Options::default()).journal;
+    let mut reader = journal.reader(Position(0));
+    assert!(reader.next(1, 1).now_or_never().is_none());
+    append(&journal, 0..1).await;
+    // From memory: without a visit to the disk there is nothing to wait for.
+    let items = reader.next(1, 1).now_or_never().unwrap().unwrap();
+    assert_eq!(items, [Item::Entry(Position(0), payload(0))]);
+}
+
+#[tokio::test]
+async fn only_whole_segments_below_are_released_and_never_the_active_one() {
+    let disk = SimDisk::new(1);
+    let journal = open(&disk).journal;
+    append(&journal, 0..10).await;
+    let bytes = journal.bytes();
+    journal.release(Position(1)).await.unwrap();
+    assert_eq!((journal.first(), journal.bytes()), (Position(0), bytes));
+    assert!(journal.bytes_from(Position(0)) == bytes && journal.bytes_from(Position(10)) == 0);
+    journal.release(Position(10)).await.unwrap();
+    assert!(journal.first() > Position(0) && journal.first() < Position(10));
+    assert_eq!(journal.bytes(), journal.bytes_from(Position(9)));
+    assert_eq!(files(&disk, ".seg").len(), 1);
+    let items = read_from(&journal, Position(0)).await;
+    let (delivered, gone) = sort(&items);
+    assert_eq!(gone, Vec::from_iter(0..journal.first().0));
+    assert_eq!(delivered, Vec::from_iter(journal.first().0..10));
+}
+
+#[tokio::test]
+async fn keys_outlive_their_segment_until_they_are_too_old() {
+    let disk = written(0..12).await;
+    let journal = open(&disk).journal;
+    journal.release(journal.end()).await.unwrap();
+    journal.close().await;
+    let times = |options: Options| {
+        let opened = open_with(&SimDisk::holding(disk.image(), 1), options);
+        opened.keys.iter().map(|(_, time_ms)| *time_ms).collect::<Vec<_>>()
+    };
+    assert_eq!(times(small()), Vec::from_iter(0..12));
+    assert_eq!(times(Options { max_keys: 5, ..small() }), Vec::from_iter(7..12));
+    assert_eq!(times(Options { keys_since_ms: 8, ..small() }), Vec::from_iter(8..12));
+
+    let journal = open(&disk).journal;
+    let sidecars = files(&disk, ".keys").len();
+    journal.forget_keys(4).await.unwrap();
+    assert!(files(&disk, ".keys").len() < sidecars);
+    journal.close().await;
+    let opened = open_with(&disk, Options { keys_since_ms: u64::MAX, ..small() });
+    assert!(opened.keys.is_empty());
+    let bases: Vec<_> =
+        files(&disk, ".keys").iter().map(|file| file.with_extension("seg")).collect();
+    let segments = files(&disk, ".seg");
+    assert!(bases.iter().all(|base| segments.contains(base)), "only beside their segments");
+}
+
+#[tokio::test]
+async fn a_cursor_is_created_at_the_oldest_position_and_kept_by_name() {
+    let disk = written(0..12).await;
+    let journal = open(&disk).journal;
+    journal.release(Position(6)).await.unwrap();
+    let first = journal.first();
+    assert_eq!(journal.cursor("a/b").unwrap().position(), first);
+    journal.cursor("c").unwrap().save(Position(11)).unwrap();
+    journal.release(Position(11)).await.unwrap();
+    assert!(journal.first() > first);
+    assert_eq!(journal.cursor("a/b").unwrap().position(), journal.first());
+    assert_eq!(journal.cursor_names().unwrap(), ["a/b", "c"]);
+}
+
+#[tokio::test]
+async fn another_process_can_read_while_the_journal_is_open() {
+    let disk = SimDisk::new(1);
+    let journal = open(&disk).journal;
+    append(&journal, 0..10).await;
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let items: Result<Vec<Item>, Error> =
+        read_all(storage.clone(), Path::new(DIR)).unwrap().collect();
+    assert_eq!(sort(&items.unwrap()), ((0..10).collect(), vec![]));
+
+    disk.damage(&files(&disk, ".seg")[1], |bytes| bytes[4096 + 100] ^= 1);
+    let items: Result<Vec<Item>, Error> = read_all(storage, Path::new(DIR)).unwrap().collect();
+    let (delivered, damaged) = sort(&items.unwrap());
+    assert_eq!((delivered.len(), damaged.len()), (9, 1));
+}
