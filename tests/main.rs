@@ -3,8 +3,11 @@
 
 mod common;
 
+mod commands;
 mod delivery;
+mod disk_faults;
 mod harness;
+mod ingress;
 mod journal_crash;
 mod journal_damage;
 mod journal_use;

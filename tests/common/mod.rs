@@ -3,7 +3,10 @@
 pub mod brokers;
 pub mod consume;
 pub mod daemon;
+pub mod faults;
 pub mod journal_disk;
+pub mod log_files;
+pub mod raw;
 pub mod sender;
 pub mod shared;
 pub mod sim_disk;
