@@ -288,7 +288,11 @@ impl Journal {
                 tracing::error!(cursor = name, saved, %end, "a cursor is past the journal's end");
                 end
             }
-            Some(cursor::Saved::Position(saved)) => Position(saved).max(first),
+            Some(cursor::Saved::Position(saved)) if saved < first.0 => {
+                tracing::info!(cursor = name, saved, %first, "a cursor goes on at what is left");
+                first
+            }
+            Some(cursor::Saved::Position(saved)) => Position(saved),
             Some(cursor::Saved::Damaged) => {
                 let file = cursor::file_name(name)?;
                 let path = dir.join(&file);

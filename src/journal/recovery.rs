@@ -221,7 +221,8 @@ impl Recovery<'_> {
                 }
                 Step::End(Ending::Complete) => return Ok(last),
                 Step::End(Ending::Torn { offset, len }) => {
-                    tracing::info!(file = %path.display(), offset, len, "cut an incomplete record");
+                    let file = path.display();
+                    tracing::warn!(%file, offset, len, "an incomplete last record is cut off");
                     return Ok(last);
                 }
                 Step::End(Ending::Unreadable { offset, len }) => {
