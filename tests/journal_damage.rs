@@ -300,3 +300,14 @@ async fn a_file_of_an_unknown_version_is_refused() {
     }
     assert_eq!(payload(1).len(), FRAME_BYTES - 64);
 }
+
+#[tokio::test]
+async fn a_sidecar_damaged_while_in_use_is_made_again_before_its_segment_goes() {
+    let disk = SimDisk::new(1);
+    let journal = open(&disk).journal;
+    append(&journal, 0..8).await;
+    disk.damage(&files(&disk, ".keys")[0], |bytes| bytes[50] ^= 1);
+    journal.release(journal.end()).await.unwrap();
+    journal.close().await;
+    assert_eq!(open(&disk).keys, (0..8).map(|n| (key(n), n)).collect::<Vec<_>>());
+}
