@@ -184,6 +184,31 @@ async fn a_full_disk_refuses_and_recovers_by_itself() {
 }
 
 #[tokio::test]
+async fn opening_on_a_full_disk_says_so_and_loses_nothing() {
+    let image = written(0..5).await.image();
+    let mut opened = 0;
+    for room in (0..3 * DATA_START as u64).step_by(41) {
+        let disk = SimDisk::holding(image.clone(), room);
+        disk.set_room(Some(room));
+        match try_open(&disk) {
+            Ok(journal) => {
+                opened += 1;
+                journal.journal.close().await;
+            }
+            Err(error) => assert!(error.is_no_space(), "{error}"),
+        }
+        disk.set_room(None);
+        let image = disk.image().power_lost(&mut fastrand::Rng::with_seed(room));
+        let again = open(&SimDisk::holding(image, room));
+        let items = read_from(&again.journal, Position(0)).await;
+        assert_eq!(sort(&items), (Vec::from_iter(0..5), vec![]), "{room} bytes");
+        assert_eq!(again.keys.len(), 5, "{room} bytes");
+        again.journal.close().await;
+    }
+    assert!(opened > 0);
+}
+
+#[tokio::test]
 async fn a_full_journal_refuses_until_it_is_released() {
     let disk = SimDisk::new(1);
     let options = Options { max_bytes: 3 * 4096 + 1200, ..small() };
