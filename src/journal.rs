@@ -86,6 +86,10 @@ use segments::Segments;
 use tail::Tail;
 use writer::{Command, Pending, Writer};
 
+/// A full journal has at least about this many segments: the active one is never released, and must
+/// not be what fills it.
+const SEGMENTS_AT_LEAST: u64 = 4;
+
 /// What makes an entry known: a hash, as the caller defines it.
 pub type Key = [u8; 16];
 
@@ -219,7 +223,12 @@ impl Shared {
 impl Journal {
     /// Opens the journal in `dir`, creating it if there is none, and recovers what the last process
     /// left. Blocks; everything that can be read is durable when it returns.
-    pub fn open(storage: Arc<dyn Storage>, dir: &Path, options: Options) -> Result<Opened, Error> {
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        mut options: Options,
+    ) -> Result<Opened, Error> {
+        options.segment_bytes = options.segment_bytes.min(options.max_bytes / SEGMENTS_AT_LEAST);
         let recovered = recovery::recover(&storage, dir, &options)?;
         let (commands, queue) = mpsc::channel(options.queue.max(1));
         let watermark = Watermark { end: recovered.end, stopped: None };

@@ -211,19 +211,25 @@ async fn opening_on_a_full_disk_says_so_and_loses_nothing() {
 #[tokio::test]
 async fn a_full_journal_refuses_until_it_is_released() {
     let disk = SimDisk::new(1);
-    let options = Options { max_bytes: 3 * 4096 + 1200, ..small() };
-    let opened = Journal::open(Arc::new(disk), Path::new(DIR), options).unwrap();
-    let journal = opened.journal;
-    let mut next = 0;
-    let refused = loop {
-        match journal.append_durable(entry(next)).await {
-            Ok(_) => next += 1,
-            Err(error) => break error,
+    // The second has room for no more than a segment should have.
+    for max_bytes in [3 * 4096 + 1200, 30_000] {
+        let options = Options { max_bytes, segment_bytes: max_bytes, ..small() };
+        let dir = Path::new(DIR).join(max_bytes.to_string());
+        let journal = Journal::open(Arc::new(disk.clone()), &dir, options).unwrap().journal;
+        let mut next = 0;
+        for _ in 0..3 {
+            let refused = loop {
+                match journal.append_durable(entry(next)).await {
+                    Ok(_) => next += 1,
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(refused, AppendError::Full), "{refused}");
+            journal.release(journal.end()).await.unwrap();
+            journal.append_durable(entry(next)).await.unwrap();
+            next += 1;
         }
-    };
-    assert!(matches!(refused, AppendError::Full), "{refused}");
-    journal.release(journal.end()).await.unwrap();
-    journal.append_durable(entry(next)).await.unwrap();
+    }
 }
 
 #[tokio::test]
