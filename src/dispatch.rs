@@ -590,6 +590,8 @@ impl Dispatcher {
 
     /// Saves the cursors and ends the connection.
     async fn finish(mut self, mut broker: Box<dyn Broker>) -> Result<(), Error> {
+        // Nobody waits for these any more; their messages are published again after the next start.
+        self.publishing.clear();
         broker.close(self.limits.drain).await;
         self.main.save().await?;
         self.parked.save().await?;
