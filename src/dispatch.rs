@@ -265,6 +265,7 @@ impl Dispatcher {
             };
             // Nothing is in flight without a connection, so nothing can report it down.
             let _no_connection = self.handle(wake);
+            self.make_room();
         }
     }
 
@@ -300,6 +301,7 @@ impl Dispatcher {
                     return Ok(Err(down));
                 }
             }
+            self.make_room();
         }
     }
 
@@ -335,12 +337,16 @@ impl Dispatcher {
             }
             Wake::Tick => self.look_after_backlog(),
         }
+        Ok(())
+    }
+
+    /// Saves a cursor as soon as that lets half a window go; the tick saves the rest.
+    fn make_room(&mut self) {
         for lane in [&mut self.main, &mut self.parked] {
             if lane.wants_saving() {
                 lane.start_saving();
             }
         }
-        Ok(())
     }
 
     fn take(&mut self, jobs: Vec<Job>) {
@@ -584,6 +590,8 @@ impl Dispatcher {
 
     /// Saves the cursors and ends the connection.
     async fn finish(mut self, mut broker: Box<dyn Broker>) -> Result<(), Error> {
+        // Nobody waits for these any more; their messages are published again after the next start.
+        self.publishing.clear();
         broker.close(self.limits.drain).await;
         self.main.save().await?;
         self.parked.save().await?;

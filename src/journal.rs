@@ -20,7 +20,8 @@
 //!
 //! `storage` is the door to the disk. `frame` is one record's bytes, `segment` one file, `scan` the
 //! walk over a file and its damage, `segments` the files in force. `recovery` opens, `writer`
-//! commits, `tail` and `reader` read, `cursor` remembers, `sidecar` keeps keys.
+//! commits, `tail` and `reader` read, `cursor` remembers, `sidecar` and `keys` keep what is known,
+//! `release` removes what is no longer wanted.
 //!
 //! # Invariants
 //!
@@ -49,11 +50,13 @@
 mod cursor;
 mod error;
 mod frame;
+mod keys;
 mod options;
 mod quarantine;
 mod read_all;
 mod reader;
 mod recovery;
+mod release;
 mod scan;
 mod segment;
 mod segments;
@@ -79,9 +82,13 @@ pub use reader::Reader;
 pub use storage::{File, LockGuard, RealDisk, Storage};
 
 use quarantine::Quarantine;
-use segments::{Segment, Segments};
+use segments::Segments;
 use tail::Tail;
 use writer::{Command, Pending, Writer};
+
+/// A full journal has at least about this many segments: the active one is never released, and must
+/// not be what fills it.
+const SEGMENTS_AT_LEAST: u64 = 4;
 
 /// What makes an entry known: a hash, as the caller defines it.
 pub type Key = [u8; 16];
@@ -223,7 +230,12 @@ impl Shared {
 impl Journal {
     /// Opens the journal in `dir`, creating it if there is none, and recovers what the last process
     /// left. Blocks; everything that can be read is durable when it returns.
-    pub fn open(storage: Arc<dyn Storage>, dir: &Path, options: Options) -> Result<Opened, Error> {
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        mut options: Options,
+    ) -> Result<Opened, Error> {
+        options.segment_bytes = options.segment_bytes.min(options.max_bytes / SEGMENTS_AT_LEAST);
         let recovered = recovery::recover(&storage, dir, &options)?;
         let (commands, queue) = mpsc::channel(options.queue.max(1));
         let watermark = Watermark { end: recovered.end, stopped: None };
@@ -295,7 +307,11 @@ impl Journal {
                 tracing::error!(cursor = name, saved, %end, "a cursor is past the journal's end");
                 end
             }
-            Some(cursor::Saved::Position(saved)) => Position(saved).max(first),
+            Some(cursor::Saved::Position(saved)) if saved < first.0 => {
+                tracing::info!(cursor = name, saved, %first, "a cursor goes on at what is left");
+                first
+            }
+            Some(cursor::Saved::Position(saved)) => Position(saved),
             Some(cursor::Saved::Damaged) => {
                 let file = cursor::file_name(name)?;
                 let path = dir.join(&file);
@@ -377,49 +393,6 @@ impl Journal {
             remove(&shared)
         });
         task.await.unwrap_or(Err(Error::Panicked))
-    }
-}
-
-impl Shared {
-    fn release(&self, below: Position) -> Result<(), Error> {
-        while let Some(base) = self.segments.passed(below.0) {
-            let keyless = self.keep_keys(base)?;
-            let path = self.dir.join(segment::file_name(base));
-            // Out of the list first, so that no reader looks for a file that is gone.
-            self.segments.remove(base);
-            self.storage.remove(&path).map_err(Error::io("remove", &path))?;
-            self.storage.sync_dir(&self.dir).map_err(Error::sync(&self.dir))?;
-            if keyless {
-                let path = self.dir.join(sidecar::file_name(base));
-                self.storage.remove(&path).map_err(Error::io("remove", &path))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sees to it that the keys of a closed segment are on disk; says whether there are none.
-    fn keep_keys(&self, base: u64) -> Result<bool, Error> {
-        if let Some(sidecar) = sidecar::open(&*self.storage, &self.dir, base)? {
-            return Ok(sidecar.count == 0);
-        }
-        let Some(located) = self.segments.locate(base) else { return Ok(false) };
-        let segment = Segment::new(base, located.marker, located.bytes);
-        let limit = located.limit.unwrap_or(base);
-        let keys = recovery::scan_keys(&*self.storage, &self.dir, &segment, limit)?;
-        sidecar::write(&*self.storage, &self.dir, base, &keys)?;
-        Ok(keys.is_empty())
-    }
-
-    fn forget_keys(&self, before_ms: u64) -> Result<(), Error> {
-        for base in sidecar::list(&*self.storage, &self.dir)? {
-            let outlived = base < self.segments.first();
-            let sidecar = sidecar::open(&*self.storage, &self.dir, base)?;
-            if outlived && sidecar.is_some_and(|sidecar| sidecar.newest_ms < before_ms) {
-                let path = self.dir.join(sidecar::file_name(base));
-                self.storage.remove(&path).map_err(Error::io("remove", &path))?;
-            }
-        }
-        Ok(())
     }
 }
 

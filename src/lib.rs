@@ -1,3 +1,45 @@
+//! Waypost turns signed webhooks into broker messages and loses nothing on the way.
+//!
+//! This page is the map: the life of an event, who knows what, and the invariants.
+//!
+//! # The life of an event
+//!
+//! 1. [`server`] accepts a connection within limits; [`ingress`] finds the source that owns the path
+//!    in the [`routing`] table and reads the raw body.
+//! 2. The [`source`] verifies the [`signature`] over the raw bytes, before anything is parsed, and
+//!    builds the [`event`]. [`body`] reads the few fields that takes.
+//! 3. [`admit`] is the one way in. Known already ([`dedupe`])? Then it is answered like the first.
+//!    Otherwise the table resolves it: every matching route's targets, rendered into messages.
+//! 4. The record (event and messages) is appended to the [`journal`]; the 2xx goes out when the group
+//!    commit that holds it is on disk.
+//! 5. Each broker's [`dispatch`]er reads the journal at its own cursor, publishes through its
+//!    [`broker`] with many messages in flight, and settles each: confirmed, or durably a dead letter.
+//!    What it settles it tells the [`feed`].
+//! 6. Segments that every cursor has passed are deleted.
+//!
+//! [`daemon`] wires all of this together and is the only module that knows all others; [`cli`] runs
+//! it, and is what people call. [`admin`] is the operators' listener.
+//!
+//! # Who may import whom
+//!
+//! `cli` → `daemon` → {`ingress`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
+//! `broker`, `routing`, `source`, `signature`} → `event`. The ingress never sees brokers, brokers
+//! never see the journal, and the journal knows bytes and positions only. `clock`, `secret`, `body`
+//! and `feed` are small and know nothing of the rest.
+//!
+//! # Invariants
+//!
+//! 1. A 2xx is sent only when the event is on disk; nothing acknowledged depends on the page cache,
+//!    on memory, on a broker being up, or on `routes.yaml` staying as it was.
+//! 2. What an event owes is decided once, at receipt, and recorded with it.
+//! 3. A message settles only when its broker has confirmed it, or when it is durably parked or
+//!    durably a dead letter. A cursor never passes an unsettled message.
+//! 4. Nothing is parsed before it is verified, and the body is published byte for byte.
+//! 5. One broker's trouble is its own: no dispatcher waits for another, and memory is bounded by
+//!    [`settings`] whatever the backlog.
+//! 6. A secret is held in a type that does not print, and never reaches a log, an error, a message or
+//!    the journal.
+
 pub mod admin;
 pub mod admit;
 pub mod body;

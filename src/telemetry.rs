@@ -6,14 +6,20 @@ use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 use crate::settings::{Log, LogFormat};
 
-/// What is logged unless `log.level` says otherwise. What a broker's client has to say, the
-/// dispatcher says better; lapin is off altogether, since it logs the bodies of returned messages.
-const DIRECTIVES: &str = "warn,waypost=info,lapin=off,async_nats=error";
+/// What is logged unless `log.level` says otherwise.
+const DEFAULT: &str = "warn,waypost=info";
+
+/// Libraries that are silent whatever `log.level` says. lapin logs the bodies of returned messages,
+/// and its frames hold the password; async-nats logs whole URLs, and every reconnect as an error.
+/// What they have to say, the dispatcher says better.
+const SILENT: [&str; 2] = ["lapin=off", "async_nats=off"];
 
 /// Starts logging for the whole process.
 pub fn start(log: &Log) -> Result<(), ParseError> {
-    let directives = log.level.as_deref().unwrap_or(DIRECTIVES);
-    let filter = EnvFilter::try_new(directives)?;
+    let mut filter = EnvFilter::try_new(log.level.as_deref().unwrap_or(DEFAULT))?;
+    for directive in SILENT {
+        filter = filter.add_directive(directive.parse()?);
+    }
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let text = match log.format {
         LogFormat::Auto => io::stderr().is_terminal(),

@@ -47,6 +47,8 @@ enum Step {
     NoSpace(u64, Vec<usize>),
     /// Appends while the sync fails, which ends the process.
     FailedSync(Vec<usize>),
+    /// Settles one record while the sync fails, which ends the process too.
+    FailedSave,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -59,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reopen),
         2 => ((0..2000_u64), lens()).prop_map(|(room, lens)| Step::NoSpace(room, lens)),
         1 => lens().prop_map(Step::FailedSync),
+        1 => Just(Step::FailedSave),
     ]
 }
 
@@ -203,6 +206,14 @@ impl Session {
                 promise!(results.iter().all(Result::is_err), "acknowledged without a sync");
                 self.main.failed().await;
                 return self.reopen().await;
+            }
+            Step::FailedSave => {
+                let to = self.cursor.position().next();
+                if to <= self.main.end() {
+                    self.disk.fail_syncs(1);
+                    promise!(self.save(to).is_err(), "a cursor was saved without a sync");
+                    return self.reopen().await;
+                }
             }
         }
         Ok(self)

@@ -184,21 +184,52 @@ async fn a_full_disk_refuses_and_recovers_by_itself() {
 }
 
 #[tokio::test]
+async fn opening_on_a_full_disk_says_so_and_loses_nothing() {
+    let image = written(0..5).await.image();
+    let mut opened = 0;
+    for room in (0..3 * DATA_START as u64).step_by(41) {
+        let disk = SimDisk::holding(image.clone(), room);
+        disk.set_room(Some(room));
+        match try_open(&disk) {
+            Ok(journal) => {
+                opened += 1;
+                journal.journal.close().await;
+            }
+            Err(error) => assert!(error.is_no_space(), "{error}"),
+        }
+        disk.set_room(None);
+        let image = disk.image().power_lost(&mut fastrand::Rng::with_seed(room));
+        let again = open(&SimDisk::holding(image, room));
+        let items = read_from(&again.journal, Position(0)).await;
+        assert_eq!(sort(&items), (Vec::from_iter(0..5), vec![]), "{room} bytes");
+        assert_eq!(again.keys.len(), 5, "{room} bytes");
+        again.journal.close().await;
+    }
+    assert!(opened > 0);
+}
+
+#[tokio::test]
 async fn a_full_journal_refuses_until_it_is_released() {
     let disk = SimDisk::new(1);
-    let options = Options { max_bytes: 3 * 4096 + 1200, ..small() };
-    let opened = Journal::open(Arc::new(disk), Path::new(DIR), options).unwrap();
-    let journal = opened.journal;
-    let mut next = 0;
-    let refused = loop {
-        match journal.append_durable(entry(next)).await {
-            Ok(_) => next += 1,
-            Err(error) => break error,
+    // The second has room for no more than a segment should have.
+    for max_bytes in [3 * 4096 + 1200, 30_000] {
+        let options = Options { max_bytes, segment_bytes: max_bytes, ..small() };
+        let dir = Path::new(DIR).join(max_bytes.to_string());
+        let journal = Journal::open(Arc::new(disk.clone()), &dir, options).unwrap().journal;
+        let mut next = 0;
+        for _ in 0..3 {
+            let refused = loop {
+                match journal.append_durable(entry(next)).await {
+                    Ok(_) => next += 1,
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(refused, AppendError::Full), "{refused}");
+            journal.release(journal.end()).await.unwrap();
+            journal.append_durable(entry(next)).await.unwrap();
+            next += 1;
         }
-    };
-    assert!(matches!(refused, AppendError::Full), "{refused}");
-    journal.release(journal.end()).await.unwrap();
-    journal.append_durable(entry(next)).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -299,4 +330,15 @@ async fn a_file_of_an_unknown_version_is_refused() {
         assert!(matches!(error, Error::UnknownVersion { version: 2, .. }), "{error}");
     }
     assert_eq!(payload(1).len(), FRAME_BYTES - 64);
+}
+
+#[tokio::test]
+async fn a_sidecar_damaged_while_in_use_is_made_again_before_its_segment_goes() {
+    let disk = SimDisk::new(1);
+    let journal = open(&disk).journal;
+    append(&journal, 0..8).await;
+    disk.damage(&files(&disk, ".keys")[0], |bytes| bytes[50] ^= 1);
+    journal.release(journal.end()).await.unwrap();
+    journal.close().await;
+    assert_eq!(open(&disk).keys, (0..8).map(|n| (key(n), n)).collect::<Vec<_>>());
 }

@@ -226,3 +226,28 @@ async fn another_process_can_read_while_the_journal_is_open() {
     let (delivered, damaged) = sort(&items.unwrap());
     assert_eq!((delivered.len(), damaged.len()), (9, 1));
 }
+
+#[tokio::test]
+async fn a_completion_that_panics_ends_the_journal_and_says_so() {
+    let journal = open(&SimDisk::new(1)).journal;
+    journal.append(entry(0), Box::new(|_| panic!("on purpose"))).await;
+    assert!(matches!(*journal.failed().await, Error::Panicked));
+    let late = journal.append_durable(entry(1)).await;
+    assert!(matches!(late, Err(AppendError::Failed(_) | AppendError::Closed)), "{late:?}");
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_follows_segments_that_grow_and_roll_under_it() {
+    let journal = open(&SimDisk::new(3)).journal;
+    let mut reader = journal.reader(Position(0));
+    let mut items = Vec::new();
+    for number in 0..40 {
+        append(&journal, number..number + 1).await;
+        // Every third time only, so that it is sometimes in the middle and sometimes at the end.
+        while number % 3 == 0 && reader.position() < journal.end() {
+            items.extend(reader.next(2, usize::MAX).await.unwrap());
+        }
+    }
+    assert_eq!(sort(&items), ((0..40).collect(), vec![]));
+}

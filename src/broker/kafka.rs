@@ -25,7 +25,10 @@ use rdkafka::{
     error::RDKafkaErrorCode,
     producer::{Producer as _, PurgeConfig},
 };
-use tokio::time::{timeout, timeout_at};
+use tokio::{
+    runtime::Handle,
+    time::{timeout, timeout_at},
+};
 
 pub use self::config::{Settings, SettingsError};
 use self::{
@@ -80,15 +83,31 @@ impl Kafka {
     /// Ends the connection with everything in flight, and waits until it can send no more.
     async fn end_connection(&mut self) {
         let Some(connection) = self.connection.take() else { return };
-        let end = tokio::task::spawn_blocking(move || {
-            connection.shared.alone.end();
-            connection.producer.purge(PurgeConfig::default().queue().inflight());
-        });
+        let end = tokio::task::spawn_blocking(move || connection.end());
         match timeout(END_DEADLINE, end).await {
             Ok(Ok(())) => {}
             Ok(Err(panic)) => tracing::warn!(%panic, "ending a Kafka producer panicked"),
             Err(_) => tracing::warn!("a Kafka producer takes long to end"),
         }
+    }
+}
+
+impl Drop for Kafka {
+    /// The end of a producer blocks for up to a second; no worker of the runtime should.
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn_blocking(move || connection.end());
+        }
+    }
+}
+
+impl Connection {
+    /// Purges everything in flight. Blocks, as does dropping what is left.
+    fn end(self) {
+        self.shared.alone.end();
+        self.producer.purge(PurgeConfig::default().queue().inflight());
     }
 }
 

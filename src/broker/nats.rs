@@ -74,6 +74,7 @@ pub struct Nats {
 }
 
 struct Connection {
+    client: async_nats::Client,
     context: jetstream::Context,
     health: Health,
     streams: Streams,
@@ -130,8 +131,9 @@ impl Broker for Nats {
             .timeout(ACK_DEADLINE)
             .ack_timeout(ACK_DEADLINE)
             .max_ack_inflight(MAX_UNCONFIRMED)
-            .build(client);
+            .build(client.clone());
         self.connection = Some(Arc::new(Connection {
+            client,
             streams: Streams::new(context.clone()),
             context,
             health,
@@ -185,7 +187,7 @@ impl Connection {
         if let Some(error) = self.health.lost() {
             return Err(error);
         }
-        match self.context.client().connection_state() {
+        match self.client.connection_state() {
             State::Connected => Ok(()),
             State::Pending | State::Disconnected => Err(health::disconnected()),
         }

@@ -4,7 +4,8 @@
 #[derive(Clone, Debug)]
 pub struct Options {
     /// A segment that has reached this is closed and the next begun. Large enough that the
-    /// syncs of beginning one do not count, small enough that space is freed soon.
+    /// syncs of beginning one do not count, small enough that space is freed soon. At most a
+    /// quarter of `max_bytes` is used.
     pub segment_bytes: u64,
     /// All segments together; an append beyond it is refused.
     pub max_bytes: u64,

@@ -82,7 +82,7 @@ impl Records {
 }
 
 fn step(scanner: &mut Scanner) -> io::Result<Option<Item>> {
-    let from = scanner.place().0;
+    let from = scanner.position();
     Ok(match scanner.step()? {
         Step::Frame(frame) => {
             let payload = Bytes::copy_from_slice(frame.payload());

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::{
     Error, Item, Position, Shared, Stop, Watermark,
-    scan::{Bounds, CHUNK_BYTES, Region, Scanner, Step},
+    scan::{Bounds, CHUNK_BYTES, Scanner, Step},
     segment,
     segments::Located,
     storage::File,
@@ -21,28 +21,27 @@ pub struct Reader {
     position: u64,
     /// Read from disk, not yet taken; bounded by a chunk and a record.
     ready: VecDeque<Item>,
-    place: Option<Place>,
+    /// Only while behind the tail; lost, and found again, when a read is given up.
+    walk: Option<Walk>,
 }
 
-/// Where in a segment the next record lies.
-#[derive(Clone)]
-struct Place {
-    file: Arc<dyn File>,
+/// A walk over the segment that holds the next record.
+struct Walk {
     base: u64,
-    position: u64,
-    offset: u64,
+    file: Arc<dyn File>,
+    scanner: Scanner,
 }
 
 /// What one visit to the disk yields.
 struct Chunk {
     items: VecDeque<Item>,
-    place: Option<Place>,
+    walk: Option<Walk>,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, from: Position) -> Reader {
         let watermark = shared.watermark.subscribe();
-        Reader { shared, watermark, position: from.0, ready: VecDeque::new(), place: None }
+        Reader { shared, watermark, position: from.0, ready: VecDeque::new(), walk: None }
     }
 
     /// Position of what [`next`](Self::next) returns first.
@@ -61,15 +60,14 @@ impl Reader {
             }
             let end = self.durable_end().await?;
             if let Some(items) = self.shared.tail.read(self.position, end, max_entries, max_bytes) {
-                self.place = None;
+                self.walk = None;
                 self.position += items.len() as u64;
                 return Ok(items);
             }
-            let (shared, place, position) =
-                (self.shared.clone(), self.place.clone(), self.position);
-            let read = tokio::task::spawn_blocking(move || shared.read_chunk(place, position, end));
+            let (shared, walk, position) = (self.shared.clone(), self.walk.take(), self.position);
+            let read = tokio::task::spawn_blocking(move || shared.read_chunk(walk, position, end));
             let chunk = read.await.map_err(|_| Error::Panicked)??;
-            (self.ready, self.place) = (chunk.items, chunk.place);
+            (self.ready, self.walk) = (chunk.items, chunk.walk);
         }
     }
 
@@ -105,20 +103,21 @@ impl Reader {
 impl Shared {
     /// Reads about a chunk from `position` on, within one segment and below `end`; at least one
     /// item.
-    fn read_chunk(&self, place: Option<Place>, position: u64, end: u64) -> Result<Chunk, Error> {
+    fn read_chunk(&self, walk: Option<Walk>, position: u64, end: u64) -> Result<Chunk, Error> {
         let Some(located) = self.segments.locate(position) else {
             return Ok(self.released(position, end));
         };
         let limit = located.limit.map_or(end, |limit| limit.min(end));
         let Some(marker) = located.marker else {
             let why = "the segment's header and first record are damaged";
-            return Ok(Chunk { items: [damaged(position, limit, why)].into(), place: None });
+            return Ok(Chunk { items: [damaged(position, limit, why)].into(), walk: None });
         };
-        let place = match place.filter(|p| p.base == located.base && p.position == position) {
-            Some(place) => place,
-            None => match self.seek(&located) {
-                Ok(place) => place,
-                // Released since it was located: the next round starts at what is left.
+        let fits = |walk: &Walk| walk.base == located.base && walk.scanner.position() == position;
+        let mut walk = match walk.filter(fits) {
+            Some(walk) => walk,
+            None => match self.seek(&located, marker, position) {
+                Ok(walk) => walk,
+                // Released since it was located: the reader goes on at what is left.
                 Err(Error::Io { source, .. })
                     if source.kind() == io::ErrorKind::NotFound
                         && self.segments.first() > position =>
@@ -128,48 +127,34 @@ impl Shared {
                 Err(error) => return Err(error),
             },
         };
-        self.scan(&located, marker, place, position, limit)
+        walk.scanner.extend(limit, located.bytes);
+        let items = self.scan(&mut walk, position)?;
+        Ok(Chunk { items, walk: Some(walk) })
     }
 
     /// What lies below the first segment is gone; the reader goes on at what there is.
     fn released(&self, position: u64, end: u64) -> Chunk {
         let first = self.segments.first().min(end).max(position + 1);
         let why = "released before it was read";
-        Chunk { items: [damaged(position, first, why)].into(), place: None }
+        Chunk { items: [damaged(position, first, why)].into(), walk: None }
     }
 
-    fn seek(&self, located: &Located) -> Result<Place, Error> {
+    /// Opens a segment at the known place nearest to `position`.
+    fn seek(&self, located: &Located, marker: u64, position: u64) -> Result<Walk, Error> {
         let path = self.dir.join(segment::file_name(located.base));
         let file = self.storage.open_read(&path).map_err(Error::io("open", &path))?;
-        let (position, offset) = located.near;
-        Ok(Place { file, base: located.base, position, offset })
+        let (from, offset) = located.near;
+        let (limit, end) = (located.limit, located.bytes);
+        let bounds = Bounds { from, limit, offset, end, verify_from: position };
+        let scanner = Scanner::new(file.clone(), marker, bounds);
+        Ok(Walk { base: located.base, file, scanner })
     }
 
-    fn scan(
-        &self,
-        located: &Located,
-        marker: u64,
-        place: Place,
-        from: u64,
-        limit: u64,
-    ) -> Result<Chunk, Error> {
-        let bounds = Bounds {
-            from: place.position,
-            limit: Some(limit),
-            offset: place.offset,
-            end: located.bytes,
-            verify_from: from,
-        };
-        let mut scanner = Scanner::new(place.file.clone(), marker, bounds);
+    fn scan(&self, walk: &mut Walk, from: u64) -> Result<VecDeque<Item>, Error> {
+        let path = self.dir.join(segment::file_name(walk.base));
         let (mut items, mut bytes) = (VecDeque::new(), 0);
         while bytes < CHUNK_BYTES {
-            let path = || self.dir.join(segment::file_name(located.base));
-            let step = scanner.step().map_err(|source| Error::Io {
-                doing: "read",
-                path: path(),
-                source,
-            })?;
-            match step {
+            match walk.scanner.step().map_err(Error::io("read", &path))? {
                 Step::Frame(frame) if frame.header.position < from => {}
                 Step::Frame(frame) => {
                     bytes += frame.header.frame_len();
@@ -177,18 +162,16 @@ impl Shared {
                     let payload = Bytes::copy_from_slice(frame.payload());
                     items.push_back(Item::Entry(Position(frame.header.position), payload));
                 }
-                Step::Damage(region) => items.extend(self.report(&place, region, from)),
+                Step::Damage(region) => {
+                    self.quarantine.take(Some(&*walk.file), walk.base, &region);
+                    if region.to > from {
+                        items.push_back(damaged(region.from.max(from), region.to, region.why));
+                    }
+                }
                 Step::End(_) => break,
             }
         }
-        let (position, offset) = scanner.place();
-        Ok(Chunk { items, place: Some(Place { position, offset, ..place }) })
-    }
-
-    /// Reports a damaged region; an item if any of it is asked for.
-    fn report(&self, place: &Place, region: Region, from: u64) -> Option<Item> {
-        self.quarantine.take(Some(&*place.file), place.base, &region);
-        (region.to > from).then(|| damaged(region.from.max(from), region.to, region.why))
+        Ok(items)
     }
 }
 

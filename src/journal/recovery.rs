@@ -7,7 +7,7 @@
 //! a process writes only to segments that it has created.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     io::{self, IoSlice},
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,11 +16,12 @@ use std::{
 use super::{
     Damage, Error, Key, Options, Position, cursor,
     frame::Header,
+    keys::{self, Window},
     quarantine::Quarantine,
     scan::{Bounds, Ending, Region, Scanner, Step},
     segment::{self, DATA_START, Found, Meta},
     segments::Segment,
-    sidecar::{self, TimedKey},
+    sidecar::TimedKey,
     storage::{self, File, LockGuard, Storage},
     writer::Active,
 };
@@ -49,9 +50,11 @@ pub(super) fn recover(
         Recovery { storage: &**storage, dir, quarantine: &quarantine, damage: Vec::new() };
     let mut segments = recovery.closed_segments()?;
     let (active, end) = recovery.begin(&mut segments)?;
-    let keys = recovery.load_keys(&segments, &active, options)?;
+    let mut damage = recovery.damage;
+    let window = Window { storage: &**storage, dir, quarantine: &quarantine, options };
+    let (keys, lost) = window.load(&segments, &active)?;
+    damage.extend(lost);
     segments.push(Segment::new(active.meta.base, Some(active.meta.marker), active.len));
-    let damage = recovery.damage;
     Ok(Recovered { lock, quarantine, segments, active, end, keys, damage })
 }
 
@@ -161,7 +164,7 @@ impl Recovery<'_> {
             .collect();
         let keys = last.keys.into_iter().map(|(_, key)| key).collect();
         if base > segment.base {
-            self.write_sidecar(segment.base, &closed)?;
+            keys::write_when_there_is_room(self.storage, self.dir, segment.base, &closed)?;
         } else {
             segments.pop();
         }
@@ -221,7 +224,8 @@ impl Recovery<'_> {
                 }
                 Step::End(Ending::Complete) => return Ok(last),
                 Step::End(Ending::Torn { offset, len }) => {
-                    tracing::info!(file = %path.display(), offset, len, "cut an incomplete record");
+                    let file = path.display();
+                    tracing::warn!(%file, offset, len, "an incomplete last record is cut off");
                     return Ok(last);
                 }
                 Step::End(Ending::Unreadable { offset, len }) => {
@@ -286,99 +290,6 @@ impl Recovery<'_> {
         Ok(Active { file: new, meta, len, keys })
     }
 
-    /// The newest keys of all segments there are or were, oldest first.
-    fn load_keys(
-        &mut self,
-        segments: &[Segment],
-        active: &Active,
-        options: &Options,
-    ) -> Result<Vec<TimedKey>, Error> {
-        let kept: BTreeSet<u64> = segments.iter().map(|segment| segment.base).collect();
-        let mut bases: BTreeSet<u64> = sidecar::list(self.storage, self.dir)?.into_iter().collect();
-        bases.extend(&kept);
-        bases.remove(&active.meta.base);
-        let mut newest = vec![active.keys.clone()];
-        let mut room = options.max_keys.saturating_sub(active.keys.len());
-        for base in bases.into_iter().rev() {
-            let limit = segments.iter().map(|segment| segment.base).find(|next| *next > base);
-            let segment = segments.iter().find(|segment| segment.base == base);
-            let keys = if room == 0 {
-                Vec::new()
-            } else {
-                let limit = limit.unwrap_or(active.meta.base);
-                self.keys_of(base, segment, limit, options.keys_since_ms)?
-            };
-            if keys.is_empty() && segment.is_none() {
-                self.remove_sidecar(base)?;
-            }
-            room = room.saturating_sub(keys.len());
-            newest.push(keys);
-        }
-        let mut keys: Vec<TimedKey> = newest.into_iter().rev().flatten().collect();
-        keys.retain(|(_, time_ms)| *time_ms >= options.keys_since_ms);
-        keys.drain(..keys.len().saturating_sub(options.max_keys));
-        Ok(keys)
-    }
-
-    /// The keys of one closed segment, from its sidecar or, failing that, from itself; none if all
-    /// of them are older than `since_ms`.
-    fn keys_of(
-        &mut self,
-        base: u64,
-        segment: Option<&Segment>,
-        limit: u64,
-        since_ms: u64,
-    ) -> Result<Vec<TimedKey>, Error> {
-        let path = self.dir.join(sidecar::file_name(base));
-        if let Some(sidecar) = sidecar::open(self.storage, self.dir, base)? {
-            if sidecar.newest_ms < since_ms || sidecar.count == 0 {
-                return Ok(Vec::new());
-            }
-            if let Some(keys) = sidecar.keys().map_err(Error::io("read", &path))? {
-                return Ok(keys);
-            }
-        }
-        let Some(segment) = segment else {
-            self.lost_keys(base, &path)?;
-            return Ok(Vec::new());
-        };
-        let keys = scan_keys(self.storage, self.dir, segment, limit)?;
-        self.write_sidecar(base, &keys)?;
-        Ok(keys)
-    }
-
-    /// A sidecar that is damaged and whose segment is gone.
-    fn lost_keys(&mut self, base: u64, path: &Path) -> Result<(), Error> {
-        let kept = self.quarantine.keep_file(path, &sidecar::file_name(base));
-        let kept = kept.map_err(Error::io("move", path))?;
-        let why = "the keys of a released segment are damaged: its duplicates are not recognised";
-        tracing::error!(kept = %kept.display(), "{why}");
-        let position = Position(base);
-        self.damage.push(Damage { file: kept, from: position, to: position, why: why.to_owned() });
-        Ok(())
-    }
-
-    /// Writes a sidecar; a full disk only postpones it.
-    fn write_sidecar(&self, base: u64, keys: &[TimedKey]) -> Result<(), Error> {
-        match sidecar::write(self.storage, self.dir, base, keys) {
-            Err(error) if error.is_no_space() => {
-                tracing::warn!(%error, "keys are written when the segment is released");
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
-    fn remove_sidecar(&self, base: u64) -> Result<(), Error> {
-        let path = self.dir.join(sidecar::file_name(base));
-        match self.storage.remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::Io { doing: "remove", path, source: error })
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn report(&mut self, file: Option<&dyn File>, base: u64, region: Region) {
         self.quarantine.take(file, base, &region);
         let (from, to) = (Position(region.from), Position(region.to));
@@ -390,32 +301,8 @@ impl Recovery<'_> {
     }
 }
 
-/// The keys in the readable records of a closed segment whose range ends at `limit`.
-pub(super) fn scan_keys(
-    storage: &dyn Storage,
-    dir: &Path,
-    segment: &Segment,
-    limit: u64,
-) -> Result<Vec<TimedKey>, Error> {
-    let Some(marker) = segment.marker else { return Ok(Vec::new()) };
-    let path = dir.join(segment::file_name(segment.base));
-    let file = storage.open_read(&path).map_err(Error::io("open", &path))?;
-    let bounds = Bounds { limit: Some(limit), ..whole(segment) };
-    let mut scanner = Scanner::new(file, marker, bounds);
-    let mut keys = Vec::new();
-    loop {
-        match scanner.step().map_err(Error::io("read", &path))? {
-            Step::Frame(frame) => {
-                keys.extend(frame.keys().iter().map(|key| (*key, frame.header.time_ms)));
-            }
-            // Reported when the segment is read.
-            Step::Damage(_) => {}
-            Step::End(_) => return Ok(keys),
-        }
-    }
-}
-
-fn whole(segment: &Segment) -> Bounds {
+/// All of a segment, to wherever it ends.
+pub(super) fn whole(segment: &Segment) -> Bounds {
     Bounds {
         from: segment.base,
         limit: None,

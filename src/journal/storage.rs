@@ -23,8 +23,6 @@ pub trait Storage: Send + Sync + 'static {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Creates a file that must not exist, for reading and writing.
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>>;
-    /// Opens a file for reading and writing.
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Opens a file for reading.
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Renames, replacing what has that name.
@@ -167,10 +165,6 @@ impl Storage for RealDisk {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         Ok(Arc::new(options.open(path)?))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(fs::OpenOptions::new().read(true).write(true).open(path)?))
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {

@@ -93,6 +93,8 @@ pub(super) struct Writer {
     next: u64,
     /// Headers and keys of the batch being written.
     heads: Vec<u8>,
+    /// Whether the last batch met a full disk; only changes are logged.
+    disk_full: bool,
 }
 
 /// How a batch went that was not written.
@@ -114,7 +116,7 @@ impl Writer {
         active: Active,
         next: u64,
     ) -> Writer {
-        Writer { shared, queue, active, next, heads: Vec::new() }
+        Writer { shared, queue, active, next, heads: Vec::new(), disk_full: false }
     }
 
     /// Runs until the queue is closed and empty, or a fatal error.
@@ -147,15 +149,23 @@ impl Writer {
         batch
     }
 
-    fn commit(&mut self, batch: Vec<Pending>) -> Result<(), Arc<Error>> {
-        let mut batch = self.admit(batch);
+    fn commit(&mut self, mut batch: Vec<Pending>) -> Result<(), Arc<Error>> {
         if batch.is_empty() {
             return Ok(());
         }
-        match self.persist(&mut batch) {
-            Ok(len) => self.publish(batch, len),
+        // Before looking for room: what fills the journal must be in closed segments, which can be
+        // released.
+        let rolled = self.roll_if_due();
+        if rolled.is_ok() {
+            self.admit(&mut batch);
+        }
+        match rolled.and_then(|()| self.persist(&mut batch)) {
+            Ok(len) => {
+                self.note_disk_full(false);
+                self.publish(batch, len);
+            }
             Err(Trouble::NoSpace) => {
-                tracing::warn!(dir = %self.shared.dir.display(), "the disk is full");
+                self.note_disk_full(true);
                 batch.into_iter().for_each(|pending| pending.finish(Err(AppendError::NoSpace)));
             }
             Err(Trouble::Fatal(error)) => {
@@ -169,8 +179,18 @@ impl Writer {
         Ok(())
     }
 
+    fn note_disk_full(&mut self, full: bool) {
+        let dir = self.shared.dir.display();
+        match (self.disk_full, full) {
+            (false, true) => tracing::error!(%dir, "the disk is full: appends are refused"),
+            (true, false) => tracing::info!(%dir, "there is room on the disk again"),
+            _ => {}
+        }
+        self.disk_full = full;
+    }
+
     /// Refuses what has no room left under `max_bytes`.
-    fn admit(&self, mut batch: Vec<Pending>) -> Vec<Pending> {
+    fn admit(&self, batch: &mut Vec<Pending>) {
         let mut room = self.shared.options.max_bytes.saturating_sub(self.shared.segments.bytes());
         let full = |pending: &mut Pending| match room.checked_sub(pending.head.frame_len()) {
             Some(left) => {
@@ -181,14 +201,12 @@ impl Writer {
         };
         let refused: Vec<Pending> = batch.extract_if(.., full).collect();
         refused.into_iter().for_each(|pending| pending.finish(Err(AppendError::Full)));
-        batch
     }
 
     /// Writes the batch and syncs it; returns the segment's new length.
     fn persist(&mut self, batch: &mut [Pending]) -> Result<u64, Trouble> {
-        if self.active.len >= self.shared.options.segment_bytes && self.next > self.active.meta.base
-        {
-            self.roll()?;
+        if batch.is_empty() {
+            return Ok(self.active.len);
         }
         let path = self.shared.dir.join(segment::file_name(self.active.meta.base));
         let start = self.active.len;
@@ -249,6 +267,11 @@ impl Writer {
         for (position, pending) in (first..).zip(batch) {
             pending.finish(Ok(Position(position)));
         }
+    }
+
+    fn roll_if_due(&mut self) -> Result<(), Trouble> {
+        let full = self.active.len >= self.shared.options.segment_bytes;
+        if full && self.next > self.active.meta.base { Ok(self.roll()?) } else { Ok(()) }
     }
 
     /// Closes the active segment and begins the next. The keys come first: a closed segment always

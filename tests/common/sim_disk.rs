@@ -307,13 +307,9 @@ impl Storage for SimDisk {
         Ok(Arc::new(SimFile { disk: self.clone(), inode }))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let inode = self.state().image.inode(path)?;
         Ok(Arc::new(SimFile { disk: self.clone(), inode }))
-    }
-
-    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.open(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

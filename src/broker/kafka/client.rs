@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,6 +29,9 @@ pub type Delivery = Result<(), RDKafkaErrorCode>;
 /// message times out, so that it happened while the one in question was already waiting.
 const RECENT: Duration = Duration::from_secs(super::config::DELIVERY_TIMEOUT.as_secs() / 2);
 
+/// How often a starting producer is asked for a broker's answer; it says so at once when it comes.
+const ANSWER_PAUSE: Duration = Duration::from_millis(200);
+
 /// At most one log line a facility in this time: librdkafka repeats itself at every attempt.
 const LOG_PAUSE: Duration = Duration::from_secs(30);
 
@@ -35,17 +41,22 @@ const MAX_FACILITIES: usize = 64;
 /// Starts a producer and waits until a broker has answered it. Blocks.
 pub fn connect(settings: &Settings, deadline: Duration) -> Result<Producer, Error> {
     let producer = start(&settings.producer())?;
-    // The cluster's id is only known from a broker's answer to this client, and unlike a full
-    // metadata request it does not list every topic of the cluster.
-    if producer.client().fetch_cluster_id(deadline).is_some() {
-        return Ok(producer);
+    let context = producer.client().context();
+    let begun = Instant::now();
+    // librdkafka is lazy about a second attempt while there is nothing to send: once every broker
+    // has failed, a fresh producer is faster, and when to try again is the dispatcher's.
+    while begun.elapsed() < deadline && !context.all_down.load(Ordering::Relaxed) {
+        // The cluster's id is only known from a broker's answer to this client, and unlike a full
+        // metadata request it does not list every topic of the cluster.
+        if producer.client().fetch_cluster_id(ANSWER_PAUSE).is_some() {
+            return Ok(producer);
+        }
     }
-    let trouble = producer.client().context().trouble();
+    let trouble = context.trouble();
     Err(Error::Down(format!(
-        "no Kafka broker at {} answered within {} s{}: check that the brokers run, that `bootstrap` \
+        "no Kafka broker at {} answered{}: check that the brokers run, that `bootstrap` \
          names them, and that their advertised listeners can be reached from here",
         settings.bootstrap,
-        deadline.as_secs(),
         trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default(),
     )))
 }
@@ -69,6 +80,8 @@ pub fn ended() -> Error {
 pub struct Context {
     delivered_at: Mutex<Option<Instant>>,
     trouble: Mutex<Option<String>>,
+    /// Every broker failed at once, at some time.
+    all_down: AtomicBool,
     logged: Mutex<HashMap<String, Instant>>,
 }
 
@@ -117,13 +130,21 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         // "All brokers down" follows the reason why, and would hide it.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *lock(&self.trouble) = Some(reason.to_owned());
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.all_down.store(true, Ordering::Relaxed);
+        } else {
+            *lock(&self.trouble) = Some(without_timing(reason).to_owned());
         }
         if self.may_log("error") {
             tracing::debug!(%error, "librdkafka: {reason}");
         }
     }
+}
+
+/// Cuts `(after 3ms in state CONNECT, 2 identical error(s) suppressed)`, so that the same trouble
+/// reads the same each time and can be logged once.
+fn without_timing(reason: &str) -> &str {
+    reason.split_once(" (after ").map_or(reason, |(what, _)| what)
 }
 
 impl ProducerContext for Context {
@@ -158,7 +179,7 @@ mod tests {
     fn the_reason_for_trouble_is_kept_over_its_consequence() {
         let context = Context::default();
         let refused = KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure);
-        context.error(refused, "Connection refused");
+        context.error(refused, "Connection refused (after 3ms in state CONNECT)");
         context.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
         assert_eq!(context.trouble().as_deref(), Some("Connection refused"));
     }

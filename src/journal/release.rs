@@ -1,0 +1,52 @@
+//! Removes what nobody needs any more: segments that every cursor has passed, keys that are too old.
+
+use super::{Error, Position, Shared, keys, segment, segments::Segment, sidecar};
+
+impl Shared {
+    /// Removes the segments that lie wholly below a position, lowest first and each durably before
+    /// the next, so that a crash never leaves a hole among them.
+    pub(super) fn release(&self, below: Position) -> Result<(), Error> {
+        while let Some(base) = self.segments.passed(below.0) {
+            let keyless = self.keep_keys(base)?;
+            let path = self.dir.join(segment::file_name(base));
+            // Out of the list first, so that no reader looks for a file that is gone.
+            self.segments.remove(base);
+            self.storage.remove(&path).map_err(Error::io("remove", &path))?;
+            self.storage.sync_dir(&self.dir).map_err(Error::sync(&self.dir))?;
+            if keyless {
+                keys::remove_sidecar(&*self.storage, &self.dir, base)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the keys of a closed segment are on disk; says whether there are none.
+    fn keep_keys(&self, base: u64) -> Result<bool, Error> {
+        if let Some(sidecar) = sidecar::open(&*self.storage, &self.dir, base)? {
+            let path = self.dir.join(sidecar::file_name(base));
+            // Read in whole: this is the last moment at which damage costs nothing.
+            if let Some(keys) = sidecar.keys().map_err(Error::io("read", &path))? {
+                return Ok(keys.is_empty());
+            }
+        }
+        let Some(located) = self.segments.locate(base) else { return Ok(false) };
+        let segment = Segment::new(base, located.marker, located.bytes);
+        let limit = located.limit.unwrap_or(base);
+        let keys = keys::scan(&*self.storage, &self.dir, &segment, limit)?;
+        sidecar::write(&*self.storage, &self.dir, base, &keys)?;
+        Ok(keys.is_empty())
+    }
+
+    /// Removes sidecars that have outlived their segment and hold only keys older than `before_ms`.
+    /// A damaged one stays for the next opening to report.
+    pub(super) fn forget_keys(&self, before_ms: u64) -> Result<(), Error> {
+        for base in sidecar::list(&*self.storage, &self.dir)? {
+            let outlived = base < self.segments.first();
+            let sidecar = sidecar::open(&*self.storage, &self.dir, base)?;
+            if outlived && sidecar.is_some_and(|sidecar| sidecar.newest_ms < before_ms) {
+                keys::remove_sidecar(&*self.storage, &self.dir, base)?;
+            }
+        }
+        Ok(())
+    }
+}
