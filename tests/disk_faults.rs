@@ -172,7 +172,7 @@ async fn a_torn_last_record_is_cut() {
 
         waiting.nats.restart();
         let daemon = waiting.start();
-        assert!(daemon.log().contains("cut an incomplete record"));
+        assert!(daemon.log().contains("an incomplete last record is cut off"));
         assert!(!daemon.log().contains("the journal is damaged"));
         assert_eq!(waiting.delivered(3).await, waiting.all_but(&[3]));
         // What was not whole left no trace: its sender may send it again.
@@ -246,7 +246,8 @@ async fn assert_damage_is_reported(waiting: &mut Waiting, lost: usize, path: &Pa
     let quarantine = waiting.journal().join("quarantine");
     let kept: Vec<_> = fs::read_dir(&quarantine).expect("the quarantine").collect();
     let [Ok(kept)] = &kept[..] else { panic!("one file: {kept:?}") };
-    assert!(report.contains(kept.path().to_str().expect("a path")), "{report}");
+    let name = kept.file_name().into_string().expect("a name");
+    assert!(report.contains(&format!("data/journal/quarantine/{name}")), "{report}");
     let kept = fs::read(kept.path()).expect("the damaged bytes");
     assert!(kept.len() > 100 && damaged.windows(kept.len()).any(|window| window == kept));
     assert!(daemon.stop().success());
@@ -277,7 +278,7 @@ async fn a_full_disk_refuses_for_now_and_recovers() {
     assert_refused_for_now(&daemon, &refused).await;
     assert_refused_for_now(&daemon, &refused).await;
     // Cursors are no more durable than records now; that has to wait, and nothing else.
-    eventually("no cursor was to be saved", || daemon.log().contains("cursor")).await;
+    eventually("no cursor was to be saved", || daemon.log().contains("a cursor waits")).await;
     assert_refused_for_now(&daemon, &event(6)).await;
 
     faults.disarm(Fault::Full);
@@ -340,6 +341,34 @@ async fn a_failed_sync_gives_no_2xx_and_ends_the_process_with_an_error() {
 
     let daemon = Daemon::start(dir.path(), &to_files(), &faults.settings());
     assert_published(&daemon, &ledger);
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_sync_of_what_is_parked_ends_the_process_and_loses_nothing() {
+    let mut waiting = Waiting::new(0, &[]).await;
+    let dir = waiting.dir.path().to_owned();
+    let faults = Faults::new(&dir, &dir.join("data/parked"));
+    let mut settings = faults.settings();
+    settings.push(("WAYPOST_DISPATCH__BACKLOG_MAX_BYTES", "10000"));
+    let daemon = Daemon::start(&dir, &to_nats(waiting.nats.url()), &settings);
+    faults.arm(Fault::Sync);
+    // Until so much waits for the broker that it is to be parked, and the daemon is gone.
+    for webhook in (0..).map(event) {
+        let Ok(answer) = sender::post(daemon.listen, &webhook).await else { break };
+        if answer.status == 200 {
+            waiting.events.push((answer.event_id.expect("an id"), webhook));
+        }
+    }
+    assert_eq!(daemon.ended().code(), Some(1));
+    faults.disarm(Fault::Sync);
+
+    waiting.nats.restart();
+    let daemon = waiting.start();
+    let accepted = waiting.all_but(&[]);
+    let delivered = waiting.delivered(accepted.len()).await;
+    assert!(accepted.iter().all(|(id, body)| delivered.get(id) == Some(body)));
+    assert!(daemon.log().contains("data/parked/live/"));
     assert!(daemon.stop().success());
 }
 
