@@ -6,6 +6,9 @@ ROUTES ?= routes.yaml
 DATA_DIR ?= data
 WAYPOST = $(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/waypost
 
+# A first look needs no more than this machine.
+export WAYPOST_LISTEN ?= 127.0.0.1:8080
+
 # Where Rust and Go usually are, for shells that were not told so.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
 
@@ -19,8 +22,7 @@ run: ## build and run waypost with routes.yaml (ARGS="..." adds flags; PROFILE=r
 	@scripts/install.sh build
 	@scripts/env.sh
 	cargo build --locked --profile $(PROFILE) --bin waypost
-	@set -a && . ./.env && set +a && \
-		exec $(WAYPOST) run --routes $(ROUTES) --data-dir $(DATA_DIR) $(ARGS)
+	@exec $(WAYPOST) run --routes $(ROUTES) --data-dir $(DATA_DIR) $(ARGS)
 
 test: ## install what the tests need and run them all, against real brokers
 	@scripts/install.sh test

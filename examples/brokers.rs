@@ -1,10 +1,12 @@
 //! The tests' three brokers, for work by hand: `make brokers`.
 //!
-//! They run until Ctrl-C and leave nothing behind. Each takes its usual port where that is free.
+//! They run until Ctrl-C and leave nothing behind. Each takes its usual port where that is free, and
+//! has what the comments in `routes.yaml` publish to.
 
 #[path = "../tests/common"]
 mod common {
     pub mod brokers;
+    pub mod consume;
 }
 
 use std::{
@@ -13,21 +15,75 @@ use std::{
     process::ExitCode,
 };
 
-use common::brokers::{Kafka, Nats, RabbitMq, Server};
+use async_nats::jetstream::stream;
+use common::{
+    brokers::{Kafka, Nats, RabbitMq, Server},
+    consume::{self, Consumed},
+};
+use tokio::runtime::Runtime;
 
 const HELP: &str = "\
-Type `kill`, `stop`, `restart`, `pause` or `resume` and a broker's name (kafka, rabbitmq, nats)
-to see how waypost takes it. Ctrl-C ends them and removes what they stored.";
+Type `show` to see what arrived, or `kill`, `stop`, `restart`, `pause`, `resume` and a broker's name
+(kafka, rabbitmq, nats) to see how waypost takes it. Ctrl-C ends them and removes what they stored.";
+
+/// What the comments in `routes.yaml` publish to.
+const TOPICS: [&str; 3] = ["agent.message", "agent.memory", "miibo.conversation"];
+const EXCHANGES: [(&str, &str); 2] = [("agents", "message.#"), ("miibo", "call.#")];
+const STREAM: &str = "agents";
 
 fn main() -> ExitCode {
-    match start() {
-        Ok(brokers) => serve(brokers),
+    let started = start().and_then(|brokers| {
+        let runtime = Runtime::new().map_err(|error| error.to_string())?;
+        runtime.block_on(create(&brokers));
+        Ok((brokers, runtime))
+    });
+    match started {
+        Ok((brokers, runtime)) => serve(brokers, &runtime),
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+async fn create(brokers: &Brokers) {
+    for topic in TOPICS {
+        consume::create_topic(brokers.kafka.bootstrap(), topic, 3, &[]).await;
+    }
+    for (exchange, binding) in EXCHANGES {
+        let arguments = Default::default();
+        consume::declare_queue(brokers.rabbitmq.url(), exchange, exchange, binding, arguments)
+            .await;
+    }
+    let stream = stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec![format!("{STREAM}.>")],
+        ..Default::default()
+    };
+    consume::create_stream(brokers.nats.url(), stream).await;
+}
+
+/// Prints everything that arrived so far.
+async fn show(brokers: &Brokers) {
+    for topic in TOPICS {
+        print("kafka", "ce_", &consume::read_topic(brokers.kafka.bootstrap(), topic, 0).await);
+    }
+    for (queue, _) in EXCHANGES {
+        let messages = consume::read_queue(brokers.rabbitmq.url(), queue, 0).await;
+        print("rabbitmq", "cloudEvents_", &messages);
+    }
+    print("nats", "ce-", &consume::read_stream(brokers.nats.url(), STREAM, 0).await);
+}
+
+fn print(broker: &str, prefix: &str, messages: &[Consumed]) {
+    for message in messages {
+        let attribute = |name| message.header(&format!("{prefix}{name}")).unwrap_or("-");
+        let key = message.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        let body = message.body.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        println!("{broker} {} {key} {} {}", message.address, attribute("type"), attribute("id"));
+        println!("    {body}");
+    }
 }
 
 struct Brokers {
@@ -49,16 +105,19 @@ fn is_free(port: u16) -> bool {
 }
 
 /// Obeys what is typed. Ctrl-C ends the process, and the brokers with it.
-fn serve(mut brokers: Brokers) {
+fn serve(mut brokers: Brokers, runtime: &Runtime) {
     println!("\nFor routes.yaml:\n\nbrokers:");
     println!("  stream: {{ type: kafka, bootstrap: \"{}\" }}", brokers.kafka.bootstrap());
     println!("  tasks:  {{ type: rabbitmq, url: \"{}\" }}", brokers.rabbitmq.url());
     println!("  live:   {{ type: nats, url: \"{}\" }}", brokers.nats.url());
     println!("\n{HELP}");
     for line in stdin().lock().lines().map_while(Result::ok) {
-        match obey(&mut brokers, &line) {
-            Some(done) => println!("{done}"),
-            None => println!("{HELP}"),
+        if line.trim() == "show" {
+            runtime.block_on(show(&brokers));
+        } else if obey(&mut brokers, &line).is_some() {
+            println!("done");
+        } else {
+            println!("{HELP}");
         }
     }
     // Nobody types (it runs in the background): serve all the same.
@@ -67,7 +126,7 @@ fn serve(mut brokers: Brokers) {
     }
 }
 
-fn obey(brokers: &mut Brokers, line: &str) -> Option<&'static str> {
+fn obey(brokers: &mut Brokers, line: &str) -> Option<()> {
     let (command, name) = line.trim().split_once(' ')?;
     let server: &mut Server = match name.trim() {
         "kafka" => &mut brokers.kafka,
@@ -83,5 +142,5 @@ fn obey(brokers: &mut Brokers, line: &str) -> Option<&'static str> {
         "resume" => server.resume(),
         _ => return None,
     }
-    Some("done")
+    Some(())
 }

@@ -1,6 +1,6 @@
 //! The commands, one file each.
 
-use std::{fmt, io, path::Path};
+use std::{fmt, io, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -63,17 +63,28 @@ impl Error {
     }
 }
 
-/// Parses the arguments and runs the command.
-pub fn main() -> Result<(), Error> {
+/// Parses the arguments and runs the command; what went wrong goes to standard error.
+pub fn main() -> ExitCode {
+    match execute() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("waypost: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute() -> Result<ExitCode, Error> {
     read_dotenv()?;
     let Arguments { command, flags } = Arguments::parse();
     let settings = Settings::load(Path::new(settings::FILE), &flags).map_err(Error::new)?;
     match command {
-        Command::Run(arguments) => run::main(arguments, settings),
-        Command::Send(arguments) => send::main(arguments, &settings),
-        Command::Tail(arguments) => tail::main(arguments, &settings),
-        Command::DeadLetters(command) => dead_letters::main(command, &settings),
+        Command::Run(arguments) => return run::main(arguments, settings),
+        Command::Send(arguments) => send::main(arguments, &settings)?,
+        Command::Tail(arguments) => tail::main(arguments, &settings)?,
+        Command::DeadLetters(command) => dead_letters::main(command, &settings)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Reads `.env` before any thread starts. The real environment wins.

@@ -240,9 +240,10 @@ fn broker(settings: &BrokerSettings, data_dir: &Path) -> Result<Box<dyn Broker>,
             let settings = nats::Settings { url: url.clone(), client_name };
             Box::new(nats::Nats::new(settings).map_err(|e| wrong(e.to_string()))?)
         }
-        BrokerKind::Log { dir } => {
+        BrokerKind::Log { dir, rotate_bytes, keep } => {
             let dir = dir.clone().unwrap_or_else(|| data_dir.join("log"));
-            Box::new(log::Log::new(log::Settings::new(dir)))
+            let rotate_bytes = rotate_bytes.unwrap_or(log::ROTATE_BYTES);
+            Box::new(log::Log::new(log::Settings { dir, rotate_bytes, keep: *keep }))
         }
     })
 }

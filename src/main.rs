@@ -1,11 +1,3 @@
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    match waypost::cli::main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("waypost: {error}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> std::process::ExitCode {
+    waypost::cli::main()
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, stderr},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -26,7 +27,8 @@ Examples:
   waypost run --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0      (free ports, logged)")]
 pub struct Arguments {}
 
-pub fn main(_: Arguments, mut settings: Settings) -> Result<(), Error> {
+/// What keeps it from starting is an error; what ends it later is in the log.
+pub fn main(_: Arguments, mut settings: Settings) -> Result<ExitCode, Error> {
     telemetry::start(&settings.log)
         .map_err(|error| Error(format!("log.level does not parse: {error}")))?;
     let on_terminal = stderr().is_terminal();
@@ -38,11 +40,17 @@ pub fn main(_: Arguments, mut settings: Settings) -> Result<(), Error> {
     let outcome = runtime.block_on(run(settings, table));
     // What is still running has nothing left to lose: a stuck client must not hold up the exit.
     runtime.shutdown_background();
-    outcome.inspect_err(|error| tracing::error!(%error, "waypost ends"))
+    Ok(match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "waypost ends");
+            ExitCode::FAILURE
+        }
+    })
 }
 
-async fn run(settings: Settings, table: Table) -> Result<(), Error> {
-    let mut signals = Signals::listen().map_err(Error::new)?;
+async fn run(settings: Settings, table: Table) -> Result<(), daemon::Error> {
+    let mut signals = Signals::listen()?;
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
     let listening = tokio::spawn(async move {
@@ -53,7 +61,7 @@ async fn run(settings: Settings, table: Table) -> Result<(), Error> {
         tracing::warn!(signal, "told again: ending at once");
         std::process::exit(1);
     });
-    let outcome = daemon::run(settings, table, stop).await.map_err(Error::new);
+    let outcome = daemon::run(settings, table, stop).await;
     listening.abort();
     outcome
 }

@@ -42,6 +42,8 @@ pub struct Broker {
     pub bootstrap: Option<At<String>>,
     pub url: Option<At<String>>,
     pub dir: Option<At<String>>,
+    pub rotate_bytes: Option<At<u64>>,
+    pub keep: Option<At<usize>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -48,9 +48,12 @@ pub enum BrokerKind {
     Nats {
         url: SecretString,
     },
-    /// `dir`: where its files go; `None` is the data directory's own.
+    /// `dir`: where its files go; `None` is the data directory's own. `rotate_bytes`: when a file is
+    /// moved aside; `None` is the broker's default. `keep`: how many of those stay; `None` is all.
     Log {
         dir: Option<PathBuf>,
+        rotate_bytes: Option<u64>,
+        keep: Option<usize>,
     },
 }
 

@@ -154,7 +154,7 @@ impl Compiler<'_> {
         for (name, broker) in brokers {
             let Ok(kind) = self.broker(name, broker) else { continue };
             let shares_files = |other: &BrokerSettings| match (&other.kind, &kind) {
-                (BrokerKind::Log { dir: other }, BrokerKind::Log { dir }) => other == dir,
+                (BrokerKind::Log { dir: other, .. }, BrokerKind::Log { dir, .. }) => other == dir,
                 _ => false,
             };
             if let Some(other) = compiled.iter().find(|other| shares_files(other)) {
@@ -183,6 +183,8 @@ impl Compiler<'_> {
         }
         if kind != "log" {
             self.only_for(kind, "dir", dir)?;
+            self.only_for(kind, "rotate_bytes", &fields.rotate_bytes)?;
+            self.only_for(kind, "keep", &fields.keep)?;
         }
         match kind {
             "kafka" => {
@@ -196,7 +198,11 @@ impl Compiler<'_> {
                     Some(dir) => Some(self.expand(dir, &dir.value)?),
                     None => None,
                 };
-                Ok(BrokerKind::Log { dir: dir.map(|d| PathBuf::from(d.expose_secret())) })
+                Ok(BrokerKind::Log {
+                    dir: dir.map(|dir| PathBuf::from(dir.expose_secret())),
+                    rotate_bytes: fields.rotate_bytes.as_ref().map(|bytes| bytes.value),
+                    keep: fields.keep.as_ref().map(|keep| keep.value),
+                })
             }
             other => {
                 let message = format!(
