@@ -107,8 +107,10 @@ pub fn parse(text: &str) -> Result<File, Vec<Diagnostic>> {
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let location = error.location().unwrap_or(Location::UNKNOWN);
         let text = error.to_string();
-        // The place stands in front already; the library repeats it at the end.
-        let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+        // The place stands in front already, and the library's own options help nobody here.
+        let ends = [" at line ", ", set DuplicateKeyPolicy"].map(|end| text.find(end));
+        let end = ends.into_iter().flatten().min().unwrap_or(text.len());
+        let message = text[..end].to_owned();
         vec![at(location, message)]
     })
 }
