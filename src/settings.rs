@@ -247,16 +247,10 @@ impl Settings {
     }
 }
 
-/// `WAYPOST_*` variables that are settings of a section; the others belong to flags.
+/// `WAYPOST_SECTION__SETTING` variables. The others belong to flags, or to Kubernetes, which sets
+/// `WAYPOST_PORT` and the like wherever a service is named waypost.
 fn environment() -> Env {
-    const SECTIONS: [&str; 7] =
-        ["ingress", "journal", "dedupe", "dispatch", "dead_letters", "shutdown", "log"];
-    Env::prefixed("WAYPOST_")
-        .filter(|name| {
-            let name = name.as_str().to_ascii_lowercase();
-            name.split_once("__").is_some_and(|(section, _)| SECTIONS.contains(&section))
-        })
-        .split("__")
+    Env::prefixed("WAYPOST_").filter(|name| name.as_str().contains("__")).split("__")
 }
 
 /// `10s`, `5m`, `24h`.
@@ -271,8 +265,10 @@ mod duration {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(input)?;
-        humantime::parse_duration(&text)
-            .map_err(|error| D::Error::custom(format!("{error}; write `10s`, `5m` or `24h`")))
+        humantime::parse_duration(&text).map_err(|error| {
+            let hint = "write `10s`, `5m` or `24h`";
+            D::Error::custom(format!("{text:?} is no duration ({error}): {hint}"))
+        })
     }
 }
 
