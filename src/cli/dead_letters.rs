@@ -34,7 +34,13 @@ pub struct List {
 
 pub fn main(command: Command, settings: &Settings) -> Result<(), Error> {
     let Command::List(arguments) = command;
-    let letters = dead_letter::list(Arc::new(RealDisk), &settings.data_dir).map_err(Error::new)?;
+    let data_dir = &settings.data_dir;
+    // Not the same as a daemon that never gave up on anything.
+    if !dead_letter::dir(data_dir).is_dir() {
+        let hint = "name its data directory with --data-dir";
+        return Err(Error(format!("no daemon has run in {}; {hint}", data_dir.display())));
+    }
+    let letters = dead_letter::list(Arc::new(RealDisk), data_dir).map_err(Error::new)?;
     let mut damaged = None;
     let mut count = 0;
     for letter in letters {
