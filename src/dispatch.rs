@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admit::Backlogs,
     broker::{self, Broker, Publication},
-    clock::now_ms,
+    clock::Steady,
     feed::{Feed, Outcome},
     journal::{self, Entry, Journal, Position},
 };
@@ -146,6 +146,7 @@ pub struct Dispatcher {
     /// What is wrong with the broker, as last logged.
     trouble: Option<String>,
     last_reason: ByteString,
+    clock: Steady,
     tick: Interval,
 }
 
@@ -201,6 +202,7 @@ impl Dispatcher {
             confirmed: 0,
             trouble: None,
             last_reason: ByteString::new(),
+            clock: Steady::start(),
             tick,
         })
     }
@@ -350,7 +352,7 @@ impl Dispatcher {
     }
 
     fn take(&mut self, jobs: Vec<Job>) {
-        let now_ms = now_ms();
+        let now_ms = self.clock.now_ms();
         for job in jobs {
             if job.lane == LaneKind::Main && self.relieving {
                 self.park(job, 0, "waits for its broker".into());
@@ -427,7 +429,7 @@ impl Dispatcher {
 
     /// Decides what becomes of a message that failed by itself.
     fn failed(&mut self, mut job: Job, reason: String) {
-        let now_ms = now_ms();
+        let now_ms = self.clock.now_ms();
         if job.first_ms == 0 {
             job.first_ms = now_ms;
         }
@@ -460,11 +462,11 @@ impl Dispatcher {
     }
 
     fn park(&mut self, job: Job, not_before_ms: u64, reason: ByteString) {
-        let journal = self.parked.journal().clone();
+        let (journal, now_ms) = (self.parked.journal().clone(), self.clock.now_ms());
         self.keeping.push(
             async move {
                 let kept = job.keep(not_before_ms, &reason);
-                let entry = Entry::new(kept.encode(), now_ms());
+                let entry = Entry::new(kept.encode(), now_ms);
                 let written = journal.append_durable(entry).await.map(drop);
                 Box::new(Kept { job, outcome: Outcome::Parked(reason), written })
             }
@@ -481,10 +483,10 @@ impl Dispatcher {
             self.last_reason = reason.clone();
         }
         job.doom = Some(reason.clone());
-        let dead_letters = self.shared.dead_letters.clone();
+        let (dead_letters, now_ms) = (self.shared.dead_letters.clone(), self.clock.now_ms());
         self.keeping.push(
             async move {
-                let written = dead_letters.keep(job.keep(now_ms(), &reason)).await;
+                let written = dead_letters.keep(job.keep(now_ms, &reason)).await;
                 Box::new(Kept { job, outcome: Outcome::DeadLetter(reason), written })
             }
             .boxed(),
@@ -515,13 +517,16 @@ impl Dispatcher {
         let mut jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();
         if alone {
             for mut job in jobs {
-                self.suspect(&mut job);
+                // Parked messages hold nobody up, so with them only evidence counts.
+                let last_one = job.lane == LaneKind::Main && self.unsent.is_empty();
+                job.suspicion.add(self.confirmed, last_one);
                 if job.suspicion.downs >= ATTEMPTS {
                     job.suspicion = Suspicion::default();
                     job.attempts = job.attempts.max(ATTEMPTS);
                     self.failed(job, format!("the connection goes down with it: {reason}"));
                 } else {
-                    self.unsent.push_back(job);
+                    // Longer than it takes to connect again, so that others go first.
+                    self.retry_after(job, RECONNECT.max * 2);
                 }
             }
         } else {
@@ -529,17 +534,6 @@ impl Dispatcher {
             jobs.sort_by_key(Job::order);
             self.unsent = jobs.into();
         }
-    }
-
-    /// A message is blamed for a connection only if others passed while it never did.
-    fn suspect(&mut self, job: &mut Job) {
-        if job.suspicion.downs == 0 {
-            job.suspicion.confirmed_before = self.confirmed;
-        } else if job.suspicion.confirmed_before == self.confirmed {
-            return;
-        }
-        job.suspicion.downs += 1;
-        job.suspicion.confirmed_before = self.confirmed;
     }
 
     /// Once a tick: saves cursors, and parks what holds back too much of the main journal.
@@ -607,3 +601,6 @@ impl Dispatcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
