@@ -6,7 +6,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
