@@ -63,7 +63,12 @@ pub fn parked(dir: &Path, broker: &str) -> Vec<String> {
 
 /// The ids of the events in a topic of the `log` broker, in order; none if there is no such file.
 pub fn logged(dir: &Path, topic: &str) -> Vec<String> {
-    let file = dir.join("data/log").join(format!("{topic}.jsonl"));
+    logged_in(&dir.join("data/log"), topic)
+}
+
+/// The same, where the broker has a directory of its own.
+pub fn logged_in(dir: &Path, topic: &str) -> Vec<String> {
+    let file = dir.join(format!("{topic}.jsonl"));
     let text = fs::read_to_string(file).unwrap_or_default();
     // A line that is being written has no end yet.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
