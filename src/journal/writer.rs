@@ -148,11 +148,17 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: Vec<Pending>) -> Result<(), Arc<Error>> {
-        let mut batch = self.admit(batch);
         if batch.is_empty() {
             return Ok(());
         }
-        match self.persist(&mut batch) {
+        // Before anything is refused for want of room: the active segment is never released, so one
+        // that fills the journal must be closed to be.
+        let rolled = self.roll_if_due();
+        let mut batch = self.admit(batch);
+        if batch.is_empty() && rolled.is_ok() {
+            return Ok(());
+        }
+        match rolled.and_then(|()| self.persist(&mut batch)) {
             Ok(len) => self.publish(batch, len),
             Err(Trouble::NoSpace) => {
                 tracing::warn!(dir = %self.shared.dir.display(), "the disk is full");
@@ -186,10 +192,6 @@ impl Writer {
 
     /// Writes the batch and syncs it; returns the segment's new length.
     fn persist(&mut self, batch: &mut [Pending]) -> Result<u64, Trouble> {
-        if self.active.len >= self.shared.options.segment_bytes && self.next > self.active.meta.base
-        {
-            self.roll()?;
-        }
         let path = self.shared.dir.join(segment::file_name(self.active.meta.base));
         let start = self.active.len;
         match self.write(batch) {
@@ -249,6 +251,14 @@ impl Writer {
         for (position, pending) in (first..).zip(batch) {
             pending.finish(Ok(Position(position)));
         }
+    }
+
+    fn roll_if_due(&mut self) -> Result<(), Trouble> {
+        let is_full = self.active.len >= self.shared.options.segment_bytes;
+        if is_full && self.next > self.active.meta.base {
+            self.roll()?;
+        }
+        Ok(())
     }
 
     /// Closes the active segment and begins the next. The keys come first: a closed segment always
