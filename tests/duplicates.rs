@@ -1,7 +1,7 @@
 //! The same event twice is one event, however it comes twice. Two miibo requests with equal bodies
 //! are two.
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -277,60 +277,91 @@ async fn hang_up(address: SocketAddr, webhook: &Webhook, reset: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_event_left_no_trace_and_is_taken_once_there_is_room() {
-    const MANY: usize = 400;
-    let dir = tempfile::tempdir().expect("a directory");
-    // A file where the broker wants a directory: it is down until the file is gone.
-    let blocked = dir.path().join("blocked");
-    fs::write(&blocked, "in the way").expect("a file");
-    let logs = blocked.join("log");
-    let routes = LOGGED.replace("type: log", &format!("type: log, dir: {:?}", logs));
+async fn what_a_full_journal_refused_left_no_trace_and_is_taken_once_there_is_room() {
     let settings = [
-        ("WAYPOST_JOURNAL__MAX_BYTES", "40000"),
-        ("WAYPOST_JOURNAL__SEGMENT_BYTES", "8192"),
+        ("WAYPOST_JOURNAL__MAX_BYTES", "400000"),
         // The journal itself is full before this broker's backlog is.
-        ("WAYPOST_DISPATCH__BACKLOG_MAX_BYTES", "1000000"),
+        ("WAYPOST_DISPATCH__BACKLOG_MAX_BYTES", "100000000"),
     ];
-    let daemon = start(dir.path(), &routes, &settings);
-    let events = events(MANY);
-    let answers = burst::post_all(daemon.listen, &events, 8).await;
+    refused_and_taken_later(&settings).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_for_a_full_backlog_left_no_trace_and_is_taken_once_there_is_room() {
+    refused_and_taken_later(&[("WAYPOST_DISPATCH__BACKLOG_MAX_BYTES", "400000")]).await;
+}
+
+/// Sends until there is no room, makes room, and sends what was refused again; more than once, since
+/// room must come back as often as it runs out.
+async fn refused_and_taken_later(settings: &[(&str, &str)]) {
+    const ROUNDS: usize = 3;
+    let dir = tempfile::tempdir().expect("a directory");
+    let blocked = dir.path().join("blocked");
+    let logs = blocked.join("log");
+    let routes = LOGGED.replace("type: log", &format!("type: log, dir: {logs:?}"));
+    let mut next = 0;
+    for _ in 0..ROUNDS {
+        // A file where the broker wants a directory: it is down until the file is gone.
+        fs::write(&blocked, "in the way").expect("a file");
+        let daemon = start(dir.path(), &routes, settings);
+        let (mut accepted, refused) = send_until_refused(&daemon, &mut next).await;
+        // Refused again, by one and by many at once: who waits for another's attempt learns its end.
+        for answer in burst::post_all(daemon.listen, &vec![refused[0].clone(); 30], 30).await {
+            assert_refused(&answer);
+        }
+        // What was accepted is known all the same.
+        for (webhook, id) in &accepted[..10] {
+            let answer = sender::post(daemon.listen, webhook).await.expect("an answer");
+            assert_eq!(answer.event_id.as_deref(), Some(&**id), "{answer:?}");
+        }
+
+        fs::remove_file(&blocked).expect("to make room");
+        for webhook in refused {
+            // Room comes a little later; a refusal until then is one more that leaves no trace.
+            let id = accept_in_the_end(&daemon, &webhook).await;
+            accepted.push((webhook, id));
+        }
+        let logged = || kept::logged_in(&logs, "all");
+        kept::eventually("everything", || logged().len() >= accepted.len()).await;
+        assert!(daemon.stop().success());
+
+        let daemon = start(dir.path(), &routes, settings);
+        for (webhook, id) in &accepted {
+            assert_eq!(accept_in_the_end(&daemon, webhook).await, *id);
+        }
+        assert!(daemon.stop().success());
+        assert_ids(logged(), accepted.into_iter().map(|(_, id)| id).collect());
+        fs::remove_dir_all(&blocked).expect("to begin again");
+    }
+}
+
+/// Sends events from the `next` on until a good number was refused: those accepted with their ids,
+/// and those refused.
+async fn send_until_refused(
+    daemon: &Daemon,
+    next: &mut usize,
+) -> (Vec<(Webhook, String)>, Vec<Webhook>) {
+    const REFUSED: usize = 40;
+    const MOST: usize = 20_000;
     let (mut accepted, mut refused) = (Vec::new(), Vec::new());
-    for (answer, webhook) in answers.into_iter().zip(&events) {
-        match answer.status.as_u16() {
-            200 => accepted.push(answer.event_id.expect("an id")),
-            _ => {
+    let last = *next + MOST;
+    while refused.len() < REFUSED {
+        assert!(*next < last, "{} accepted, {} refused", accepted.len(), refused.len());
+        let some: Vec<Webhook> = (*next..*next + 20).map(event).collect();
+        *next += some.len();
+        let answers = burst::post_all(daemon.listen, &some, 4).await;
+        for (webhook, answer) in some.into_iter().zip(answers) {
+            if answer.status == 200 {
+                accepted.push((webhook, answer.event_id.expect("an id")));
+            } else {
                 assert_refused(&answer);
-                refused.push(webhook.clone());
+                refused.push(webhook);
             }
         }
+        // A backlog is looked at now and then: not so fast that it is far beyond its bound by then.
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(!accepted.is_empty() && refused.len() > 50, "{} refused", refused.len());
-    // Refused again, by one and by many at once: those who wait for another's attempt learn its end.
-    for answer in burst::post_all(daemon.listen, &vec![refused[0].clone(); 30], 30).await {
-        assert_refused(&answer);
-    }
-    // What was accepted is known all the same.
-    let again = burst::accept_all(daemon.listen, &events[..1], 1).await;
-    assert!(accepted.contains(&again[0]));
-
-    fs::remove_file(&blocked).expect("to make room");
-    let logged = || kept::logged_in(&logs, "all");
-    kept::eventually("what was accepted", || logged().len() >= accepted.len()).await;
-    // Segments are freed a little later; a refusal until then is one more that leaves no trace.
-    for webhook in &refused {
-        accepted.push(accept_in_the_end(&daemon, webhook).await);
-    }
-    kept::eventually("everything", || logged().len() >= MANY).await;
-    assert!(daemon.stop().success());
-    assert_ids(logged(), accepted.clone());
-    assert_eq!(accepted.len(), MANY);
-
-    let daemon = start(dir.path(), &routes, &settings);
-    for webhook in &events {
-        assert!(accepted.contains(&accept_in_the_end(&daemon, webhook).await));
-    }
-    assert!(daemon.stop().success());
-    assert_ids(logged(), accepted);
+    (accepted, refused)
 }
 
 #[track_caller]
@@ -349,7 +380,7 @@ async fn accept_in_the_end(daemon: &Daemon, webhook: &Webhook) -> String {
             return answer.event_id.expect("an id");
         }
         assert_refused(&answer);
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("there is no room for {webhook:?}");
 }
