@@ -2,9 +2,11 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 use waypost::{
     dispatch::kept::Kept,
+    event::Record,
     journal::{self, Item, RealDisk},
 };
 
@@ -51,14 +53,23 @@ pub async fn wait_for_dead_letters(dir: &Path, count: usize) {
 /// The ids of the events in a broker's parked journal, also while the daemon writes it. Settled ones
 /// stay there until their segment is freed.
 pub fn parked(dir: &Path, broker: &str) -> Vec<String> {
-    let parked = dir.join("data/parked").join(broker);
-    let items = journal::read_all(Arc::new(RealDisk), &parked).expect("the parked journal");
-    items
-        .map(|item| match item.expect("a readable journal") {
-            Item::Entry(_, bytes) => Kept::decode(bytes).expect("a message").event.id.to_string(),
-            damage => panic!("{damage:?}"),
-        })
-        .collect()
+    let id = |bytes| Kept::decode(bytes).expect("a message").event.id.to_string();
+    records(&dir.join("data/parked").join(broker)).map(id).collect()
+}
+
+/// The ids of the events in the main journal, as often as they were appended. Those of segments that
+/// were freed are gone.
+pub fn appended(dir: &Path) -> Vec<String> {
+    let id = |bytes| Record::decode(bytes).expect("a record").event.id.to_string();
+    records(&dir.join("data/journal")).map(id).collect()
+}
+
+fn records(journal: &Path) -> impl Iterator<Item = Bytes> {
+    let items = journal::read_all(Arc::new(RealDisk), journal).expect("a journal");
+    items.map(|item| match item.expect("a readable journal") {
+        Item::Entry(_, bytes) => bytes,
+        damage => panic!("{damage:?}"),
+    })
 }
 
 /// The ids of the events in a topic of the `log` broker, in order; none if there is no such file.
