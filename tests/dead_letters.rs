@@ -15,6 +15,12 @@ use crate::common::{
 /// Among so many good events there is a guilty one each.
 const GOOD_PER_GUILTY: usize = 25;
 const GUILTY: usize = 12;
+const MIXTURE: usize = GUILTY * (GOOD_PER_GUILTY + 1);
+
+/// Nothing listens there: port 1 is nobody's on loopback.
+const NO_RABBITMQ: &str = "amqp://127.0.0.1:1/%2f";
+const NO_KAFKA: &str = "127.0.0.1:1";
+const NO_NATS: &str = "nats://127.0.0.1:1";
 
 /// Senders at the same time.
 const CONNECTIONS: usize = 24;
@@ -34,20 +40,36 @@ struct Mixture {
 }
 
 impl Mixture {
-    async fn send(daemon: &Daemon, guilty: impl Fn(usize) -> Webhook) -> Mixture {
-        let mixed: Vec<Webhook> = (0..GUILTY * (GOOD_PER_GUILTY + 1))
+    /// Sends one mixture while the broker cannot be reached, so that afterwards all of it is in
+    /// flight at once, and one while it can. `routes` makes brokers and routes from the broker's
+    /// address.
+    async fn send(
+        dir: &Path,
+        routes: impl Fn(&str) -> String,
+        [unreachable, broker]: [&str; 2],
+        guilty: impl Fn(usize) -> Webhook,
+    ) -> (Daemon, Mixture) {
+        let mut mixture = Mixture { good: Vec::new(), guilty: Vec::new() };
+        let daemon = start(dir, &routes(unreachable), &[RETRY_BRIEFLY]);
+        mixture.send_one(&daemon, 0, &guilty).await;
+        assert!(daemon.stop().success());
+        let daemon = start(dir, &routes(broker), &[RETRY_BRIEFLY]);
+        mixture.send_one(&daemon, MIXTURE, &guilty).await;
+        (daemon, mixture)
+    }
+
+    async fn send_one(&mut self, daemon: &Daemon, from: usize, guilty: impl Fn(usize) -> Webhook) {
+        let events: Vec<Webhook> = (from..from + MIXTURE)
             .map(|n| if Mixture::is_guilty(n) { guilty(n) } else { event("good", n) })
             .collect();
-        let ids = burst::accept_all(daemon.listen, &mixed, CONNECTIONS).await;
-        let mut mixture = Mixture { good: Vec::new(), guilty: Vec::new() };
-        for (n, id) in ids.into_iter().enumerate() {
+        let ids = burst::accept_all(daemon.listen, &events, CONNECTIONS).await;
+        for (n, id) in (from..).zip(ids) {
             if Mixture::is_guilty(n) {
-                mixture.guilty.push(id);
+                self.guilty.push(id);
             } else {
-                mixture.good.push(id);
+                self.good.push(id);
             }
         }
-        mixture
     }
 
     fn is_guilty(n: usize) -> bool {
@@ -111,9 +133,8 @@ async fn unroutable_rabbitmq_messages_are_found_among_good_ones() {
     consume::declare_queue(url, "letters-lonely", "letters-lonely", "x.y", Default::default())
         .await;
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = start(
-        dir.path(),
-        &format!(
+    let routes = |url: &str| {
+        format!(
             r#"
 brokers: {{ tasks: {{ type: rabbitmq, url: "{url}" }} }}
 routes:
@@ -124,12 +145,12 @@ routes:
     match: {{ type: guilty }}
     to: [{{ broker: tasks, exchange: letters-lonely, routing_key: nobody }}]
 "#
-        ),
-        &[RETRY_BRIEFLY],
-    );
-    let sent = Mixture::send(&daemon, |n| event("guilty", n)).await;
+        )
+    };
+    let (daemon, sent) =
+        Mixture::send(dir.path(), routes, [NO_RABBITMQ, url], |n| event("guilty", n)).await;
     let routed = consume::read_queue(url, "letters-routed", sent.all().len()).await;
-    kept::wait_for_dead_letters(dir.path(), GUILTY).await;
+    kept::wait_for_dead_letters(dir.path(), sent.guilty.len()).await;
     assert!(daemon.stop().success());
 
     assert_ids(ids(&routed, "cloudEvents_id"), sent.all());
@@ -143,9 +164,8 @@ async fn a_missing_exchange_costs_only_what_is_owed_to_it() {
     let url = Brokers::shared().rabbitmq.url();
     consume::declare_queue(url, "letters-there", "letters-there", "#", Default::default()).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = start(
-        dir.path(),
-        &format!(
+    let routes = |url: &str| {
+        format!(
             r#"
 brokers: {{ tasks: {{ type: rabbitmq, url: "{url}" }} }}
 routes:
@@ -156,12 +176,12 @@ routes:
     match: {{ type: guilty }}
     to: [{{ broker: tasks, exchange: letters-missing, routing_key: "{{type}}" }}]
 "#
-        ),
-        &[RETRY_BRIEFLY],
-    );
-    let sent = Mixture::send(&daemon, |n| event("guilty", n)).await;
+        )
+    };
+    let (daemon, sent) =
+        Mixture::send(dir.path(), routes, [NO_RABBITMQ, url], |n| event("guilty", n)).await;
     let there = consume::read_queue(url, "letters-there", sent.all().len()).await;
-    kept::wait_for_dead_letters(dir.path(), GUILTY).await;
+    kept::wait_for_dead_letters(dir.path(), sent.guilty.len()).await;
     assert!(daemon.stop().success());
 
     assert_ids(ids(&there, "cloudEvents_id"), sent.all());
@@ -180,9 +200,8 @@ async fn a_message_above_kafkas_limit_does_not_take_its_batch_along() {
     consume::create_topic(bootstrap, "letters-small", 2, &[("max.message.bytes", &limit)]).await;
     consume::create_topic(bootstrap, "letters-any", 1, &[]).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = start(
-        dir.path(),
-        &format!(
+    let routes = |bootstrap: &str| {
+        format!(
             r#"
 brokers: {{ stream: {{ type: kafka, bootstrap: "{bootstrap}" }} }}
 routes:
@@ -192,17 +211,16 @@ routes:
       - {{ broker: stream, topic: letters-small, key: "{{data.agent_id}}" }}
       - {{ broker: stream, topic: letters-any }}
 "#
-        ),
-        &[RETRY_BRIEFLY],
-    );
+        )
+    };
     let fat = |n| {
         let text = "x".repeat(MAX_MESSAGE_BYTES + 1);
         sender::sonzai("fat", format!(r#"{{"agent_id":"a{n}","text":"{text}"}}"#))
     };
-    let sent = Mixture::send(&daemon, fat).await;
+    let (daemon, sent) = Mixture::send(dir.path(), routes, [NO_KAFKA, bootstrap], fat).await;
     let small = consume::read_topic(bootstrap, "letters-small", sent.good.len()).await;
     let any = consume::read_topic(bootstrap, "letters-any", sent.all().len()).await;
-    kept::wait_for_dead_letters(dir.path(), GUILTY).await;
+    kept::wait_for_dead_letters(dir.path(), sent.guilty.len()).await;
     assert!(daemon.stop().success());
 
     assert_ids(ids(&small, "ce_id"), sent.good.clone());
@@ -216,9 +234,8 @@ async fn a_missing_kafka_topic_costs_only_what_is_owed_to_it() {
     let bootstrap = Brokers::shared().kafka.bootstrap();
     consume::create_topic(bootstrap, "letters-there", 2, &[]).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = start(
-        dir.path(),
-        &format!(
+    let routes = |bootstrap: &str| {
+        format!(
             r#"
 brokers: {{ stream: {{ type: kafka, bootstrap: "{bootstrap}" }} }}
 routes:
@@ -229,12 +246,12 @@ routes:
     match: {{ type: guilty }}
     to: [{{ broker: stream, topic: letters-missing }}]
 "#
-        ),
-        &[RETRY_BRIEFLY],
-    );
-    let sent = Mixture::send(&daemon, |n| event("guilty", n)).await;
+        )
+    };
+    let (daemon, sent) =
+        Mixture::send(dir.path(), routes, [NO_KAFKA, bootstrap], |n| event("guilty", n)).await;
     let there = consume::read_topic(bootstrap, "letters-there", sent.all().len()).await;
-    kept::wait_for_dead_letters(dir.path(), GUILTY).await;
+    kept::wait_for_dead_letters(dir.path(), sent.guilty.len()).await;
     assert!(daemon.stop().success());
 
     assert_ids(ids(&there, "ce_id"), sent.all());
@@ -247,9 +264,8 @@ async fn a_nats_subject_without_a_stream_costs_only_what_is_owed_to_it() {
     let url = Brokers::shared().nats.url();
     create_stream(url, "letters-heard").await;
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = start(
-        dir.path(),
-        &format!(
+    let routes = |url: &str| {
+        format!(
             r#"
 brokers: {{ live: {{ type: nats, url: "{url}" }} }}
 routes:
@@ -260,12 +276,12 @@ routes:
     match: {{ type: guilty }}
     to: [{{ broker: live, subject: letters-unheard.x }}]
 "#
-        ),
-        &[RETRY_BRIEFLY],
-    );
-    let sent = Mixture::send(&daemon, |n| event("guilty", n)).await;
+        )
+    };
+    let (daemon, sent) =
+        Mixture::send(dir.path(), routes, [NO_NATS, url], |n| event("guilty", n)).await;
     let heard = consume::read_stream(url, "letters-heard", sent.all().len()).await;
-    kept::wait_for_dead_letters(dir.path(), GUILTY).await;
+    kept::wait_for_dead_letters(dir.path(), sent.guilty.len()).await;
     assert!(daemon.stop().success());
 
     assert_ids(ids(&heard, "ce-id"), sent.all());
@@ -386,8 +402,7 @@ fn routes_with_and_without(nats: &str, unreachable: &str) -> [String; 2] {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_removed_broker_was_owed_becomes_dead_letters_and_pins_nothing() {
     const EVENTS: usize = 40;
-    // Nothing listens where nothing can: port 1 is nobody's on loopback.
-    let [with, without] = routes_with_and_without(Brokers::shared().nats.url(), "127.0.0.1:1");
+    let [with, without] = routes_with_and_without(Brokers::shared().nats.url(), NO_KAFKA);
     let dir = tempfile::tempdir().expect("a directory");
     let small = [("WAYPOST_JOURNAL__SEGMENT_BYTES", "8192")];
     let daemon = start(dir.path(), &with, &small);
