@@ -131,6 +131,8 @@ pub struct Dispatcher {
     unsent: VecDeque<Job>,
     /// Work that waits for its time. The number keeps equal times apart.
     retries: BTreeMap<(Instant, u64), Job>,
+    /// How many of those are parked messages.
+    parked_retries: usize,
     in_flight: HashMap<u64, Job>,
     publishing: FuturesUnordered<BoxFuture<'static, (u64, Result<(), broker::Error>)>>,
     /// Messages being written to the parked journal or to the dead letters.
@@ -138,7 +140,8 @@ pub struct Dispatcher {
     next_ticket: u64,
     /// Set while waiting messages are parked to let the main cursor go on.
     relieving: bool,
-    /// Main waits until the parked messages below this, which are older, are settled.
+    /// Main waits until the parked messages below this, which are older, were read; except while
+    /// the parked lane itself waits for messages that fail.
     parked_first: Position,
     /// Connections in a row that confirmed nothing.
     fruitless: u32,
@@ -192,6 +195,7 @@ impl Dispatcher {
             shared,
             unsent: VecDeque::new(),
             retries: BTreeMap::new(),
+            parked_retries: 0,
             in_flight: HashMap::new(),
             publishing: FuturesUnordered::new(),
             keeping: FuturesUnordered::new(),
@@ -309,7 +313,8 @@ impl Dispatcher {
 
     /// The next thing to do. Confirmations come first, since they make room. Cancel-safe.
     async fn next(&mut self, connected: bool) -> Result<Wake, Error> {
-        let parked_first_done = self.parked.next_position() >= self.parked_first;
+        let parked_first_done = self.parked.next_position() >= self.parked_first
+            || self.parked.is_full_of(self.parked_retries);
         let read_main = self.relieving || connected && parked_first_done;
         let due = self.retries.first_key_value().map(|((at, _), _)| *at);
         let wake = tokio::select! {
@@ -449,6 +454,7 @@ impl Dispatcher {
     fn retry_after(&mut self, job: Job, wait: Duration) {
         let number = self.next_ticket;
         self.next_ticket += 1;
+        self.parked_retries += usize::from(job.lane == LaneKind::Parked);
         self.retries.insert((Instant::now() + wait, number), job);
     }
 
@@ -457,7 +463,9 @@ impl Dispatcher {
         while let Some(entry) = self.retries.first_entry()
             && entry.key().0 <= now
         {
-            self.unsent.push_back(entry.remove());
+            let job = entry.remove();
+            self.parked_retries -= usize::from(job.lane == LaneKind::Parked);
+            self.unsent.push_back(job);
         }
     }
 
@@ -587,6 +595,10 @@ impl Dispatcher {
         // Nobody waits for these any more; their messages are published again after the next start.
         self.publishing.clear();
         broker.close(self.limits.drain).await;
+        // What is durably set aside by now must also be settled: it would be set aside twice.
+        while let Some(kept) = self.keeping.next().await {
+            self.kept(*kept);
+        }
         self.main.save().await?;
         self.parked.save().await?;
         self.parked.journal().clone().close().await;

@@ -3,7 +3,9 @@
 
 mod common;
 
+mod dead_letters;
 mod delivery;
+mod duplicates;
 mod harness;
 mod journal_crash;
 mod journal_damage;

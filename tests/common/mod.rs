@@ -1,9 +1,11 @@
 //! What the promises are tested with.
 
 pub mod brokers;
+pub mod burst;
 pub mod consume;
 pub mod daemon;
 pub mod journal_disk;
+pub mod kept;
 pub mod sender;
 pub mod shared;
 pub mod sim_disk;
