@@ -11,6 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
+use futures_util::future::select_all;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -57,7 +58,7 @@ pub enum Error {
     JournalFailed(Arc<journal::Error>),
     #[error("broker `{broker}`: {cause}")]
     Broker { broker: ByteString, cause: String },
-    #[error("the dispatcher of broker `{broker}` ended: {cause}")]
+    #[error("the dispatcher of broker `{broker}` ended: {cause}; restart to recover")]
     Dispatcher { broker: ByteString, cause: dispatch::Error },
     #[error("a task of the daemon panicked: {0}")]
     Panicked(tokio::task::JoinError),
@@ -88,6 +89,8 @@ impl Addresses {
 struct Opened {
     main: Journal,
     dead_letters: DeadLetters,
+    /// One a broker.
+    parked: Vec<Journal>,
     dispatchers: Vec<(Dispatcher, ByteString, Box<dyn Broker>)>,
     window: Arc<dedupe::Window>,
     shared: Shared,
@@ -155,6 +158,7 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
         progress: Arc::default(),
         feed: Feed::default(),
     };
+    let mut all_parked = Vec::new();
     let dispatchers = brokers(table, &main.journal, dir)?
         .into_iter()
         .map(|(name, broker)| {
@@ -162,6 +166,7 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
             // Room beyond the bound at which events are refused, for those that are in already.
             let options = small_journal(settings.backlog_bytes().saturating_mul(2));
             let parked = Journal::open(storage.clone(), &parked_dir, options)?.journal;
+            all_parked.push(parked.clone());
             let dispatcher =
                 Dispatcher::open(name.clone(), dispatch_limits(settings), parked, shared.clone());
             let dispatcher =
@@ -172,6 +177,7 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
     Ok(Opened {
         main: main.journal,
         dead_letters: shared.dead_letters.clone(),
+        parked: all_parked,
         dispatchers,
         window,
         shared,
@@ -262,7 +268,7 @@ async fn serve(
     admin_listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Opened { main, dead_letters, dispatchers, window, shared } = opened;
+    let Opened { main, dead_letters, parked, dispatchers, window, shared } = opened;
     let (stop_requests, stop_brokers, stop_admin) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
 
@@ -301,10 +307,12 @@ async fn serve(
     ));
 
     // What ends by itself before it is told to is a failure.
+    let journals = [&main, dead_letters.journal()].into_iter().chain(&parked);
     let failed = tokio::select! {
         () = stop.cancelled() => None,
-        error = main.failed() => Some(Error::JournalFailed(error)),
-        error = dead_letters.journal().failed() => Some(Error::JournalFailed(error)),
+        (error, ..) = select_all(journals.map(|journal| Box::pin(journal.failed()))) => {
+            Some(Error::JournalFailed(error))
+        }
         Some(ended) = tasks.join_next() => failure(ended),
     };
     if let Some(error) = failed {

@@ -20,7 +20,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -88,8 +87,8 @@ pub struct Limits {
 pub enum Error {
     #[error(transparent)]
     Journal(#[from] journal::Error),
-    #[error("cannot save a cursor: {0}")]
-    Cursor(io::Error),
+    #[error("the task that saves a cursor ended: {0}")]
+    Saving(#[from] tokio::task::JoinError),
     #[error("journal entry {} cannot be read ({cause}); it may be of a newer version", position.0)]
     Unreadable { position: Position, cause: String },
 }

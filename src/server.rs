@@ -11,6 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -26,8 +27,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answer to a connection over the limit, written without reading anything.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
-                      content-type: application/json\r\ncontent-length: 31\r\n\r\n\
+                      content-type: application/json\r\ncontent-length: 32\r\n\r\n\
                       {\"error\":\"too many connections\"}";
+
+/// Connections over the limit that get this answer at one time; a flood beyond is just closed.
+const MAX_REFUSALS: usize = 64;
+
+/// How long one of them may take to hear it.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What one connection may do.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +59,7 @@ pub async fn serve<H, F, B>(
     B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(limits.max_connections));
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let connections = TaskTracker::new();
     // Ends every connection when this future is dropped.
     let abort = CancellationToken::new();
@@ -62,13 +70,14 @@ pub async fn serve<H, F, B>(
             () = stop.cancelled() => break,
             accepted = accept(&listener) => accepted,
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            refuse(&stream);
-            continue;
-        };
-        let serving = connection(stream, limits, handler.clone(), stop.clone(), place);
         let abort = abort.clone();
-        connections.spawn(async move { abort.run_until_cancelled(serving).await });
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            let serving = connection(stream, limits, handler.clone(), stop.clone(), place);
+            connections.spawn(async move { abort.run_until_cancelled(serving).await });
+        } else if let Ok(place) = refusals.clone().try_acquire_owned() {
+            let refusing = refuse(stream, place);
+            connections.spawn(async move { abort.run_until_cancelled(refusing).await });
+        }
     }
     drop(listener);
     connections.close();
@@ -87,11 +96,19 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-fn refuse(stream: &TcpStream) {
-    tracing::debug!("over the limit on connections");
-    // The kernel's buffer of a fresh connection holds these few bytes; a peer that is gone already
-    // needs no answer.
-    stream.try_write(BUSY).ok();
+/// Says that there is no room, and hears the other side out: closing on words not yet read would
+/// reset the connection and take the answer back.
+async fn refuse(mut stream: TcpStream, _place: OwnedSemaphorePermit) {
+    let refusing = timeout(REFUSAL_TIMEOUT, async {
+        stream.write_all(BUSY).await?;
+        stream.shutdown().await?;
+        let mut unheard = [0; 4096];
+        while stream.read(&mut unheard).await? > 0 {}
+        io::Result::Ok(())
+    });
+    // A peer that is gone, or goes on for ever, needs no answer.
+    let refused = refusing.await.map_err(io::Error::from).flatten();
+    tracing::debug!(?refused, "over the limit on connections");
 }
 
 async fn connection<H, F, B>(

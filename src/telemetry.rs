@@ -20,9 +20,13 @@ pub fn start(log: &Log) -> Result<(), ParseError> {
     for directive in SILENT {
         filter = filter.add_directive(directive.parse()?);
     }
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let on_terminal = io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(on_terminal);
     let text = match log.format {
-        LogFormat::Auto => io::stderr().is_terminal(),
+        LogFormat::Auto => on_terminal,
         LogFormat::Text => true,
         LogFormat::Json => false,
     };

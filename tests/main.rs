@@ -3,10 +3,13 @@
 
 mod common;
 
+mod commands;
 mod dead_letters;
 mod delivery;
+mod disk_faults;
 mod duplicates;
 mod harness;
+mod ingress;
 mod journal_crash;
 mod journal_damage;
 mod journal_use;

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     event::Record,
-    journal::{Cursor, Item, Journal, Position, Reader},
+    journal::{self, Cursor, Item, Journal, Position, Reader},
 };
 
 /// Most records read at a time; a read ends with what is there, so this bounds only a burst.
@@ -30,7 +30,14 @@ pub enum LaneWake {
     Read(Vec<Job>),
 }
 
-type Saving = Result<Result<(Cursor, Position), Error>, JoinError>;
+type Saving = Result<Result<Saved, Error>, JoinError>;
+
+/// A cursor after an attempt to save it.
+struct Saved {
+    cursor: Cursor,
+    /// Why it is durable only where it was before: the disk is full.
+    postponed: Option<journal::Error>,
+}
 
 /// See the module.
 pub struct Lane {
@@ -42,7 +49,9 @@ pub struct Lane {
     window: Window,
     /// `None` while a save is under way.
     cursor: Option<Cursor>,
-    saving: Option<JoinHandle<Result<(Cursor, Position), Error>>>,
+    saving: Option<JoinHandle<Result<Saved, Error>>>,
+    /// Whether the last attempt found the disk full: the next is left to the tick.
+    postponed: bool,
 }
 
 impl Lane {
@@ -63,6 +72,7 @@ impl Lane {
             window: Window::new(saved, limits.window),
             cursor: Some(cursor),
             saving: None,
+            postponed: false,
         })
     }
 
@@ -140,7 +150,7 @@ impl Lane {
 
     /// Whether the window fills up with settled messages that only a save lets go.
     pub fn wants_saving(&self) -> bool {
-        self.saving.is_none() && self.window.wants_saving()
+        self.saving.is_none() && !self.postponed && self.window.wants_saving()
     }
 
     /// Starts saving the cursor, unless it is saved already or a save is under way.
@@ -173,8 +183,13 @@ impl Lane {
 
     fn saved(&mut self, outcome: Saving) -> Result<Position, Error> {
         self.saving = None;
-        let (cursor, position) = outcome.map_err(|panic| Error::Cursor(panic.into()))??;
+        let Saved { cursor, postponed } = outcome??;
+        let position = cursor.position();
         self.cursor = Some(cursor);
+        if let (Some(error), false) = (&postponed, self.postponed) {
+            tracing::warn!(broker = %self.broker, %error, "a cursor waits for room on the disk");
+        }
+        self.postponed = postponed.is_some();
         self.window.save(position);
         Ok(position)
     }
@@ -186,23 +201,28 @@ impl Lane {
 }
 
 /// Waits for the save under way; for ever if there is none.
-async fn ended(saving: &mut Option<JoinHandle<Result<(Cursor, Position), Error>>>) -> Saving {
+async fn ended(saving: &mut Option<JoinHandle<Result<Saved, Error>>>) -> Saving {
     match saving {
         Some(saving) => saving.await,
         None => std::future::pending().await,
     }
 }
 
-/// Saves the cursor, and only then frees what lies below it.
+/// Saves the cursor, and only then frees what lies below it. A full disk postpones both: what is
+/// settled meanwhile is only published again after a crash.
 async fn save(
     mut cursor: Cursor,
     position: Position,
     journal: Option<Journal>,
-) -> Result<(Cursor, Position), Error> {
-    let saving = tokio::task::spawn_blocking(move || cursor.save(position).map(|()| cursor));
-    let cursor = saving.await.map_err(std::io::Error::from).flatten().map_err(Error::Cursor)?;
+) -> Result<Saved, Error> {
+    let saving = tokio::task::spawn_blocking(move || match cursor.save(position) {
+        Ok(()) => Ok(Saved { cursor, postponed: None }),
+        Err(error) if error.is_no_space() => Ok(Saved { cursor, postponed: Some(error) }),
+        Err(error) => Err(error),
+    });
+    let saved = saving.await??;
     if let Some(journal) = journal {
-        journal.release(position).await?;
+        journal.release(saved.cursor.position()).await?;
     }
-    Ok((cursor, position))
+    Ok(saved)
 }

@@ -55,17 +55,17 @@ impl Cursor {
 
     /// Saves a position. Blocks; durable when it returns. After an error the saved position is the
     /// old or the new one, and another save may be tried.
-    pub fn save(&mut self, position: Position) -> io::Result<()> {
+    pub fn save(&mut self, position: Position) -> Result<(), Error> {
         if position == self.position {
             return Ok(());
         }
         if position < self.position {
-            let text = format!("cursor {} would go back", self.path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            let back = io::Error::new(io::ErrorKind::InvalidInput, "a cursor never goes back");
+            return Err(Error::io("write", &self.path)(back));
         }
         let slot = Slot { generation: self.generation + 1, position: position.0 };
-        slot.write(&*self.file)?;
-        self.file.sync_data()?;
+        slot.write(&*self.file).map_err(Error::io("write", &self.path))?;
+        self.file.sync_data().map_err(Error::sync(&self.path))?;
         (self.generation, self.position) = (slot.generation, position);
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::{
 use super::{
     lock,
     scan::{CHUNK_BYTES, Region},
+    segment,
     storage::{self, File, Storage},
 };
 
@@ -57,7 +58,9 @@ impl Quarantine {
             _ => None,
         };
         let kept = kept.map(|path| path.display().to_string());
-        tracing::error!(segment = base, from, to, offset, len, why, kept, "the journal is damaged");
+        let file = self.dir.with_file_name(segment::file_name(base));
+        let file = file.display();
+        tracing::error!(%file, from, to, offset, len, why, kept, "the journal is damaged");
     }
 
     /// Moves a whole file here, over one of the same name.

@@ -4,10 +4,17 @@ use super::{Error, Position, Shared, keys, segment, segments::Segment, sidecar};
 
 impl Shared {
     /// Removes the segments that lie wholly below a position, lowest first and each durably before
-    /// the next, so that a crash never leaves a hole among them.
+    /// the next, so that a crash never leaves a hole among them. On a full disk, those whose keys
+    /// have yet to be written stay for another time.
     pub(super) fn release(&self, below: Position) -> Result<(), Error> {
         while let Some(base) = self.segments.passed(below.0) {
-            let keyless = self.keep_keys(base)?;
+            let keyless = match self.keep_keys(base) {
+                Err(error) if error.is_no_space() => {
+                    tracing::warn!(%error, "a segment is released later");
+                    return Ok(());
+                }
+                kept => kept?,
+            };
             let path = self.dir.join(segment::file_name(base));
             // Out of the list first, so that no reader looks for a file that is gone.
             self.segments.remove(base);

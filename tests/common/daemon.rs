@@ -99,11 +99,16 @@ impl Daemon {
         self.child.wait().expect("its end");
     }
 
-    /// SIGTERM, and waits for the drain.
-    pub fn stop(mut self) -> ExitStatus {
+    /// SIGTERM; the drain begins.
+    pub fn terminate(&self) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).expect("to signal the daemon");
-        wait(&mut self.child)
+    }
+
+    /// SIGTERM, and waits for the drain.
+    pub fn stop(self) -> ExitStatus {
+        self.terminate();
+        self.ended()
     }
 
     /// Waits until it ends by itself.

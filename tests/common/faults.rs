@@ -1,0 +1,74 @@
+//! A disk that fails on purpose under the real program: see `tests/fault/fault.c`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What can be made to happen to a file's writes and syncs.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// A part is written, then the disk is full.
+    Full,
+    /// Nothing can be made durable.
+    Sync,
+    /// A part is written, and the process is killed.
+    Torn,
+}
+
+impl Fault {
+    fn file(self) -> &'static str {
+        match self {
+            Fault::Full => "full",
+            Fault::Sync => "sync",
+            Fault::Torn => "torn",
+        }
+    }
+}
+
+/// The faults of one directory's files. None happens until armed.
+pub struct Faults {
+    /// What the daemon is to be started with.
+    settings: [(&'static str, String); 3],
+    armed: PathBuf,
+}
+
+impl Faults {
+    /// Builds the library that makes them, in `dir`; they concern the files below `under`.
+    pub fn new(dir: &Path, under: &Path) -> Faults {
+        let armed = dir.join("faults");
+        fs::create_dir(&armed).expect("to create a directory");
+        let library = dir.join("fault.so");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fault/fault.c");
+        let built = Command::new("cc")
+            .args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"])
+            .args([&library, Path::new(source)])
+            .output()
+            .expect("to run cc: `scripts/install.sh build` installs it");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        let text = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
+        // The library sees paths as the kernel tells them.
+        let dir = dir.canonicalize().expect("the directory");
+        let under = dir.join(under.strip_prefix(&dir).unwrap_or(under));
+        let settings = [
+            ("LD_PRELOAD", text(&library)),
+            ("FAULT_DIR", text(&armed)),
+            ("FAULT_UNDER", text(&under)),
+        ];
+        Faults { settings, armed }
+    }
+
+    /// Environment of a daemon whose disk this is.
+    pub fn settings(&self) -> Vec<(&str, &str)> {
+        self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    }
+
+    pub fn arm(&self, fault: Fault) {
+        fs::write(self.armed.join(fault.file()), "").expect("to arm a fault");
+    }
+
+    pub fn disarm(&self, fault: Fault) {
+        fs::remove_file(self.armed.join(fault.file())).expect("to disarm a fault");
+    }
+}

@@ -1,0 +1,145 @@
+/*
+ * Makes chosen system calls of a process fail, while a file says so.
+ *
+ * Preloaded (LD_PRELOAD) into the daemon by tests/disk_faults.rs. A seccomp filter turns each
+ * positioned write and each sync into a SIGSYS, whose handler either answers with the fault or makes
+ * the call after all. So it also catches calls that do not go through the C library, and needs no
+ * privilege.
+ *
+ *   FAULT_DIR      while this directory holds a file named
+ *                    full  writes write a part and then fail with ENOSPC
+ *                    sync  fdatasync and fsync fail with EIO
+ *                    torn  a write writes a part, and the process is killed
+ *   FAULT_UNDER    the only files concerned: those whose path begins with this
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <limits.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+/* The sixth argument of the calls the handler makes itself: no call it catches has one. */
+#define OURS 0x57415950u
+
+static char full[PATH_MAX], torn[PATH_MAX], failing_sync[PATH_MAX], under[PATH_MAX];
+
+#if defined(__x86_64__)
+#define RESULT(context) ((context)->uc_mcontext.gregs[REG_RAX])
+static void arguments(ucontext_t *context, long out[5]) {
+    static const int registers[5] = {REG_RDI, REG_RSI, REG_RDX, REG_R10, REG_R8};
+    for (int at = 0; at < 5; at++) out[at] = context->uc_mcontext.gregs[registers[at]];
+}
+#elif defined(__aarch64__)
+#define RESULT(context) ((context)->uc_mcontext.regs[0])
+static void arguments(ucontext_t *context, long out[5]) {
+    for (int at = 0; at < 5; at++) out[at] = context->uc_mcontext.regs[at];
+}
+#else
+#error "say where this machine keeps a system call's arguments and result"
+#endif
+
+static long call(long number, const long a[5]) {
+    long result = syscall(number, a[0], a[1], a[2], a[3], a[4], (long)OURS);
+    return result < 0 ? -errno : result;
+}
+
+static int armed(const char *path) {
+    return access(path, F_OK) == 0;
+}
+
+/* Whether the descriptor's file is one of those concerned. */
+static int concerned(int descriptor) {
+    char link[64], path[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0) return 0;
+    path[length] = 0;
+    return strncmp(path, under, strlen(under)) == 0;
+}
+
+/* Writes half of the first buffer, as a disk does that fills up or a process that dies. */
+static long write_part(long number, const long a[5]) {
+    if (number == SYS_pwrite64) {
+        const long part[5] = {a[0], a[1], a[2] / 2, a[3], 0};
+        return call(number, part);
+    }
+    struct iovec first = *(const struct iovec *)a[1];
+    first.iov_len /= 2;
+    const long part[5] = {a[0], (long)&first, 1, a[3], a[4]};
+    return call(number, part);
+}
+
+static long answer(long number, const long a[5]) {
+    static _Thread_local int parts;
+    if (!concerned((int)a[0])) return call(number, a);
+    if (number == SYS_fdatasync || number == SYS_fsync) {
+        return armed(failing_sync) ? -EIO : call(number, a);
+    }
+    if (armed(torn)) {
+        write_part(number, a);
+        kill(getpid(), SIGKILL);
+    }
+    if (!armed(full)) return call(number, a);
+    return ++parts % 2 ? write_part(number, a) : -ENOSPC;
+}
+
+static void caught(int signal, siginfo_t *info, void *place) {
+    (void)signal;
+    ucontext_t *context = place;
+    long a[5];
+    int before = errno;
+    arguments(context, a);
+    RESULT(context) = answer(info->si_syscall, a);
+    errno = before;
+}
+
+static void fail(const char *what) {
+    perror(what);
+    _exit(127);
+}
+
+static void name(char *out, const char *dir, const char *file) {
+    if (snprintf(out, PATH_MAX, "%s/%s", dir, file) >= PATH_MAX) fail("FAULT_DIR is too long");
+}
+
+__attribute__((constructor)) static void begin(void) {
+    const char *dir = getenv("FAULT_DIR"), *where = getenv("FAULT_UNDER");
+    if (!dir || !where) return;
+    name(full, dir, "full");
+    name(torn, dir, "torn");
+    name(failing_sync, dir, "sync");
+    name(under, where, "");
+
+    struct sigaction action = {.sa_sigaction = caught, .sa_flags = SA_SIGINFO | SA_RESTART};
+    if (sigaction(SIGSYS, &action, NULL)) fail("sigaction");
+#define CATCH(call, after) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (call), (after), 0)
+#define LOAD(offset) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (offset))
+    struct sock_filter filter[] = {
+        LOAD(offsetof(struct seccomp_data, nr)),
+        CATCH(SYS_pwritev, 5),
+        CATCH(SYS_pwritev2, 4),
+        CATCH(SYS_pwrite64, 3),
+        CATCH(SYS_fdatasync, 2),
+        CATCH(SYS_fsync, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        LOAD(offsetof(struct seccomp_data, args[5])), /* its low half, on a little-endian machine */
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OURS, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) fail("PR_SET_NO_NEW_PRIVS");
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) fail("PR_SET_SECCOMP");
+}
