@@ -6,3 +6,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
+
+/// Wall time as of a start, moved on by the runtime's own clock: a wall clock that is set back or
+/// forward meanwhile shortens or stretches no wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Steady {
+    started: tokio::time::Instant,
+    started_ms: u64,
+}
+
+impl Steady {
+    pub fn start() -> Steady {
+        Steady { started: tokio::time::Instant::now(), started_ms: now_ms() }
+    }
+
+    /// Now, in milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.started_ms.saturating_add(self.started.elapsed().as_millis() as u64)
+    }
+}

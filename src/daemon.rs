@@ -35,6 +35,10 @@ use crate::{
 const SMALL_SEGMENT_BYTES: u64 = 8 << 20;
 const SMALL_TAIL_BYTES: usize = 1 << 20;
 
+/// A journal's bound is at least so many segments: space is counted and freed a segment at a time,
+/// and the one that is written is never freed.
+const LEAST_SEGMENTS: u64 = 8;
+
 /// How often settled segments are freed.
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
 
@@ -130,7 +134,10 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
         storage.clone(),
         &dir.join("journal"),
         journal::Options {
-            segment_bytes: settings.journal.segment_bytes,
+            segment_bytes: segment_bytes(
+                settings.journal.segment_bytes,
+                settings.journal.max_bytes.min(settings.backlog_bytes().saturating_mul(2)),
+            ),
             max_bytes: settings.journal.max_bytes,
             tail_bytes: settings.journal.tail_bytes,
             keys_since_ms: now_ms().saturating_sub(limits.window.as_millis() as u64),
@@ -179,11 +186,16 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
 
 fn small_journal(max_bytes: u64) -> journal::Options {
     journal::Options {
-        segment_bytes: SMALL_SEGMENT_BYTES,
+        segment_bytes: segment_bytes(SMALL_SEGMENT_BYTES, max_bytes),
         tail_bytes: SMALL_TAIL_BYTES,
         max_bytes,
         ..journal::Options::default()
     }
+}
+
+/// The size of a segment in a journal with a bound.
+fn segment_bytes(wanted: u64, bound: u64) -> u64 {
+    wanted.min(bound / LEAST_SEGMENTS)
 }
 
 fn dispatch_limits(settings: &Settings) -> dispatch::Limits {

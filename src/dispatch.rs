@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admit::Backlogs,
     broker::{self, Broker, Publication},
-    clock::now_ms,
+    clock::Steady,
     feed::{Feed, Outcome},
     journal::{self, Entry, Journal, Position},
 };
@@ -130,6 +130,8 @@ pub struct Dispatcher {
     unsent: VecDeque<Job>,
     /// Work that waits for its time. The number keeps equal times apart.
     retries: BTreeMap<(Instant, u64), Job>,
+    /// How many of those are parked messages.
+    parked_retries: usize,
     in_flight: HashMap<u64, Job>,
     publishing: FuturesUnordered<BoxFuture<'static, (u64, Result<(), broker::Error>)>>,
     /// Messages being written to the parked journal or to the dead letters.
@@ -137,7 +139,8 @@ pub struct Dispatcher {
     next_ticket: u64,
     /// Set while waiting messages are parked to let the main cursor go on.
     relieving: bool,
-    /// Main waits until the parked messages below this, which are older, are settled.
+    /// Main waits until the parked messages below this, which are older, were read; except while
+    /// the parked lane itself waits for messages that fail.
     parked_first: Position,
     /// Connections in a row that confirmed nothing.
     fruitless: u32,
@@ -145,6 +148,7 @@ pub struct Dispatcher {
     /// What is wrong with the broker, as last logged.
     trouble: Option<String>,
     last_reason: ByteString,
+    clock: Steady,
     tick: Interval,
 }
 
@@ -190,6 +194,7 @@ impl Dispatcher {
             shared,
             unsent: VecDeque::new(),
             retries: BTreeMap::new(),
+            parked_retries: 0,
             in_flight: HashMap::new(),
             publishing: FuturesUnordered::new(),
             keeping: FuturesUnordered::new(),
@@ -200,6 +205,7 @@ impl Dispatcher {
             confirmed: 0,
             trouble: None,
             last_reason: ByteString::new(),
+            clock: Steady::start(),
             tick,
         })
     }
@@ -306,7 +312,8 @@ impl Dispatcher {
 
     /// The next thing to do. Confirmations come first, since they make room. Cancel-safe.
     async fn next(&mut self, connected: bool) -> Result<Wake, Error> {
-        let parked_first_done = self.parked.next_position() >= self.parked_first;
+        let parked_first_done = self.parked.next_position() >= self.parked_first
+            || self.parked.is_full_of(self.parked_retries);
         let read_main = self.relieving || connected && parked_first_done;
         let due = self.retries.first_key_value().map(|((at, _), _)| *at);
         let wake = tokio::select! {
@@ -349,7 +356,7 @@ impl Dispatcher {
     }
 
     fn take(&mut self, jobs: Vec<Job>) {
-        let now_ms = now_ms();
+        let now_ms = self.clock.now_ms();
         for job in jobs {
             if job.lane == LaneKind::Main && self.relieving {
                 self.park(job, 0, "waits for its broker".into());
@@ -426,7 +433,7 @@ impl Dispatcher {
 
     /// Decides what becomes of a message that failed by itself.
     fn failed(&mut self, mut job: Job, reason: String) {
-        let now_ms = now_ms();
+        let now_ms = self.clock.now_ms();
         if job.first_ms == 0 {
             job.first_ms = now_ms;
         }
@@ -446,6 +453,7 @@ impl Dispatcher {
     fn retry_after(&mut self, job: Job, wait: Duration) {
         let number = self.next_ticket;
         self.next_ticket += 1;
+        self.parked_retries += usize::from(job.lane == LaneKind::Parked);
         self.retries.insert((Instant::now() + wait, number), job);
     }
 
@@ -454,16 +462,18 @@ impl Dispatcher {
         while let Some(entry) = self.retries.first_entry()
             && entry.key().0 <= now
         {
-            self.unsent.push_back(entry.remove());
+            let job = entry.remove();
+            self.parked_retries -= usize::from(job.lane == LaneKind::Parked);
+            self.unsent.push_back(job);
         }
     }
 
     fn park(&mut self, job: Job, not_before_ms: u64, reason: ByteString) {
-        let journal = self.parked.journal().clone();
+        let (journal, now_ms) = (self.parked.journal().clone(), self.clock.now_ms());
         self.keeping.push(
             async move {
                 let kept = job.keep(not_before_ms, &reason);
-                let entry = Entry::new(kept.encode(), now_ms());
+                let entry = Entry::new(kept.encode(), now_ms);
                 let written = journal.append_durable(entry).await.map(drop);
                 Box::new(Kept { job, outcome: Outcome::Parked(reason), written })
             }
@@ -480,10 +490,10 @@ impl Dispatcher {
             self.last_reason = reason.clone();
         }
         job.doom = Some(reason.clone());
-        let dead_letters = self.shared.dead_letters.clone();
+        let (dead_letters, now_ms) = (self.shared.dead_letters.clone(), self.clock.now_ms());
         self.keeping.push(
             async move {
-                let written = dead_letters.keep(job.keep(now_ms(), &reason)).await;
+                let written = dead_letters.keep(job.keep(now_ms, &reason)).await;
                 Box::new(Kept { job, outcome: Outcome::DeadLetter(reason), written })
             }
             .boxed(),
@@ -514,13 +524,16 @@ impl Dispatcher {
         let mut jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();
         if alone {
             for mut job in jobs {
-                self.suspect(&mut job);
+                // Parked messages hold nobody up, so with them only evidence counts.
+                let last_one = job.lane == LaneKind::Main && self.unsent.is_empty();
+                job.suspicion.add(self.confirmed, last_one);
                 if job.suspicion.downs >= ATTEMPTS {
                     job.suspicion = Suspicion::default();
                     job.attempts = job.attempts.max(ATTEMPTS);
                     self.failed(job, format!("the connection goes down with it: {reason}"));
                 } else {
-                    self.unsent.push_back(job);
+                    // Longer than it takes to connect again, so that others go first.
+                    self.retry_after(job, RECONNECT.max * 2);
                 }
             }
         } else {
@@ -528,17 +541,6 @@ impl Dispatcher {
             jobs.sort_by_key(Job::order);
             self.unsent = jobs.into();
         }
-    }
-
-    /// A message is blamed for a connection only if others passed while it never did.
-    fn suspect(&mut self, job: &mut Job) {
-        if job.suspicion.downs == 0 {
-            job.suspicion.confirmed_before = self.confirmed;
-        } else if job.suspicion.confirmed_before == self.confirmed {
-            return;
-        }
-        job.suspicion.downs += 1;
-        job.suspicion.confirmed_before = self.confirmed;
     }
 
     /// Once a tick: saves cursors, and parks what holds back too much of the main journal.
@@ -592,6 +594,10 @@ impl Dispatcher {
         // Nobody waits for these any more; their messages are published again after the next start.
         self.publishing.clear();
         broker.close(self.limits.drain).await;
+        // What is durably set aside by now must also be settled: it would be set aside twice.
+        while let Some(kept) = self.keeping.next().await {
+            self.kept(*kept);
+        }
         self.main.save().await?;
         self.parked.save().await?;
         self.parked.journal().clone().close().await;
@@ -606,3 +612,6 @@ impl Dispatcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

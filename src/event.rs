@@ -301,3 +301,86 @@ impl Input {
         Ok(Message { route, broker, address })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text() -> impl Strategy<Value = ByteString> {
+        "\\PC{0,12}".prop_map(ByteString::from)
+    }
+
+    fn pairs() -> impl Strategy<Value = Vec<(ByteString, ByteString)>> {
+        prop::collection::vec((text(), text()), 0..4)
+    }
+
+    fn address() -> impl Strategy<Value = Address> {
+        prop_oneof![
+            (text(), prop::option::of(text()))
+                .prop_map(|(topic, key)| Address::Topic { topic, key }),
+            (text(), text())
+                .prop_map(|(exchange, routing_key)| Address::Exchange { exchange, routing_key }),
+            text().prop_map(Address::Subject),
+        ]
+    }
+
+    pub(crate) fn message() -> impl Strategy<Value = Message> {
+        let address = prop_oneof![address().prop_map(Ok), text().prop_map(Err)];
+        (text(), text(), address).prop_map(|(route, broker, address)| Message {
+            route,
+            broker,
+            address,
+        })
+    }
+
+    prop_compose! {
+        pub(crate) fn event()(
+            (id, source, kind) in (text(), text(), text()),
+            (subject, content_type, traceparent) in
+                (prop::option::of(text()), prop::option::of(text()), prop::option::of(text())),
+            time_ms: u64,
+            (extensions, headers) in (pairs(), pairs()),
+            body: Vec<u8>,
+        ) -> Event {
+            let body = body.into();
+            Event {
+                id, source, kind, subject, time_ms, content_type, traceparent, extensions, headers,
+                body,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_is_read_back_as_it_was_written(
+            event in event(), messages in prop::collection::vec(message(), 0..4),
+        ) {
+            let record = Record { event, messages };
+            prop_assert_eq!(Record::decode(record.encode()), Ok(record));
+        }
+
+        #[test]
+        fn bytes_that_are_no_record_are_an_error_and_never_a_crash(
+            event in event(), messages in prop::collection::vec(message(), 0..3),
+            cut: prop::sample::Index, flip: prop::sample::Index, with: u8, noise: Vec<u8>,
+        ) {
+            let bytes = Record { event, messages }.encode();
+            let head = bytes.slice(..cut.index(bytes.len()));
+            let mut flipped = bytes.to_vec();
+            flipped[flip.index(bytes.len())] ^= with;
+            for bytes in [head, flipped.into(), noise.into()] {
+                if let Ok(record) = Record::decode(bytes.clone()) {
+                    prop_assert!(record.event.body.len() <= bytes.len());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_unknown_version_is_refused() {
+        assert_eq!(Record::decode(vec![9].into()), Err(Error::Version(9)));
+        assert_eq!(Record::decode(Bytes::new()), Err(Error::Short));
+    }
+}

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use tokio::{sync::Semaphore, time::timeout};
 
-use crate::{admit::Admit, clock::now_ms, routing::Table, source};
+use crate::{admit::Admit, clock::now_ms, quiet::Quiet, routing::Table, source};
 
 mod rejection;
 
@@ -38,12 +38,15 @@ struct Inner {
     limits: Limits,
     /// A permit a byte of body.
     bytes: Semaphore,
+    not_verified: Quiet,
+    not_admitted: Quiet,
 }
 
 impl Ingress {
     pub fn new(table: Arc<ArcSwap<Table>>, admit: Admit, limits: Limits) -> Ingress {
         let bytes = Semaphore::new(limits.max_in_flight_bytes);
-        Ingress(Arc::new(Inner { table, admit, limits, bytes }))
+        let (not_verified, not_admitted) = (Quiet::default(), Quiet::default());
+        Ingress(Arc::new(Inner { table, admit, limits, bytes, not_verified, not_admitted }))
     }
 
     /// Answers one request.
@@ -70,12 +73,19 @@ impl Inner {
         let body = timeout(self.limits.body_timeout, self.read(body))
             .await
             .map_err(|_| Rejection::BodyTimeout)??;
-        let request = source::Request { path_type, headers: &head.headers, body, now_ms: now_ms() };
+        let now_ms = now_ms();
+        let request = source::Request { path_type, headers: &head.headers, body, now_ms };
         let event = source.receive(request).map_err(|rejection| {
-            tracing::info!(source = %source.name, %rejection, "a request was not accepted");
+            if let Some(more) = self.not_verified.speaks(now_ms) {
+                tracing::info!(source = %source.name, %rejection, more, "a request is not accepted");
+            }
             Rejection::NotVerified
         })?;
-        let admitted = self.admit.admit(&table, event).await?;
+        let admitted = self.admit.admit(&table, event).await.inspect_err(|error| {
+            if let Some(more) = self.not_admitted.speaks(now_ms) {
+                tracing::warn!(%error, more, "an event is refused for now");
+            }
+        })?;
         tracing::debug!(event = %admitted.id, duplicate = admitted.duplicate, "accepted");
         Ok(admitted.id.to_string())
     }

@@ -194,6 +194,8 @@ struct Shared {
     tail: Tail,
     quarantine: Quarantine,
     watermark: watch::Sender<Watermark>,
+    /// Apart from the watermark: who waits for a failure is not to wake at every commit.
+    failure: watch::Sender<Option<Arc<Error>>>,
     /// Taken while segments or sidecars are removed.
     removing: Mutex<()>,
     lock: Mutex<Option<LockGuard>>,
@@ -215,6 +217,9 @@ enum Stop {
 
 impl Shared {
     fn stop(&self, stop: Stop) {
+        if let Stop::Failed(error) = &stop {
+            self.failure.send_replace(Some(error.clone()));
+        }
         self.watermark.send_modify(|watermark| watermark.stopped = Some(stop));
     }
 
@@ -246,6 +251,7 @@ impl Journal {
             tail: Tail::new(recovered.end, options.tail_bytes),
             quarantine: recovered.quarantine,
             watermark: watch::Sender::new(watermark),
+            failure: watch::Sender::new(None),
             removing: Mutex::new(()),
             lock: Mutex::new(Some(recovered.lock)),
             options,
@@ -357,13 +363,12 @@ impl Journal {
 
     /// Resolves when the writer has met a fatal error; never otherwise.
     pub async fn failed(&self) -> Arc<Error> {
-        let mut watermark = self.shared.watermark.subscribe();
-        let failed = |w: &Watermark| matches!(w.stopped, Some(Stop::Failed(_)));
-        let stopped = watermark.wait_for(failed).await.ok().and_then(|w| w.stopped.clone());
-        match stopped {
-            Some(Stop::Failed(error)) => error,
+        let mut failure = self.shared.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
+        match failed {
+            Some(error) => error,
             // The sender lives in this handle: this is never reached.
-            _ => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -171,6 +171,18 @@ async fn only_whole_segments_below_are_released_and_never_the_active_one() {
 }
 
 #[tokio::test]
+async fn one_record_that_fills_the_journal_can_be_released_once_the_next_is_refused() {
+    let disk = SimDisk::new(1);
+    let options = Options { segment_bytes: 5_000, max_bytes: 20_000, ..Options::default() };
+    let journal = open_with(&disk, options).journal;
+    let large = || Entry::new(vec![7; 12_000].into(), 1);
+    journal.append_durable(large()).await.unwrap();
+    assert!(matches!(journal.append_durable(large()).await, Err(AppendError::Full)));
+    journal.release(journal.end()).await.unwrap();
+    journal.append_durable(large()).await.unwrap();
+}
+
+#[tokio::test]
 async fn keys_outlive_their_segment_until_they_are_too_old() {
     let disk = written(0..12).await;
     let journal = open(&disk).journal;

@@ -4,8 +4,10 @@
 mod common;
 
 mod commands;
+mod dead_letters;
 mod delivery;
 mod disk_faults;
+mod duplicates;
 mod harness;
 mod ingress;
 mod journal_crash;

@@ -38,12 +38,31 @@ pub struct Job {
     pub suspicion: Suspicion,
 }
 
-/// How often the connection went down with this message alone in flight, and how many messages the
-/// broker had confirmed before the first time.
+/// How often the connection went down with this message alone in flight, as far as that counts
+/// against the message and not against the broker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Suspicion {
     pub downs: u32,
-    pub confirmed_before: u64,
+    /// How many messages the broker had confirmed at the first of them.
+    confirmed_first: u64,
+    /// And at the last.
+    confirmed_last: u64,
+}
+
+impl Suspicion {
+    /// The connection went down once more. It counts only if others passed since the last time; or,
+    /// where no other is left that could pass, if some did since the first time.
+    pub fn add(&mut self, confirmed: u64, last_one: bool) {
+        let first_time = self.downs == 0;
+        if first_time {
+            self.confirmed_first = confirmed;
+        }
+        let others_passed = confirmed > self.confirmed_last;
+        if first_time || others_passed || last_one && confirmed > self.confirmed_first {
+            self.downs += 1;
+            self.confirmed_last = confirmed;
+        }
+    }
 }
 
 impl Job {

@@ -89,6 +89,13 @@ impl Lane {
         self.reader.position() >= self.journal.end()
     }
 
+    /// Whether nothing more can be read until one of the `waiting` messages is settled, since those
+    /// are all that is under way and they fill the window.
+    pub fn is_full_of(&self, waiting: usize) -> bool {
+        let window = &self.window;
+        window.room() == 0 && !window.wants_saving() && window.unsettled() == waiting
+    }
+
     /// Bytes of the journal that wait for this lane's cursor.
     pub fn held_bytes(&self) -> u64 {
         self.journal.bytes_from(self.window.cursor())

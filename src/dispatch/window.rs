@@ -27,6 +27,7 @@ pub struct Window {
     settled_messages: usize,
     settled_bytes: usize,
     messages: usize,
+    unsettled: usize,
     bytes: usize,
     /// The next position to read.
     next: Position,
@@ -51,6 +52,7 @@ impl Window {
             settled_messages: 0,
             settled_bytes: 0,
             messages: 0,
+            unsettled: 0,
             bytes: 0,
             next: saved,
             saved,
@@ -71,6 +73,7 @@ impl Window {
         self.next = position.next();
         if messages > 0 {
             self.messages += messages;
+            self.unsettled += messages;
             self.bytes += bytes;
             self.records.push_back(Slot { position, messages, unsettled: messages, bytes });
         }
@@ -88,7 +91,10 @@ impl Window {
             return;
         };
         let slot = &mut self.records[at];
-        slot.unsettled = slot.unsettled.saturating_sub(1);
+        if slot.unsettled > 0 {
+            slot.unsettled -= 1;
+            self.unsettled -= 1;
+        }
         while let Some(slot) = self.records.get(self.settled)
             && slot.unsettled == 0
         {
@@ -96,6 +102,11 @@ impl Window {
             self.settled_messages += slot.messages;
             self.settled_bytes += slot.bytes;
         }
+    }
+
+    /// How many messages are not settled.
+    pub fn unsettled(&self) -> usize {
+        self.unsettled
     }
 
     /// The lowest position not settled.
@@ -166,10 +177,11 @@ mod tests {
             window.take(Position(n), 1, 10);
         }
         assert_eq!(window.room(), 0);
+        assert_eq!(window.unsettled(), 4);
         for n in 0..4 {
             window.settle(Position(n));
         }
-        assert_eq!(window.room(), 0);
+        assert_eq!((window.room(), window.unsettled()), (0, 0));
         assert!(window.wants_saving());
         window.save(Position(3));
         assert_eq!(window.room(), 3);

@@ -34,9 +34,6 @@ impl Rejection {
     /// wrong with a signature.
     pub fn into_response(self) -> Response<Full<Bytes>> {
         let (status, words) = self.status_and_words();
-        if let Rejection::NotAdmitted(error) = &self {
-            tracing::warn!(%error, "an event was refused for now");
-        }
         let body = format!("{{\"error\":\"{words}\"}}");
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = status;

@@ -133,7 +133,7 @@ fn kind(request: &Request, fields: Option<&Fields>) -> ByteString {
     let in_body = fields.and_then(|f| f.string(WANTED.event_type)).and_then(|t| attribute(&t));
     match (in_body, request.path_type) {
         (Some(body), Some(path)) if body != path => {
-            tracing::warn!(
+            tracing::debug!(
                 path_type = path, body_type = ?body,
                 "a verified body names another event type than its path; the body's counts"
             );

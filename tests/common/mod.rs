@@ -1,10 +1,12 @@
 //! What the promises are tested with.
 
 pub mod brokers;
+pub mod burst;
 pub mod consume;
 pub mod daemon;
 pub mod faults;
 pub mod journal_disk;
+pub mod kept;
 pub mod log_files;
 pub mod raw;
 pub mod sender;

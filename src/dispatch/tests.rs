@@ -1,0 +1,213 @@
+//! Sequences of faults that a real broker shows only by bad luck, against the real journal.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, atomic::AtomicBool},
+};
+
+use bytes::Bytes;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::*;
+use crate::{
+    broker::{Confirmation, Error as Failure},
+    event::{Address, Event, Message, Record},
+    journal::{Entry, Options, RealDisk, Storage},
+};
+
+/// Says what becomes of each message, and remembers what it confirmed.
+#[derive(Default)]
+struct Script {
+    confirmed: Mutex<Vec<String>>,
+    /// Connects, but every message brings the connection down.
+    sick: AtomicBool,
+}
+
+struct Scripted(Arc<Script>);
+
+#[async_trait::async_trait]
+impl Broker for Scripted {
+    async fn connect(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Messages are named after what they do.
+    async fn publish(&mut self, publication: &Publication) -> Result<Confirmation, Failure> {
+        let id = publication.event.id.to_string();
+        let script = self.0.clone();
+        let outcome = match id.split('-').next() {
+            _ if script.sick.load(Relaxed) => Err(Failure::Down("out of sorts".to_owned())),
+            Some("poison") => Err(Failure::Down("the connection was closed".to_owned())),
+            Some("failing") => Err(Failure::Failed("not now".to_owned())),
+            Some("refused") => Err(Failure::Refused("never".to_owned())),
+            _ => Ok(()),
+        };
+        Ok(Box::pin(async move {
+            if outcome.is_ok() {
+                script.confirmed.lock().unwrap().push(id);
+            }
+            outcome
+        }))
+    }
+
+    async fn close(&mut self, _: Duration) {}
+}
+
+const LIMITS: Limits = Limits {
+    window: Capacity { messages: 8, bytes: 1 << 20 },
+    retry_for: Duration::from_secs(60),
+    backlog_bytes: 1 << 20,
+    drain: Duration::from_secs(1),
+};
+
+struct World {
+    dir: tempfile::TempDir,
+    shared: Shared,
+    script: Arc<Script>,
+}
+
+impl World {
+    fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(RealDisk);
+        let open = |name: &str| {
+            Journal::open(storage.clone(), &dir.path().join(name), Options::default()).unwrap()
+        };
+        let shared = Shared {
+            main: open("journal").journal,
+            dead_letters: DeadLetters::new(open("dead-letters").journal),
+            backlogs: Arc::default(),
+            progress: Arc::default(),
+            feed: Feed::default(),
+        };
+        World { dir, shared, script: Arc::default() }
+    }
+
+    async fn append(&self, ids: &[&str]) {
+        for id in ids {
+            let event = Event {
+                id: (*id).into(),
+                source: "s".into(),
+                kind: "k".into(),
+                subject: None,
+                time_ms: 1,
+                content_type: None,
+                traceparent: None,
+                extensions: vec![],
+                headers: vec![],
+                body: Bytes::from_static(b"{}"),
+            };
+            let address = Ok(Address::Subject("a".into()));
+            let messages = vec![Message { route: "r".into(), broker: "b".into(), address }];
+            let entry = Entry::new(Record { event, messages }.encode(), 1);
+            self.shared.main.append_durable(entry).await.unwrap();
+        }
+    }
+
+    /// Runs a dispatcher until `done`; time is paused, so that waiting costs none.
+    async fn run_until(&self, done: impl Fn(&World) -> bool) {
+        let storage: Arc<dyn Storage> = Arc::new(RealDisk);
+        let parked =
+            Journal::open(storage, &self.dir.path().join("parked"), Options::default()).unwrap();
+        let dispatcher =
+            Dispatcher::open("b".into(), LIMITS, parked.journal, self.shared.clone()).unwrap();
+        let stop = CancellationToken::new();
+        let running =
+            tokio::spawn(dispatcher.run(Box::new(Scripted(self.script.clone())), stop.clone()));
+        for _ in 0..100_000 {
+            if done(self) {
+                stop.cancel();
+                running.await.unwrap().unwrap();
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("not done; confirmed: {:?}", self.confirmed());
+    }
+
+    fn confirmed(&self) -> Vec<String> {
+        self.script.confirmed.lock().unwrap().clone()
+    }
+
+    fn dead(&self) -> Vec<String> {
+        dead_letter::list(Arc::new(RealDisk), self.dir.path())
+            .unwrap()
+            .map(|kept| kept.unwrap())
+            .map(|kept| format!("{}: {}", kept.event.id, kept.reason))
+            .collect()
+    }
+
+    fn cursor(&self) -> Position {
+        self.shared.progress.lowest().unwrap()
+    }
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}-{n}")).collect()
+}
+
+fn refs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_brings_the_connection_down_holds_up_nobody_for_ever() {
+    let world = World::new();
+    let good = names("good", 20);
+    world.append(&["poison"]).await;
+    world.append(&refs(&good)).await;
+    world.run_until(|world| world.cursor() == Position(21)).await;
+    let confirmed: HashSet<String> = world.confirmed().into_iter().collect();
+    assert_eq!(confirmed, good.into_iter().collect());
+    assert_eq!(world.dead(), Vec::<String>::new(), "it is parked, and may pass another day");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_confirms_nothing_costs_no_message_however_long_it_lasts() {
+    let world = World::new();
+    let good = names("good", 20);
+    world.append(&refs(&good)).await;
+    world.script.sick.store(true, Relaxed);
+    let (started, sick_for) = (Instant::now(), LIMITS.retry_for * 20);
+    world
+        .run_until(|world| {
+            if started.elapsed() > sick_for {
+                world.script.sick.store(false, Relaxed);
+            }
+            world.confirmed().len() >= 20
+        })
+        .await;
+    let mut confirmed = world.confirmed();
+    confirmed.sort();
+    assert_eq!(confirmed, {
+        let mut good = good;
+        good.sort();
+        good
+    });
+    assert_eq!(world.dead(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_message_is_parked_then_given_up_on_and_the_cursor_goes_on() {
+    let world = World::new();
+    world.append(&["failing", "good-1", "refused", "good-2"]).await;
+    world.run_until(|world| world.dead().len() == 2).await;
+    assert_eq!(world.confirmed(), ["good-1", "good-2"]);
+    assert_eq!(world.cursor(), Position(4));
+    let dead = world.dead();
+    assert_eq!(dead[0], "refused: never");
+    assert!(dead[1].starts_with("failing: tried "), "{dead:?}");
+    assert!(dead[1].ends_with("at last: not now"), "{dead:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_parked_survives_a_restart_and_what_is_settled_does_not_come_back() {
+    let world = World::new();
+    let good = names("good", 30);
+    world.append(&["failing"]).await;
+    world.append(&refs(&good)).await;
+    world.run_until(|world| world.cursor() == Position(31)).await;
+    assert_eq!(world.dead(), Vec::<String>::new());
+    world.run_until(|world| world.dead().len() == 1).await;
+    assert_eq!(world.confirmed(), good);
+}
