@@ -12,6 +12,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{admit::Admit, clock::now_ms, quiet::Quiet, routing::Table, source};
 
+mod head;
 mod rejection;
 
 pub use rejection::Rejection;
@@ -68,6 +69,7 @@ impl Inner {
         if head.method != Method::POST {
             return Err(Rejection::Method);
         }
+        head::check(&head)?;
         let expected = self.expected_bytes(&body)?;
         let _room = self.bytes.try_acquire_many(expected).map_err(|_| Rejection::Busy)?;
         let body = timeout(self.limits.body_timeout, self.read(body))

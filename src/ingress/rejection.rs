@@ -14,6 +14,10 @@ const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("5");
 pub enum Rejection {
     NoSuchSource,
     Method,
+    /// The head can be read in more than one way.
+    Malformed,
+    /// A compressed body.
+    Encoded,
     NotVerified,
     BodyTooLarge,
     BodyTimeout,
@@ -52,6 +56,10 @@ impl Rejection {
         match self {
             Rejection::NoSuchSource => (StatusCode::NOT_FOUND, "no source has this path"),
             Rejection::Method => (StatusCode::METHOD_NOT_ALLOWED, "send webhooks with POST"),
+            Rejection::Malformed => (StatusCode::BAD_REQUEST, "the request's head is ambiguous"),
+            Rejection::Encoded => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body as it is, not encoded")
+            }
             Rejection::NotVerified => (StatusCode::UNAUTHORIZED, "not verified"),
             Rejection::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
             Rejection::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "the body came too slowly"),
