@@ -198,6 +198,42 @@ sources:
 }
 
 #[test]
+fn a_head_that_could_be_read_in_two_ways_or_an_encoded_body_is_refused() {
+    let (_dir, daemon) = start(&[]);
+    let webhook = event(1);
+    let len = webhook.body.len();
+    let ask_with = |lines: &str, body: &[u8]| {
+        let (name, signature) = &webhook.headers[0];
+        let head = format!("POST /hooks/miibo HTTP/1.1\r\n{name}: {signature}\r\n{lines}\r\n");
+        ask(&daemon, [head.as_bytes(), body].concat()).status
+    };
+    let length = format!("content-length: {len}\r\n");
+    for (lines, status) in [
+        ("", 400),
+        ("host: a\r\nhost: b\r\n", 400),
+        ("host: a\r\nhost: a\r\n", 400),
+        ("host: a\r\n folded\r\n", 400),
+        ("host : a\r\n", 400),
+        ("host: a\0b\r\n", 400),
+        ("host: a\r\ncontent-length: 3\r\n", 400),
+        ("host: a\r\ncontent-encoding: gzip\r\n", 415),
+        ("host: a\r\ncontent-encoding: identity, br\r\n", 415),
+        ("host: a\r\ncontent-encoding: identity\r\n", 200),
+    ] {
+        assert_eq!(ask_with(&format!("{lines}{length}"), &webhook.body), status, "{lines}");
+    }
+    for length in ["+3", "3, 3", "three", "-1"] {
+        let lines = format!("host: a\r\ncontent-length: {length}\r\n");
+        assert_eq!(ask_with(&lines, b"abc"), 400, "{length}");
+    }
+    let chunk = [format!("{len:x}\r\n").as_bytes(), &webhook.body, b"\r\n0\r\n\r\n"].concat();
+    for (coding, status) in [("gzip, chunked", 400), ("gzip", 400), ("Chunked", 200)] {
+        let lines = format!("host: a\r\ntransfer-encoding: {coding}\r\n");
+        assert_eq!(ask_with(&lines, &chunk), status, "{coding}");
+    }
+}
+
+#[test]
 fn a_body_over_the_limit_is_refused_by_its_announcement_or_midway() {
     let (_dir, daemon) = start(&[("WAYPOST_INGRESS__MAX_BODY_BYTES", "1000")]);
     for len in ["1001", "99999999999", "9223372036854775807"] {
