@@ -3,8 +3,10 @@
 
 mod common;
 
+mod broker_restarts;
 mod delivery;
 mod harness;
 mod journal_crash;
 mod journal_damage;
 mod journal_use;
+mod kill_nine;

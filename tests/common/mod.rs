@@ -7,3 +7,4 @@ pub mod journal_disk;
 pub mod sender;
 pub mod shared;
 pub mod sim_disk;
+pub mod sinks;

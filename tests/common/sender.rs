@@ -171,6 +171,11 @@ impl Load {
         self.ledger.lock().expect("the ledger").len()
     }
 
+    /// The ids of all that was answered 2xx so far, in the order of the answers.
+    pub fn ledger(&self) -> Vec<String> {
+        self.ledger.lock().expect("the ledger").clone()
+    }
+
     /// How many were answered otherwise so far.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
