@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     Error, Item, Position, Shared, Stop, Watermark,
@@ -22,6 +22,9 @@ pub struct Reader {
     /// Read from disk, not yet taken; bounded by a chunk and a record.
     ready: VecDeque<Item>,
     place: Option<Place>,
+    /// A visit to the disk: it outlives the future that began it, so that a reader which is often
+    /// interrupted still gets on, with one visit at a time.
+    visit: Option<JoinHandle<Result<Chunk, Error>>>,
 }
 
 /// Where in a segment the next record lies.
@@ -42,7 +45,14 @@ struct Chunk {
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, from: Position) -> Reader {
         let watermark = shared.watermark.subscribe();
-        Reader { shared, watermark, position: from.0, ready: VecDeque::new(), place: None }
+        Reader {
+            shared,
+            watermark,
+            position: from.0,
+            ready: VecDeque::new(),
+            place: None,
+            visit: None,
+        }
     }
 
     /// Position of what [`next`](Self::next) returns first.
@@ -60,15 +70,22 @@ impl Reader {
                 return Ok(self.take(max_entries, max_bytes));
             }
             let end = self.durable_end().await?;
-            if let Some(items) = self.shared.tail.read(self.position, end, max_entries, max_bytes) {
+            if self.visit.is_none()
+                && let Some(items) =
+                    self.shared.tail.read(self.position, end, max_entries, max_bytes)
+            {
                 self.place = None;
                 self.position += items.len() as u64;
                 return Ok(items);
             }
-            let (shared, place, position) =
-                (self.shared.clone(), self.place.clone(), self.position);
-            let read = tokio::task::spawn_blocking(move || shared.read_chunk(place, position, end));
-            let chunk = read.await.map_err(|_| Error::Panicked)??;
+            let visit = self.visit.get_or_insert_with(|| {
+                let (shared, place, position) =
+                    (self.shared.clone(), self.place.clone(), self.position);
+                tokio::task::spawn_blocking(move || shared.read_chunk(place, position, end))
+            });
+            let read = visit.await;
+            self.visit = None;
+            let chunk = read.map_err(|_| Error::Panicked)??;
             (self.ready, self.place) = (chunk.items, chunk.place);
         }
     }
