@@ -30,9 +30,16 @@ use crate::{
     settings::Settings,
 };
 
-/// Appends that may wait for the writer of a small journal: parked messages, dead letters.
+/// A small journal holds parked messages or dead letters.
 const SMALL_SEGMENT_BYTES: u64 = 8 << 20;
 const SMALL_TAIL_BYTES: usize = 1 << 20;
+
+/// Segments that a bound is at least made up of: it is told, and space is freed, by whole segments.
+const MIN_SEGMENTS: u64 = 8;
+
+/// What may be accepted for a broker between two looks at its backlog, where the bound is small:
+/// about a second of a fast network.
+const PARKED_HEADROOM_BYTES: u64 = 64 << 20;
 
 /// How often settled segments are freed.
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
@@ -123,11 +130,12 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
     let storage: Arc<dyn Storage> = Arc::new(RealDisk);
     let limits =
         dedupe::Limits { window: settings.dedupe.window, max_keys: settings.dedupe.max_keys };
+    let backlog_bytes = settings.backlog_bytes();
     let main = Journal::open(
         storage.clone(),
         &dir.join("journal"),
         journal::Options {
-            segment_bytes: settings.journal.segment_bytes,
+            segment_bytes: settings.journal.segment_bytes.min(backlog_bytes / MIN_SEGMENTS),
             max_bytes: settings.journal.max_bytes,
             tail_bytes: settings.journal.tail_bytes,
             keys_since_ms: now_ms().saturating_sub(limits.window.as_millis() as u64),
@@ -153,7 +161,8 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
         .map(|(name, broker)| {
             let parked_dir = dir.join("parked").join(&*name);
             // Room beyond the bound at which events are refused, for those that are in already.
-            let options = small_journal(settings.backlog_bytes().saturating_mul(2));
+            let room = backlog_bytes.saturating_mul(2).saturating_add(PARKED_HEADROOM_BYTES);
+            let options = journal::Options { max_bytes: room, ..small_journal(backlog_bytes) };
             let parked = Journal::open(storage.clone(), &parked_dir, options)?.journal;
             let dispatcher =
                 Dispatcher::open(name.clone(), dispatch_limits(settings), parked, shared.clone());
@@ -171,9 +180,10 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
     })
 }
 
+/// A journal whose bound is `max_bytes`.
 fn small_journal(max_bytes: u64) -> journal::Options {
     journal::Options {
-        segment_bytes: SMALL_SEGMENT_BYTES,
+        segment_bytes: SMALL_SEGMENT_BYTES.min(max_bytes / MIN_SEGMENTS),
         tail_bytes: SMALL_TAIL_BYTES,
         max_bytes,
         ..journal::Options::default()

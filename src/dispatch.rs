@@ -13,8 +13,8 @@
 //!
 //! A message settles only once it is confirmed, or durably parked, or durably a dead letter. A
 //! broker that holds back more than [`Limits::backlog_bytes`] of the main journal has its waiting
-//! messages parked too, in order, and they go first when it is back; when its parked messages reach
-//! the same bound, [`Backlogs`] says so and its events are refused at the door.
+//! messages parked too, in order ([`relief`]), and they go first when it is back; when its parked
+//! messages reach the same bound, [`Backlogs`] says so and its events are refused at the door.
 //!
 //! Order is kept except across a retry.
 
@@ -43,6 +43,7 @@ pub mod dead_letter;
 mod job;
 pub mod kept;
 mod lane;
+mod relief;
 mod window;
 
 pub use backoff::Backoff;
@@ -51,6 +52,7 @@ pub use window::Capacity;
 
 use job::{Job, LaneKind, Suspicion};
 use lane::{Lane, LaneWake};
+use relief::Relief;
 
 /// How often a message is tried in place before it is parked.
 const ATTEMPTS: u32 = 5;
@@ -134,12 +136,11 @@ pub struct Dispatcher {
     in_flight: HashMap<u64, Job>,
     publishing: FuturesUnordered<BoxFuture<'static, (u64, Result<(), broker::Error>)>>,
     /// Messages being written to the parked journal or to the dead letters.
-    keeping: FuturesUnordered<BoxFuture<'static, Box<Kept>>>,
+    keeping: FuturesUnordered<BoxFuture<'static, Vec<Kept>>>,
     next_ticket: u64,
-    /// Set while waiting messages are parked to let the main cursor go on.
-    relieving: bool,
-    /// Main waits until the parked messages below this, which are older, are settled.
-    parked_first: Position,
+    /// Of the turn given to the next message that is read.
+    next_turn: u64,
+    relief: Relief,
     /// Connections in a row that confirmed nothing.
     fruitless: u32,
     confirmed: u64,
@@ -154,12 +155,14 @@ struct Kept {
     job: Job,
     outcome: Outcome,
     written: Result<(), journal::AppendError>,
+    /// Whether it did not fail, but was parked for the main cursor to go on.
+    relief: bool,
 }
 
 /// What the loop woke up for.
 enum Wake {
     Published(u64, Result<(), broker::Error>),
-    Kept(Box<Kept>),
+    Kept(Vec<Kept>),
     Main(LaneWake),
     Parked(LaneWake),
     Due,
@@ -179,7 +182,7 @@ impl Dispatcher {
     ) -> Result<Dispatcher, Error> {
         let main = Lane::open(LaneKind::Main, shared.main.clone(), &name, &limits)?;
         shared.progress.save(&name, main.saved_position());
-        let parked_first = parked.end();
+        let relief = Relief::off(parked.end());
         let parked = Lane::open(LaneKind::Parked, parked, &name, &limits)?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -195,8 +198,8 @@ impl Dispatcher {
             publishing: FuturesUnordered::new(),
             keeping: FuturesUnordered::new(),
             next_ticket: 0,
-            relieving: false,
-            parked_first,
+            next_turn: 0,
+            relief,
             fruitless: 0,
             confirmed: 0,
             trouble: None,
@@ -305,8 +308,13 @@ impl Dispatcher {
 
     /// The next thing to do. Confirmations come first, since they make room. Cancel-safe.
     async fn next(&mut self, connected: bool) -> Result<Wake, Error> {
-        let parked_first_done = self.parked.next_position() >= self.parked_first;
-        let read_main = self.relieving || connected && parked_first_done;
+        for lane in [&mut self.main, &mut self.parked] {
+            // Here, where the loop may come to rest: a full window waits for nothing else.
+            if lane.wants_saving() {
+                lane.start_saving();
+            }
+        }
+        let read_main = self.relief.reads_main(connected, self.parked.next_position());
         let due = self.retries.first_key_value().map(|((at, _), _)| *at);
         let wake = tokio::select! {
             biased;
@@ -324,7 +332,7 @@ impl Dispatcher {
     fn handle(&mut self, wake: Wake) -> Result<(), Down> {
         match wake {
             Wake::Published(ticket, outcome) => return self.published(ticket, outcome),
-            Wake::Kept(kept) => self.kept(*kept),
+            Wake::Kept(kept) => kept.into_iter().for_each(|kept| self.kept(kept)),
             Wake::Main(LaneWake::Saved(position)) => {
                 self.shared.progress.save(&self.name, position);
             }
@@ -333,11 +341,10 @@ impl Dispatcher {
             Wake::Main(LaneWake::Read(jobs)) | Wake::Parked(LaneWake::Read(jobs)) => {
                 self.take(jobs);
             }
-            Wake::Tick => self.look_after_backlog(),
-        }
-        for lane in [&mut self.main, &mut self.parked] {
-            if lane.wants_saving() {
-                lane.start_saving();
+            Wake::Tick => {
+                self.main.start_saving();
+                self.parked.start_saving();
+                self.look_after_backlog();
             }
         }
         Ok(())
@@ -345,16 +352,18 @@ impl Dispatcher {
 
     fn take(&mut self, jobs: Vec<Job>) {
         let now_ms = now_ms();
-        for job in jobs {
-            if job.lane == LaneKind::Main && self.relieving {
-                self.park(job, 0, "waits for its broker".into());
-            } else if job.not_before_ms > now_ms {
-                let wait = Duration::from_millis(job.not_before_ms - now_ms);
+        for mut job in jobs {
+            job.turn = self.next_turn;
+            self.next_turn += 1;
+            if job.not_before_ms > now_ms {
+                // Bounded, since the clock may have been set back meanwhile.
+                let wait = Duration::from_millis(job.not_before_ms - now_ms).min(RETRY.max);
                 self.retry_after(job, wait);
             } else {
-                self.unsent.push_back(job);
+                self.enqueue(job);
             }
         }
+        self.relieve();
     }
 
     /// Hands over what waits for its turn.
@@ -449,7 +458,8 @@ impl Dispatcher {
         while let Some(entry) = self.retries.first_entry()
             && entry.key().0 <= now
         {
-            self.unsent.push_back(entry.remove());
+            let job = entry.remove();
+            self.enqueue(job);
         }
     }
 
@@ -460,7 +470,7 @@ impl Dispatcher {
                 let kept = job.keep(not_before_ms, &reason);
                 let entry = Entry::new(kept.encode(), now_ms());
                 let written = journal.append_durable(entry).await.map(drop);
-                Box::new(Kept { job, outcome: Outcome::Parked(reason), written })
+                vec![Kept { job, outcome: Outcome::Parked(reason), written, relief: false }]
             }
             .boxed(),
         );
@@ -479,20 +489,18 @@ impl Dispatcher {
         self.keeping.push(
             async move {
                 let written = dead_letters.keep(job.keep(now_ms(), &reason)).await;
-                Box::new(Kept { job, outcome: Outcome::DeadLetter(reason), written })
+                vec![Kept { job, outcome: Outcome::DeadLetter(reason), written, relief: false }]
             }
             .boxed(),
         );
     }
 
     fn kept(&mut self, kept: Kept) {
+        if kept.relief {
+            return self.relieved(kept);
+        }
         match kept.written {
-            Ok(()) => {
-                if kept.job.lane == LaneKind::Main && kept.job.attempts == 0 {
-                    self.parked_first = self.parked.journal().end();
-                }
-                self.settle(kept.job, kept.outcome);
-            }
+            Ok(()) => self.settle(kept.job, kept.outcome),
             Err(error) => {
                 // Nothing is settled that is not durable: it stays, and is tried again.
                 self.log_trouble(format!("a message cannot be set aside: {error}"));
@@ -515,14 +523,15 @@ impl Dispatcher {
                     job.attempts = job.attempts.max(ATTEMPTS);
                     self.failed(job, format!("the connection goes down with it: {reason}"));
                 } else {
-                    self.unsent.push_back(job);
+                    self.enqueue(job);
                 }
             }
         } else {
             jobs.extend(self.unsent.drain(..));
-            jobs.sort_by_key(Job::order);
-            self.unsent = jobs.into();
+            jobs.sort_by_key(|job| job.turn);
+            jobs.into_iter().for_each(|job| self.enqueue(job));
         }
+        self.relieve();
     }
 
     /// A message is blamed for a connection only if others passed while it never did.
@@ -536,48 +545,12 @@ impl Dispatcher {
         job.suspicion.confirmed_before = self.confirmed;
     }
 
-    /// Once a tick: saves cursors, and parks what holds back too much of the main journal.
-    fn look_after_backlog(&mut self) {
-        self.main.start_saving();
-        self.parked.start_saving();
-        let held = self.main.held_bytes();
-        let bound = self.limits.backlog_bytes;
-        if !self.relieving && held > bound {
-            tracing::warn!(broker = %self.name, held_bytes = held, "parking what waits for a broker");
-            self.relieving = true;
-            self.take_back_main();
-        } else if self.relieving && held <= bound / 2 {
-            self.relieving = false;
-        }
-        self.shared.backlogs.set_full(&self.name, self.parked.held_bytes() >= bound);
-    }
-
-    /// Parks what of the main lane waits here already, in order.
-    fn take_back_main(&mut self) {
-        let retries = std::mem::take(&mut self.retries);
-        let (mut main, mut parked) = (Vec::new(), BTreeMap::new());
-        for (due, job) in retries {
-            match job.lane {
-                LaneKind::Main => main.push(job),
-                LaneKind::Parked => drop(parked.insert(due, job)),
-            }
-        }
-        self.retries = parked;
-        for job in std::mem::take(&mut self.unsent) {
-            match job.lane {
-                LaneKind::Main => main.push(job),
-                LaneKind::Parked => self.unsent.push_back(job),
-            }
-        }
-        main.sort_by_key(Job::order);
-        self.take(main);
-    }
-
     /// Whether all that can be published now is; what is being retried is on disk and can wait.
     fn is_drained(&self) -> bool {
         self.in_flight.is_empty()
             && self.keeping.is_empty()
             && self.unsent.is_empty()
+            && self.relief.is_idle()
             && self.main.has_read_all()
             && self.parked.has_read_all()
     }
