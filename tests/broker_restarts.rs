@@ -33,6 +33,9 @@ const SENDERS: usize = 6;
 /// Events accepted between one step of a test and the next.
 const SOME: usize = 300;
 
+/// After each answer, so that the brokers keep up on a machine that does other things too.
+const PAUSE: Duration = Duration::from_millis(5);
+
 const SMALL_BYTES: usize = 300;
 
 /// For events that are to fill a backlog.
@@ -262,7 +265,7 @@ impl Scene {
             *number += 1;
             let agent = format!("agent-{number}");
             let webhook = move |n| sinks::event(event_type, &agent, n, padding_bytes);
-            Load::start(1, self.address.clone(), webhook)
+            Load::start_paced(1, self.address.clone(), PAUSE, webhook)
         });
         Senders(loads.collect())
     }
