@@ -31,13 +31,16 @@ use crate::{
     settings::Settings,
 };
 
-/// Appends that may wait for the writer of a small journal: parked messages, dead letters.
+/// A small journal holds parked messages or dead letters.
 const SMALL_SEGMENT_BYTES: u64 = 8 << 20;
 const SMALL_TAIL_BYTES: usize = 1 << 20;
 
-/// A journal's bound is at least so many segments: space is counted and freed a segment at a time,
-/// and the one that is written is never freed.
-const LEAST_SEGMENTS: u64 = 8;
+/// Segments that a bound is at least made up of: it is told, and space is freed, by whole segments.
+const MIN_SEGMENTS: u64 = 8;
+
+/// What may be accepted for a broker between two looks at its backlog, where the bound is small:
+/// about a second of a fast network.
+const PARKED_HEADROOM_BYTES: u64 = 64 << 20;
 
 /// How often settled segments are freed.
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
@@ -130,14 +133,12 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
     let storage: Arc<dyn Storage> = Arc::new(RealDisk);
     let limits =
         dedupe::Limits { window: settings.dedupe.window, max_keys: settings.dedupe.max_keys };
+    let backlog_bytes = settings.backlog_bytes();
     let main = Journal::open(
         storage.clone(),
         &dir.join("journal"),
         journal::Options {
-            segment_bytes: segment_bytes(
-                settings.journal.segment_bytes,
-                settings.journal.max_bytes.min(settings.backlog_bytes().saturating_mul(2)),
-            ),
+            segment_bytes: settings.journal.segment_bytes.min(backlog_bytes / MIN_SEGMENTS),
             max_bytes: settings.journal.max_bytes,
             tail_bytes: settings.journal.tail_bytes,
             keys_since_ms: now_ms().saturating_sub(limits.window.as_millis() as u64),
@@ -164,7 +165,8 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
         .map(|(name, broker)| {
             let parked_dir = dir.join("parked").join(&*name);
             // Room beyond the bound at which events are refused, for those that are in already.
-            let options = small_journal(settings.backlog_bytes().saturating_mul(2));
+            let room = backlog_bytes.saturating_mul(2).saturating_add(PARKED_HEADROOM_BYTES);
+            let options = journal::Options { max_bytes: room, ..small_journal(backlog_bytes) };
             let parked = Journal::open(storage.clone(), &parked_dir, options)?.journal;
             all_parked.push(parked.clone());
             let dispatcher =
@@ -184,18 +186,14 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
     })
 }
 
+/// A journal whose bound is `max_bytes`.
 fn small_journal(max_bytes: u64) -> journal::Options {
     journal::Options {
-        segment_bytes: segment_bytes(SMALL_SEGMENT_BYTES, max_bytes),
+        segment_bytes: SMALL_SEGMENT_BYTES.min(max_bytes / MIN_SEGMENTS),
         tail_bytes: SMALL_TAIL_BYTES,
         max_bytes,
         ..journal::Options::default()
     }
-}
-
-/// The size of a segment in a journal with a bound.
-fn segment_bytes(wanted: u64, bound: u64) -> u64 {
-    wanted.min(bound / LEAST_SEGMENTS)
 }
 
 fn dispatch_limits(settings: &Settings) -> dispatch::Limits {

@@ -13,8 +13,8 @@
 //!
 //! A message settles only once it is confirmed, or durably parked, or durably a dead letter. A
 //! broker that holds back more than [`Limits::backlog_bytes`] of the main journal has its waiting
-//! messages parked too, in order, and they go first when it is back; when its parked messages reach
-//! the same bound, [`Backlogs`] says so and its events are refused at the door.
+//! messages parked too, in order ([`relief`]), and they go first when it is back; when its parked
+//! messages reach the same bound, [`Backlogs`] says so and its events are refused at the door.
 //!
 //! Order is kept except across a retry.
 
@@ -34,22 +34,25 @@ use crate::{
     broker::{self, Broker, Publication},
     clock::Steady,
     feed::{Feed, Outcome},
-    journal::{self, Entry, Journal, Position},
+    journal::{self, Journal, Position},
 };
 
 mod backoff;
 pub mod dead_letter;
+mod fate;
 mod job;
 pub mod kept;
 mod lane;
+mod relief;
 mod window;
 
 pub use backoff::Backoff;
 pub use dead_letter::DeadLetters;
 pub use window::Capacity;
 
-use job::{Job, LaneKind, Suspicion};
+use job::{Job, LaneKind};
 use lane::{Lane, LaneWake};
+use relief::Relief;
 
 /// How often a message is tried in place before it is parked.
 const ATTEMPTS: u32 = 5;
@@ -135,13 +138,11 @@ pub struct Dispatcher {
     in_flight: HashMap<u64, Job>,
     publishing: FuturesUnordered<BoxFuture<'static, (u64, Result<(), broker::Error>)>>,
     /// Messages being written to the parked journal or to the dead letters.
-    keeping: FuturesUnordered<BoxFuture<'static, Box<Kept>>>,
+    keeping: FuturesUnordered<BoxFuture<'static, Vec<Kept>>>,
     next_ticket: u64,
-    /// Set while waiting messages are parked to let the main cursor go on.
-    relieving: bool,
-    /// Main waits until the parked messages below this, which are older, were read; except while
-    /// the parked lane itself waits for messages that fail.
-    parked_first: Position,
+    /// Of the turn given to the next message that is read.
+    next_turn: u64,
+    relief: Relief,
     /// Connections in a row that confirmed nothing.
     fruitless: u32,
     confirmed: u64,
@@ -157,12 +158,14 @@ struct Kept {
     job: Job,
     outcome: Outcome,
     written: Result<(), journal::AppendError>,
+    /// Whether it did not fail, but was parked for the main cursor to go on.
+    relief: bool,
 }
 
 /// What the loop woke up for.
 enum Wake {
     Published(u64, Result<(), broker::Error>),
-    Kept(Box<Kept>),
+    Kept(Vec<Kept>),
     Main(LaneWake),
     Parked(LaneWake),
     Due,
@@ -182,7 +185,7 @@ impl Dispatcher {
     ) -> Result<Dispatcher, Error> {
         let main = Lane::open(LaneKind::Main, shared.main.clone(), &name, &limits)?;
         shared.progress.save(&name, main.saved_position());
-        let parked_first = parked.end();
+        let relief = Relief::off(parked.end());
         let parked = Lane::open(LaneKind::Parked, parked, &name, &limits)?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -199,8 +202,8 @@ impl Dispatcher {
             publishing: FuturesUnordered::new(),
             keeping: FuturesUnordered::new(),
             next_ticket: 0,
-            relieving: false,
-            parked_first,
+            next_turn: 0,
+            relief,
             fruitless: 0,
             confirmed: 0,
             trouble: None,
@@ -270,7 +273,6 @@ impl Dispatcher {
             };
             // Nothing is in flight without a connection, so nothing can report it down.
             let _no_connection = self.handle(wake);
-            self.make_room();
         }
     }
 
@@ -306,15 +308,20 @@ impl Dispatcher {
                     return Ok(Err(down));
                 }
             }
-            self.make_room();
         }
     }
 
     /// The next thing to do. Confirmations come first, since they make room. Cancel-safe.
     async fn next(&mut self, connected: bool) -> Result<Wake, Error> {
-        let parked_first_done = self.parked.next_position() >= self.parked_first
-            || self.parked.is_full_of(self.parked_retries);
-        let read_main = self.relieving || connected && parked_first_done;
+        for lane in [&mut self.main, &mut self.parked] {
+            // Here, where the loop may come to rest: a full window waits for nothing else.
+            if lane.wants_saving() {
+                lane.start_saving();
+            }
+        }
+        let parked_next = self.parked.next_position();
+        let parked_waits = self.parked.is_full_of(self.parked_retries);
+        let read_main = self.relief.reads_main(connected, parked_next, parked_waits);
         let due = self.retries.first_key_value().map(|((at, _), _)| *at);
         let wake = tokio::select! {
             biased;
@@ -332,7 +339,7 @@ impl Dispatcher {
     fn handle(&mut self, wake: Wake) -> Result<(), Down> {
         match wake {
             Wake::Published(ticket, outcome) => return self.published(ticket, outcome),
-            Wake::Kept(kept) => self.kept(*kept),
+            Wake::Kept(kept) => kept.into_iter().for_each(|kept| self.kept(kept)),
             Wake::Main(LaneWake::Saved(position)) => {
                 self.shared.progress.save(&self.name, position);
             }
@@ -341,32 +348,29 @@ impl Dispatcher {
             Wake::Main(LaneWake::Read(jobs)) | Wake::Parked(LaneWake::Read(jobs)) => {
                 self.take(jobs);
             }
-            Wake::Tick => self.look_after_backlog(),
+            Wake::Tick => {
+                self.main.start_saving();
+                self.parked.start_saving();
+                self.look_after_backlog();
+            }
         }
         Ok(())
     }
 
-    /// Saves a cursor as soon as that lets half a window go; the tick saves the rest.
-    fn make_room(&mut self) {
-        for lane in [&mut self.main, &mut self.parked] {
-            if lane.wants_saving() {
-                lane.start_saving();
-            }
-        }
-    }
-
     fn take(&mut self, jobs: Vec<Job>) {
         let now_ms = self.clock.now_ms();
-        for job in jobs {
-            if job.lane == LaneKind::Main && self.relieving {
-                self.park(job, 0, "waits for its broker".into());
-            } else if job.not_before_ms > now_ms {
-                let wait = Duration::from_millis(job.not_before_ms - now_ms);
+        for mut job in jobs {
+            job.turn = self.next_turn;
+            self.next_turn += 1;
+            if job.not_before_ms > now_ms {
+                // Bounded, since the clock may have been set back meanwhile.
+                let wait = Duration::from_millis(job.not_before_ms - now_ms).min(RETRY.max);
                 self.retry_after(job, wait);
             } else {
-                self.unsent.push_back(job);
+                self.enqueue(job);
             }
         }
+        self.relieve();
     }
 
     /// Hands over what waits for its turn.
@@ -398,193 +402,12 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn published(&mut self, ticket: u64, outcome: Result<(), broker::Error>) -> Result<(), Down> {
-        if let Err(broker::Error::Down(reason)) = outcome {
-            return Err(Down(reason));
-        }
-        let Some(mut job) = self.in_flight.remove(&ticket) else { return Ok(()) };
-        match outcome {
-            Ok(()) => self.confirm(job),
-            Err(broker::Error::Refused(reason)) => self.give_up(job, reason.into()),
-            Err(broker::Error::Failed(reason)) | Err(broker::Error::Down(reason)) => {
-                job.attempts += 1;
-                self.failed(job, reason);
-            }
-        }
-        Ok(())
-    }
-
-    fn confirm(&mut self, job: Job) {
-        self.confirmed += 1;
-        self.fruitless = 0;
-        if self.trouble.take().is_some() {
-            tracing::info!(broker = %self.name, "the broker is well again");
-        }
-        self.settle(job, Outcome::Confirmed);
-    }
-
-    fn settle(&mut self, job: Job, outcome: Outcome) {
-        match job.lane {
-            LaneKind::Main => self.main.settle(job.position),
-            LaneKind::Parked => self.parked.settle(job.position),
-        }
-        self.shared.feed.tell(&job.event, job.message, outcome);
-    }
-
-    /// Decides what becomes of a message that failed by itself.
-    fn failed(&mut self, mut job: Job, reason: String) {
-        let now_ms = self.clock.now_ms();
-        if job.first_ms == 0 {
-            job.first_ms = now_ms;
-        }
-        let tried_ms = now_ms.saturating_sub(job.first_ms);
-        let wait = RETRY.jittered(job.attempts);
-        if job.attempts < ATTEMPTS {
-            self.retry_after(job, wait);
-        } else if u128::from(tried_ms) >= self.limits.retry_for.as_millis() {
-            let reason = format!("tried {} times, at last: {reason}", job.attempts);
-            self.give_up(job, reason.into());
-        } else {
-            let not_before_ms = now_ms.saturating_add(wait.as_millis() as u64);
-            self.park(job, not_before_ms, reason.into());
-        }
-    }
-
-    fn retry_after(&mut self, job: Job, wait: Duration) {
-        let number = self.next_ticket;
-        self.next_ticket += 1;
-        self.parked_retries += usize::from(job.lane == LaneKind::Parked);
-        self.retries.insert((Instant::now() + wait, number), job);
-    }
-
-    fn unsend_due(&mut self) {
-        let now = Instant::now();
-        while let Some(entry) = self.retries.first_entry()
-            && entry.key().0 <= now
-        {
-            let job = entry.remove();
-            self.parked_retries -= usize::from(job.lane == LaneKind::Parked);
-            self.unsent.push_back(job);
-        }
-    }
-
-    fn park(&mut self, job: Job, not_before_ms: u64, reason: ByteString) {
-        let (journal, now_ms) = (self.parked.journal().clone(), self.clock.now_ms());
-        self.keeping.push(
-            async move {
-                let kept = job.keep(not_before_ms, &reason);
-                let entry = Entry::new(kept.encode(), now_ms);
-                let written = journal.append_durable(entry).await.map(drop);
-                Box::new(Kept { job, outcome: Outcome::Parked(reason), written })
-            }
-            .boxed(),
-        );
-    }
-
-    fn give_up(&mut self, mut job: Job, reason: ByteString) {
-        if self.last_reason != reason {
-            tracing::warn!(
-                broker = %self.name, route = %job.message.route, event = %job.event.id, %reason,
-                "a message becomes a dead letter"
-            );
-            self.last_reason = reason.clone();
-        }
-        job.doom = Some(reason.clone());
-        let (dead_letters, now_ms) = (self.shared.dead_letters.clone(), self.clock.now_ms());
-        self.keeping.push(
-            async move {
-                let written = dead_letters.keep(job.keep(now_ms, &reason)).await;
-                Box::new(Kept { job, outcome: Outcome::DeadLetter(reason), written })
-            }
-            .boxed(),
-        );
-    }
-
-    fn kept(&mut self, kept: Kept) {
-        match kept.written {
-            Ok(()) => {
-                if kept.job.lane == LaneKind::Main && kept.job.attempts == 0 {
-                    self.parked_first = self.parked.journal().end();
-                }
-                self.settle(kept.job, kept.outcome);
-            }
-            Err(error) => {
-                // Nothing is settled that is not durable: it stays, and is tried again.
-                self.log_trouble(format!("a message cannot be set aside: {error}"));
-                self.retry_after(kept.job, RETRY.max);
-            }
-        }
-    }
-
-    /// The connection is gone: everything in flight goes back to where it was in the order.
-    fn recall(&mut self, reason: String) {
-        let alone = self.fruitless > FRUITLESS && self.in_flight.len() == 1;
-        self.log_trouble(reason.clone());
-        self.publishing = FuturesUnordered::new();
-        let mut jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();
-        if alone {
-            for mut job in jobs {
-                // Parked messages hold nobody up, so with them only evidence counts.
-                let last_one = job.lane == LaneKind::Main && self.unsent.is_empty();
-                job.suspicion.add(self.confirmed, last_one);
-                if job.suspicion.downs >= ATTEMPTS {
-                    job.suspicion = Suspicion::default();
-                    job.attempts = job.attempts.max(ATTEMPTS);
-                    self.failed(job, format!("the connection goes down with it: {reason}"));
-                } else {
-                    // Longer than it takes to connect again, so that others go first.
-                    self.retry_after(job, RECONNECT.max * 2);
-                }
-            }
-        } else {
-            jobs.extend(self.unsent.drain(..));
-            jobs.sort_by_key(Job::order);
-            self.unsent = jobs.into();
-        }
-    }
-
-    /// Once a tick: saves cursors, and parks what holds back too much of the main journal.
-    fn look_after_backlog(&mut self) {
-        self.main.start_saving();
-        self.parked.start_saving();
-        let held = self.main.held_bytes();
-        let bound = self.limits.backlog_bytes;
-        if !self.relieving && held > bound {
-            tracing::warn!(broker = %self.name, held_bytes = held, "parking what waits for a broker");
-            self.relieving = true;
-            self.take_back_main();
-        } else if self.relieving && held <= bound / 2 {
-            self.relieving = false;
-        }
-        self.shared.backlogs.set_full(&self.name, self.parked.held_bytes() >= bound);
-    }
-
-    /// Parks what of the main lane waits here already, in order.
-    fn take_back_main(&mut self) {
-        let retries = std::mem::take(&mut self.retries);
-        let (mut main, mut parked) = (Vec::new(), BTreeMap::new());
-        for (due, job) in retries {
-            match job.lane {
-                LaneKind::Main => main.push(job),
-                LaneKind::Parked => drop(parked.insert(due, job)),
-            }
-        }
-        self.retries = parked;
-        for job in std::mem::take(&mut self.unsent) {
-            match job.lane {
-                LaneKind::Main => main.push(job),
-                LaneKind::Parked => self.unsent.push_back(job),
-            }
-        }
-        main.sort_by_key(Job::order);
-        self.take(main);
-    }
-
     /// Whether all that can be published now is; what is being retried is on disk and can wait.
     fn is_drained(&self) -> bool {
         self.in_flight.is_empty()
             && self.keeping.is_empty()
             && self.unsent.is_empty()
+            && self.relief.is_idle()
             && self.main.has_read_all()
             && self.parked.has_read_all()
     }
@@ -596,7 +419,7 @@ impl Dispatcher {
         broker.close(self.limits.drain).await;
         // What is durably set aside by now must also be settled: it would be set aside twice.
         while let Some(kept) = self.keeping.next().await {
-            self.kept(*kept);
+            kept.into_iter().for_each(|kept| self.kept(kept));
         }
         self.main.save().await?;
         self.parked.save().await?;

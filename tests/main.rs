@@ -3,6 +3,7 @@
 
 mod common;
 
+mod broker_restarts;
 mod commands;
 mod dead_letters;
 mod delivery;
@@ -13,3 +14,4 @@ mod ingress;
 mod journal_crash;
 mod journal_damage;
 mod journal_use;
+mod kill_nine;

@@ -10,8 +10,8 @@ use crate::{
     journal::Position,
 };
 
-/// Where a message was read from. Parked messages are older, so they come first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Where a message was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaneKind {
     Parked,
     Main,
@@ -22,8 +22,8 @@ pub enum LaneKind {
 pub struct Job {
     pub lane: LaneKind,
     pub position: Position,
-    /// Which of the record's messages for this broker.
-    pub ordinal: usize,
+    /// Its place in the order in which messages were read, which is the order they are owed in.
+    pub turn: u64,
     pub event: Arc<Event>,
     pub message: Message,
     /// How often it failed by itself; a broker that was down does not count.
@@ -67,11 +67,11 @@ impl Suspicion {
 
 impl Job {
     /// A message of a record of the main journal.
-    pub fn new(position: Position, ordinal: usize, event: &Arc<Event>, message: Message) -> Job {
+    pub fn new(position: Position, event: &Arc<Event>, message: Message) -> Job {
         Job {
             lane: LaneKind::Main,
             position,
-            ordinal,
+            turn: 0,
             event: event.clone(),
             message,
             attempts: 0,
@@ -89,7 +89,7 @@ impl Job {
             attempts: kept.attempts,
             first_ms: kept.first_ms,
             not_before_ms: kept.at_ms,
-            ..Job::new(position, 0, &Arc::new(kept.event), kept.message)
+            ..Job::new(position, &Arc::new(kept.event), kept.message)
         }
     }
 
@@ -103,10 +103,5 @@ impl Job {
             at_ms,
             reason: reason.into(),
         }
-    }
-
-    /// The order in which messages were owed.
-    pub fn order(&self) -> (LaneKind, Position, usize) {
-        (self.lane, self.position, self.ordinal)
     }
 }

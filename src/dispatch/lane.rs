@@ -129,10 +129,7 @@ impl Lane {
                 let record = Record::decode(bytes).map_err(|e| unreadable(e.to_string()))?;
                 let event = Arc::new(record.event);
                 let owed = record.messages.into_iter().filter(|m| m.broker == self.broker);
-                jobs.extend(
-                    owed.enumerate()
-                        .map(|(ordinal, message)| Job::new(position, ordinal, &event, message)),
-                );
+                jobs.extend(owed.map(|message| Job::new(position, &event, message)));
             }
             LaneKind::Parked => {
                 let kept = Kept::decode(bytes).map_err(|e| unreadable(e.to_string()))?;

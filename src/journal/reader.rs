@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     Error, Item, Position, Shared, Stop, Watermark,
@@ -21,8 +21,11 @@ pub struct Reader {
     position: u64,
     /// Read from disk, not yet taken; bounded by a chunk and a record.
     ready: VecDeque<Item>,
-    /// Only while behind the tail; lost, and found again, when a read is given up.
+    /// Only while behind the tail.
     walk: Option<Walk>,
+    /// A visit to the disk: it outlives the future that began it, so that a reader which is often
+    /// interrupted still gets on, with one visit at a time.
+    visit: Option<JoinHandle<Result<Chunk, Error>>>,
 }
 
 /// A walk over the segment that holds the next record.
@@ -41,7 +44,14 @@ struct Chunk {
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, from: Position) -> Reader {
         let watermark = shared.watermark.subscribe();
-        Reader { shared, watermark, position: from.0, ready: VecDeque::new(), walk: None }
+        Reader {
+            shared,
+            watermark,
+            position: from.0,
+            ready: VecDeque::new(),
+            walk: None,
+            visit: None,
+        }
     }
 
     /// Position of what [`next`](Self::next) returns first.
@@ -59,14 +69,22 @@ impl Reader {
                 return Ok(self.take(max_entries, max_bytes));
             }
             let end = self.durable_end().await?;
-            if let Some(items) = self.shared.tail.read(self.position, end, max_entries, max_bytes) {
+            if self.visit.is_none()
+                && let Some(items) =
+                    self.shared.tail.read(self.position, end, max_entries, max_bytes)
+            {
                 self.walk = None;
                 self.position += items.len() as u64;
                 return Ok(items);
             }
-            let (shared, walk, position) = (self.shared.clone(), self.walk.take(), self.position);
-            let read = tokio::task::spawn_blocking(move || shared.read_chunk(walk, position, end));
-            let chunk = read.await.map_err(|_| Error::Panicked)??;
+            let visit = self.visit.get_or_insert_with(|| {
+                let (shared, walk, position) =
+                    (self.shared.clone(), self.walk.take(), self.position);
+                tokio::task::spawn_blocking(move || shared.read_chunk(walk, position, end))
+            });
+            let read = visit.await;
+            self.visit = None;
+            let chunk = read.map_err(|_| Error::Panicked)??;
             (self.ready, self.walk) = (chunk.items, chunk.walk);
         }
     }

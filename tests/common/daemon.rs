@@ -57,6 +57,19 @@ impl Daemon {
         (status, read(&log))
     }
 
+    /// Starts a daemon and kills it after a while, which may be long before it listens.
+    pub fn killed_while_starting(
+        dir: &Path,
+        routes: &str,
+        settings: &[(&str, &str)],
+        after: Duration,
+    ) {
+        let (mut child, _) = Daemon::spawn(dir, routes, settings);
+        std::thread::sleep(after);
+        child.kill().expect("to kill the daemon");
+        child.wait().expect("its end");
+    }
+
     fn spawn(dir: &Path, routes: &str, settings: &[(&str, &str)]) -> (Child, PathBuf) {
         fs::write(dir.join("routes.yaml"), routes).expect("to write routes.yaml");
         let log = dir.join("daemon.log");

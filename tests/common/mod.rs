@@ -12,3 +12,4 @@ pub mod raw;
 pub mod sender;
 pub mod shared;
 pub mod sim_disk;
+pub mod sinks;

@@ -135,6 +135,16 @@ impl Load {
         address: Arc<Mutex<SocketAddr>>,
         webhook: impl Fn(u64) -> Webhook + Send + Sync + 'static,
     ) -> Load {
+        Load::start_paced(connections, address, Duration::ZERO, webhook)
+    }
+
+    /// The same, with a pause after each answer: for a load that brokers keep up with.
+    pub fn start_paced(
+        connections: usize,
+        address: Arc<Mutex<SocketAddr>>,
+        pause: Duration,
+        webhook: impl Fn(u64) -> Webhook + Send + Sync + 'static,
+    ) -> Load {
         let running = Arc::new(AtomicBool::new(true));
         let (ledger, refused) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicU64>::default());
         let (next, webhook) = (Arc::<AtomicU64>::default(), Arc::new(webhook));
@@ -154,6 +164,7 @@ impl Load {
                         if answer.status.is_success() {
                             let id = answer.event_id.expect("an accepted event has an id");
                             ledger.lock().expect("the ledger").push(id);
+                            tokio::time::sleep(pause).await;
                         } else {
                             refused.fetch_add(1, Ordering::Relaxed);
                             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -169,6 +180,11 @@ impl Load {
     /// How many were answered 2xx so far.
     pub fn accepted(&self) -> usize {
         self.ledger.lock().expect("the ledger").len()
+    }
+
+    /// The ids of all that was answered 2xx so far, in the order of the answers.
+    pub fn ledger(&self) -> Vec<String> {
+        self.ledger.lock().expect("the ledger").clone()
     }
 
     /// How many were answered otherwise so far.

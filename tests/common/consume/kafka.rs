@@ -8,7 +8,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers},
 };
 
-use super::{Consumed, PATIENCE, collect};
+use super::{Consumed, PATIENCE, Until, collect};
 
 /// Creates a topic with this configuration, such as `("cleanup.policy", "compact")`.
 pub async fn create_topic(bootstrap: &str, topic: &str, partitions: i32, config: &[(&str, &str)]) {
@@ -25,8 +25,12 @@ pub async fn create_topic(bootstrap: &str, topic: &str, partitions: i32, config:
     }
 }
 
-/// Everything in the topic, by partition in order. Waits for `at_least` messages.
-pub async fn read_topic(bootstrap: &str, topic: &str, at_least: usize) -> Vec<Consumed> {
+/// Everything in the topic, by partition in order. Waits until it is enough.
+pub async fn read_topic(
+    bootstrap: &str,
+    topic: &str,
+    until: impl Into<Until<'_>>,
+) -> Vec<Consumed> {
     // A group is asked for by the client although partitions are assigned by hand.
     let consumer: StreamConsumer = client(bootstrap)
         .set("group.id", "tests")
@@ -42,7 +46,7 @@ pub async fn read_topic(bootstrap: &str, topic: &str, at_least: usize) -> Vec<Co
             .expect("a partition to read");
     }
     consumer.assign(&partitions).expect("partitions to read");
-    collect(at_least, async || {
+    collect(until.into(), async || {
         loop {
             // The client goes on by itself after an error of its connection.
             if let Ok(message) = consumer.recv().await {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use async_nats::jetstream::{self, consumer::pull::OrderedConfig, stream};
 use futures_util::StreamExt;
 
-use super::{Consumed, collect};
+use super::{Consumed, Until, collect};
 
 /// Creates a stream; `config` says its name, its subjects and what else a test wants of it.
 pub async fn create_stream(url: &str, config: stream::Config) {
@@ -12,12 +12,12 @@ pub async fn create_stream(url: &str, config: stream::Config) {
     created.unwrap_or_else(|error| panic!("stream {name} was not created: {error}"));
 }
 
-/// Everything in the stream, in order. Waits for `at_least` messages.
-pub async fn read_stream(url: &str, stream: &str, at_least: usize) -> Vec<Consumed> {
+/// Everything in the stream, in order. Waits until it is enough.
+pub async fn read_stream(url: &str, stream: &str, until: impl Into<Until<'_>>) -> Vec<Consumed> {
     let stream = jetstream(url).await.get_stream(stream).await.expect("the stream");
     let consumer = stream.create_consumer(OrderedConfig::default()).await.expect("a consumer");
     let mut messages = consumer.messages().await.expect("messages");
-    collect(at_least, async || {
+    collect(until.into(), async || {
         let message = messages.next().await.expect("an ordered consumer does not end");
         consumed(&message.expect("a message"))
     })

@@ -6,7 +6,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use super::{Consumed, collect};
+use super::{Consumed, Until, collect};
 
 /// Declares a durable topic exchange and a durable queue, and binds one to the other. `arguments`
 /// are the queue's, such as `x-queue-type`.
@@ -35,9 +35,9 @@ pub async fn declare_queue(
         .expect("the binding");
 }
 
-/// Everything in the queue. Waits for `at_least` messages; they are not acknowledged, so the queue
+/// Everything in the queue. Waits until it is enough; they are not acknowledged, so the queue
 /// takes them back when the connection ends.
-pub async fn read_queue(url: &str, queue: &str, at_least: usize) -> Vec<Consumed> {
+pub async fn read_queue(url: &str, queue: &str, until: impl Into<Until<'_>>) -> Vec<Consumed> {
     let (connection, channel) = channel(url).await;
     let mut deliveries = channel
         .basic_consume(
@@ -48,7 +48,7 @@ pub async fn read_queue(url: &str, queue: &str, at_least: usize) -> Vec<Consumed
         )
         .await
         .expect("a consumer");
-    let taken = collect(at_least, async || {
+    let taken = collect(until.into(), async || {
         let delivery = deliveries.next().await.expect("a consumer does not end");
         consumed(delivery.expect("a delivery"))
     })

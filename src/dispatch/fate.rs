@@ -1,0 +1,163 @@
+//! What becomes of a message once its broker has spoken: settled, tried again, parked, given up on.
+
+use std::time::Duration;
+
+use bytestring::ByteString;
+use futures_util::{FutureExt, stream::FuturesUnordered};
+use tokio::time::Instant;
+
+use super::{
+    ATTEMPTS, Dispatcher, Down, FRUITLESS, Kept, RECONNECT, RETRY,
+    job::{Job, LaneKind, Suspicion},
+};
+use crate::{broker, feed::Outcome, journal::Entry};
+
+impl Dispatcher {
+    pub(super) fn published(
+        &mut self,
+        ticket: u64,
+        outcome: Result<(), broker::Error>,
+    ) -> Result<(), Down> {
+        if let Err(broker::Error::Down(reason)) = outcome {
+            return Err(Down(reason));
+        }
+        let Some(mut job) = self.in_flight.remove(&ticket) else { return Ok(()) };
+        match outcome {
+            Ok(()) => self.confirm(job),
+            Err(broker::Error::Refused(reason)) => self.give_up(job, reason.into()),
+            Err(broker::Error::Failed(reason)) | Err(broker::Error::Down(reason)) => {
+                job.attempts += 1;
+                self.failed(job, reason);
+            }
+        }
+        Ok(())
+    }
+
+    fn confirm(&mut self, job: Job) {
+        self.confirmed += 1;
+        self.fruitless = 0;
+        if self.trouble.take().is_some() {
+            tracing::info!(broker = %self.name, "the broker is well again");
+        }
+        self.settle(job, Outcome::Confirmed);
+    }
+
+    pub(super) fn settle(&mut self, job: Job, outcome: Outcome) {
+        match job.lane {
+            LaneKind::Main => self.main.settle(job.position),
+            LaneKind::Parked => self.parked.settle(job.position),
+        }
+        self.shared.feed.tell(&job.event, job.message, outcome);
+    }
+
+    /// Decides what becomes of a message that failed by itself.
+    fn failed(&mut self, mut job: Job, reason: String) {
+        let now_ms = self.clock.now_ms();
+        if job.first_ms == 0 {
+            job.first_ms = now_ms;
+        }
+        let tried_ms = now_ms.saturating_sub(job.first_ms);
+        let wait = RETRY.jittered(job.attempts);
+        if job.attempts < ATTEMPTS {
+            self.retry_after(job, wait);
+        } else if u128::from(tried_ms) >= self.limits.retry_for.as_millis() {
+            let reason = format!("tried {} times, at last: {reason}", job.attempts);
+            self.give_up(job, reason.into());
+        } else {
+            let not_before_ms = now_ms.saturating_add(wait.as_millis() as u64);
+            self.park(job, not_before_ms, reason.into());
+        }
+    }
+
+    pub(super) fn retry_after(&mut self, job: Job, wait: Duration) {
+        let number = self.next_ticket;
+        self.next_ticket += 1;
+        self.parked_retries += usize::from(job.lane == LaneKind::Parked);
+        self.retries.insert((Instant::now() + wait, number), job);
+    }
+
+    pub(super) fn unsend_due(&mut self) {
+        let now = Instant::now();
+        while let Some(entry) = self.retries.first_entry()
+            && entry.key().0 <= now
+        {
+            let job = entry.remove();
+            self.parked_retries -= usize::from(job.lane == LaneKind::Parked);
+            self.enqueue(job);
+        }
+    }
+
+    fn park(&mut self, job: Job, not_before_ms: u64, reason: ByteString) {
+        let (journal, now_ms) = (self.parked.journal().clone(), self.clock.now_ms());
+        self.keeping.push(
+            async move {
+                let kept = job.keep(not_before_ms, &reason);
+                let entry = Entry::new(kept.encode(), now_ms);
+                let written = journal.append_durable(entry).await.map(drop);
+                vec![Kept { job, outcome: Outcome::Parked(reason), written, relief: false }]
+            }
+            .boxed(),
+        );
+    }
+
+    pub(super) fn give_up(&mut self, mut job: Job, reason: ByteString) {
+        if self.last_reason != reason {
+            tracing::warn!(
+                broker = %self.name, route = %job.message.route, event = %job.event.id, %reason,
+                "a message becomes a dead letter"
+            );
+            self.last_reason = reason.clone();
+        }
+        job.doom = Some(reason.clone());
+        let (dead_letters, now_ms) = (self.shared.dead_letters.clone(), self.clock.now_ms());
+        self.keeping.push(
+            async move {
+                let written = dead_letters.keep(job.keep(now_ms, &reason)).await;
+                vec![Kept { job, outcome: Outcome::DeadLetter(reason), written, relief: false }]
+            }
+            .boxed(),
+        );
+    }
+
+    pub(super) fn kept(&mut self, kept: Kept) {
+        if kept.relief {
+            return self.relieved(kept);
+        }
+        match kept.written {
+            Ok(()) => self.settle(kept.job, kept.outcome),
+            Err(error) => {
+                // Nothing is settled that is not durable: it stays, and is tried again.
+                self.log_trouble(format!("a message cannot be set aside: {error}"));
+                self.retry_after(kept.job, RETRY.max);
+            }
+        }
+    }
+
+    /// The connection is gone: everything in flight goes back to where it was in the order.
+    pub(super) fn recall(&mut self, reason: String) {
+        let alone = self.fruitless > FRUITLESS && self.in_flight.len() == 1;
+        self.log_trouble(reason.clone());
+        self.publishing = FuturesUnordered::new();
+        let mut jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();
+        if alone {
+            for mut job in jobs {
+                // Parked messages hold nobody up, so with them only evidence counts.
+                let last_one = job.lane == LaneKind::Main && self.unsent.is_empty();
+                job.suspicion.add(self.confirmed, last_one);
+                if job.suspicion.downs >= ATTEMPTS {
+                    job.suspicion = Suspicion::default();
+                    job.attempts = job.attempts.max(ATTEMPTS);
+                    self.failed(job, format!("the connection goes down with it: {reason}"));
+                } else {
+                    // Longer than it takes to connect again, so that others go first.
+                    self.retry_after(job, RECONNECT.max * 2);
+                }
+            }
+        } else {
+            jobs.extend(self.unsent.drain(..));
+            jobs.sort_by_key(|job| job.turn);
+            jobs.into_iter().for_each(|job| self.enqueue(job));
+        }
+        self.relieve();
+    }
+}

@@ -1,0 +1,152 @@
+//! Relief of the main journal: what waits in it for a broker that holds back too much of it is
+//! parked, in order, so that the cursor goes on.
+//!
+//! The order holds because of four rules:
+//!
+//! 1. While relief is on, no message of the main lane is sent.
+//! 2. Nothing is parked while one that was sent before is still in flight. It is older, and might
+//!    come back to be parked behind what is younger.
+//! 3. One batch is parked at a time, handed over one after the other, and the main lane is not read
+//!    past what is not parked yet.
+//! 4. Afterwards the main lane is read only once all that was parked has been read back.
+
+use bytestring::ByteString;
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
+
+use super::{
+    Dispatcher, Kept,
+    job::{Job, LaneKind},
+};
+use crate::{
+    feed::Outcome,
+    journal::{AppendError, Entry, Journal, Position},
+};
+
+/// What a message is parked for that did not fail.
+const REASON: ByteString = ByteString::from_static("waits for its broker");
+
+/// See the module.
+pub struct Relief {
+    on: bool,
+    /// Read from the main journal, to be parked.
+    waiting: Vec<Job>,
+    /// How many of the batch under way are not durable yet.
+    parking: usize,
+    /// Parked messages below this are older than what the main lane reads next.
+    parked_first: Position,
+}
+
+impl Relief {
+    /// None so far; what was parked in an earlier life, below `parked_end`, goes first.
+    pub fn off(parked_end: Position) -> Relief {
+        Relief { on: false, waiting: Vec::new(), parking: 0, parked_first: parked_end }
+    }
+
+    /// Whether no message of the main lane waits to be parked.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.parking == 0
+    }
+
+    /// Whether the main lane is to be read: for relief, or for a broker that is `connected`. Then it
+    /// comes after what is parked and older, unless the parked lane itself waits (`parked_waits`)
+    /// for messages that fail.
+    pub fn reads_main(&self, connected: bool, parked_next: Position, parked_waits: bool) -> bool {
+        let has_turn = parked_next >= self.parked_first || parked_waits;
+        self.is_idle() && (self.on || connected && has_turn)
+    }
+}
+
+impl Dispatcher {
+    /// Puts a job whose turn has come where it goes now.
+    pub(super) fn enqueue(&mut self, job: Job) {
+        if self.relief.on && job.lane == LaneKind::Main {
+            self.relief.waiting.push(job);
+        } else {
+            self.unsent.push_back(job);
+        }
+    }
+
+    /// Once a tick: begins or ends relief, and says whether the backlog is full.
+    pub(super) fn look_after_backlog(&mut self) {
+        let (held, bound) = (self.main.held_bytes(), self.limits.backlog_bytes);
+        if !self.relief.on && held > bound {
+            tracing::warn!(broker = %self.name, held_bytes = held, "parking what waits for a broker");
+            self.relief.on = true;
+        } else if self.relief.on && held <= bound / 2 && self.relief.is_idle() {
+            self.relief.on = false;
+        }
+        if self.relief.on {
+            self.take_back_main();
+            self.relieve();
+        }
+        // What relief has not got to yet counts as well.
+        let backlog = self.parked.held_bytes() + held.saturating_sub(bound);
+        self.shared.backlogs.set_full(&self.name, backlog >= bound);
+    }
+
+    /// Takes back what of the main lane waits to be sent, or sent again.
+    fn take_back_main(&mut self) {
+        for job in std::mem::take(&mut self.unsent) {
+            self.enqueue(job);
+        }
+        let (now, now_ms) = (tokio::time::Instant::now(), self.clock.now_ms());
+        for ((due, number), mut job) in std::mem::take(&mut self.retries) {
+            if job.lane == LaneKind::Main {
+                let wait = due.saturating_duration_since(now);
+                job.not_before_ms = now_ms.saturating_add(wait.as_millis() as u64);
+                self.enqueue(job);
+            } else {
+                self.retries.insert((due, number), job);
+            }
+        }
+    }
+
+    /// Parks what waits to be, unless something is in the way; then the next tick tries again.
+    pub(super) fn relieve(&mut self) {
+        let relief = &mut self.relief;
+        if relief.waiting.is_empty() || relief.parking > 0 {
+            return;
+        }
+        if self.in_flight.values().any(|job| job.lane == LaneKind::Main) {
+            return;
+        }
+        let mut batch = std::mem::take(&mut relief.waiting);
+        batch.sort_by_key(|job| job.turn);
+        relief.parking = batch.len();
+        self.keeping.push(park(self.parked.journal().clone(), batch, self.clock.now_ms()).boxed());
+    }
+
+    /// One of the batch is parked, or could not be and waits for the next.
+    pub(super) fn relieved(&mut self, kept: Kept) {
+        self.relief.parking -= 1;
+        match kept.written {
+            Ok(()) => {
+                self.relief.parked_first = self.parked.journal().end();
+                self.settle(kept.job, kept.outcome);
+            }
+            Err(error) => {
+                self.log_trouble(format!("a message cannot be parked: {error}"));
+                self.relief.waiting.push(kept.job);
+            }
+        }
+    }
+}
+
+/// Hands over one after the other, which is the order they are read back in, and waits for all.
+async fn park(journal: Journal, batch: Vec<Job>, now_ms: u64) -> Vec<Kept> {
+    let mut parking = Vec::with_capacity(batch.len());
+    for job in batch {
+        let (tell, told) = oneshot::channel();
+        let entry = Entry::new(job.keep(job.not_before_ms, &REASON).encode(), now_ms);
+        // The dispatcher may be gone; the message is then parked, and in the main journal too.
+        journal.append(entry, Box::new(|result| drop(tell.send(result)))).await;
+        parking.push((job, told));
+    }
+    let mut kept = Vec::with_capacity(parking.len());
+    for (job, told) in parking {
+        let written = told.await.unwrap_or(Err(AppendError::Closed)).map(drop);
+        kept.push(Kept { job, outcome: Outcome::Parked(REASON), written, relief: true });
+    }
+    kept
+}
