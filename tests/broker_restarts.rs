@@ -222,11 +222,12 @@ impl Own {
 
 /// A daemon in a directory, started and ended, and what it publishes to.
 struct Scene {
+    /// First, so that it is dropped before its directory.
+    daemon: Option<Daemon>,
     dir: TempDir,
     sinks: Sinks,
     settings: Vec<(String, String)>,
     address: Arc<Mutex<SocketAddr>>,
-    daemon: Option<Daemon>,
 }
 
 impl Scene {
