@@ -48,8 +48,14 @@ impl Admit {
     /// Returns once the event is on disk, with what `table` says it owes.
     ///
     /// If the caller goes away meanwhile, the append goes on: the claim on the event's key travels
-    /// with it, so that a sender who comes again cannot get a second copy in.
-    pub async fn admit(&self, table: &Table, event: Event) -> Result<Admitted, Error> {
+    /// with it, so that a sender who comes again cannot get a second copy in; and so does `room`,
+    /// whatever bounds the events under way.
+    pub async fn admit(
+        &self,
+        table: &Table,
+        event: Event,
+        room: impl Send + 'static,
+    ) -> Result<Admitted, Error> {
         let (id, time_ms) = (event.id.clone(), event.time_ms);
         let key = dedupe::key(&event);
         let Some(claim) = self.window.claim(key, time_ms).await else {
@@ -63,6 +69,7 @@ impl Admit {
             if appended.is_ok() {
                 claim.commit(time_ms);
             }
+            drop(room);
             // The caller may be gone; the event is in all the same.
             durable.send(appended).ok();
         });

@@ -90,6 +90,10 @@ fn execute() -> Result<ExitCode, Error> {
 /// Reads `.env` before any thread starts. The real environment wins.
 fn read_dotenv() -> Result<(), Error> {
     match dotenvy::from_path(".env") {
+        // The library's words repeat the line, secret and all.
+        Err(dotenvy::Error::LineParse(..)) => Err(Error(
+            "a line of .env does not parse: write NAME=value, and quote a value with spaces".into(),
+        )),
         Err(error) if !error.not_found() => Err(Error(format!("cannot read .env: {error}"))),
         _ => Ok(()),
     }

@@ -35,6 +35,7 @@ use crate::{
     clock::Steady,
     feed::{Feed, Outcome},
     journal::{self, Journal, Position},
+    quiet::Quiet,
 };
 
 mod backoff;
@@ -67,6 +68,9 @@ const RECONNECT: Backoff =
 /// After so many connections in a row that confirmed nothing, messages go one at a time, so that one
 /// which brings the connection down cannot take the others with it for ever.
 const FRUITLESS: u32 = 3;
+
+/// How long a connection may take to end once everything is drained or the drain's time is over.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// How often cursors are saved that moved, and backlogs looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -138,7 +142,7 @@ pub struct Dispatcher {
     in_flight: HashMap<u64, Job>,
     publishing: FuturesUnordered<BoxFuture<'static, (u64, Result<(), broker::Error>)>>,
     /// Messages being written to the parked journal or to the dead letters.
-    keeping: FuturesUnordered<BoxFuture<'static, Vec<Kept>>>,
+    keeping: FuturesUnordered<BoxFuture<'static, Vec<SetAside>>>,
     next_ticket: u64,
     /// Of the turn given to the next message that is read.
     next_turn: u64,
@@ -148,13 +152,14 @@ pub struct Dispatcher {
     confirmed: u64,
     /// What is wrong with the broker, as last logged.
     trouble: Option<String>,
-    last_reason: ByteString,
+    given_up: Quiet,
+    not_kept: Quiet,
     clock: Steady,
     tick: Interval,
 }
 
 /// A message set aside, and whether that is durable.
-struct Kept {
+struct SetAside {
     job: Job,
     outcome: Outcome,
     written: Result<(), journal::AppendError>,
@@ -165,7 +170,7 @@ struct Kept {
 /// What the loop woke up for.
 enum Wake {
     Published(u64, Result<(), broker::Error>),
-    Kept(Vec<Kept>),
+    Kept(Vec<SetAside>),
     Main(LaneWake),
     Parked(LaneWake),
     Due,
@@ -185,7 +190,7 @@ impl Dispatcher {
     ) -> Result<Dispatcher, Error> {
         let main = Lane::open(LaneKind::Main, shared.main.clone(), &name, &limits)?;
         shared.progress.save(&name, main.saved_position());
-        let relief = Relief::off(parked.end());
+        let relief = Relief::at_start(parked.end());
         let parked = Lane::open(LaneKind::Parked, parked, &name, &limits)?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -207,7 +212,8 @@ impl Dispatcher {
             fruitless: 0,
             confirmed: 0,
             trouble: None,
-            last_reason: ByteString::new(),
+            given_up: Quiet::default(),
+            not_kept: Quiet::default(),
             clock: Steady::start(),
             tick,
         })
@@ -344,7 +350,7 @@ impl Dispatcher {
                 self.shared.progress.save(&self.name, position);
             }
             Wake::Parked(LaneWake::Saved(_)) => {}
-            Wake::Due => self.unsend_due(),
+            Wake::Due => self.enqueue_due(),
             Wake::Main(LaneWake::Read(jobs)) | Wake::Parked(LaneWake::Read(jobs)) => {
                 self.take(jobs);
             }
@@ -377,7 +383,7 @@ impl Dispatcher {
     async fn send(&mut self, broker: &mut dyn Broker) -> Result<(), Down> {
         let at_once = if self.fruitless > FRUITLESS { 1 } else { usize::MAX };
         while self.in_flight.len() < at_once
-            && let Some(job) = self.unsent.pop_front()
+            && let Some(mut job) = self.unsent.pop_front()
         {
             let address = match (&job.doom, &job.message.address) {
                 (None, Ok(address)) => address.clone(),
@@ -387,6 +393,7 @@ impl Dispatcher {
                     continue;
                 }
             };
+            job.suspicion.sent(self.confirmed);
             let publication = Publication { event: job.event.clone(), address };
             let ticket = self.next_ticket;
             self.next_ticket += 1;
@@ -412,11 +419,12 @@ impl Dispatcher {
             && self.parked.has_read_all()
     }
 
-    /// Saves the cursors and ends the connection.
+    /// Ends the connection, takes in what is known by then, and saves the cursors.
     async fn finish(mut self, mut broker: Box<dyn Broker>) -> Result<(), Error> {
-        // Nobody waits for these any more; their messages are published again after the next start.
+        broker.close(CLOSE).await;
+        self.harvest();
+        // Nobody waits for the rest any more; it is published again after the next start.
         self.publishing.clear();
-        broker.close(self.limits.drain).await;
         // What is durably set aside by now must also be settled: it would be set aside twice.
         while let Some(kept) = self.keeping.next().await {
             kept.into_iter().for_each(|kept| self.kept(kept));

@@ -10,15 +10,16 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::broadcast;
 
-use crate::event::{Event, Message};
+use crate::event::{Event, Message, Record};
 
 /// How many settled messages are remembered.
 const REMEMBERED: usize = 64;
 
 /// How far a watcher may lag before it misses some.
-const LAG: usize = 1024;
+const LAG: usize = 256;
 
-/// A larger body is left out of what is told, so that what is remembered stays small.
+/// A larger body is left out of what is told, so that what is remembered stays small: with the head,
+/// a message told holds at most about 80 KiB.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// What became of a message.
@@ -61,7 +62,10 @@ impl Feed {
     /// Tells of a settled message.
     pub fn tell(&self, event: &Arc<Event>, message: Message, outcome: Outcome) {
         let truncated = event.body.len() > MAX_BODY_BYTES;
-        let event = if truncated { Arc::new(without_body(event)) } else { event.clone() };
+        let (event, message) = match truncated.then(|| without_body(event, &message)).flatten() {
+            Some((event, message)) => (Arc::new(event), message),
+            None => (event.clone(), message),
+        };
         let told = Arc::new(Told { event, message, outcome, truncated });
         let mut remembered = self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() == REMEMBERED {
@@ -81,6 +85,42 @@ impl Feed {
     }
 }
 
-fn without_body(event: &Event) -> Event {
-    Event { body: Bytes::new(), ..event.clone() }
+/// A copy without the body. Written and read back, it does not share the record's buffer, which
+/// holds the body too.
+fn without_body(event: &Event, message: &Message) -> Option<(Event, Message)> {
+    let event = Event { body: Bytes::new(), ..event.clone() };
+    let record = Record { event, messages: vec![message.clone()] };
+    let Record { event, messages } = Record::decode(record.encode()).ok()?;
+    Some((event, messages.into_iter().next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_body_is_not_held_by_what_is_remembered() {
+        let body = Bytes::from(vec![b'x'; MAX_BODY_BYTES + 1]);
+        let event = Event {
+            id: "1".into(),
+            source: "s".into(),
+            kind: "k".into(),
+            subject: None,
+            time_ms: 1,
+            content_type: None,
+            traceparent: None,
+            extensions: vec![],
+            headers: vec![],
+            body,
+        };
+        let message = Message { route: "r".into(), broker: "b".into(), address: Err("why".into()) };
+        let record = Record { event, messages: vec![message] }.encode();
+        let Record { event, mut messages } = Record::decode(record.clone()).unwrap();
+        let feed = Feed::default();
+        feed.tell(&Arc::new(event), messages.remove(0), Outcome::Confirmed);
+        let (remembered, _) = feed.watch();
+        assert!(remembered[0].truncated && remembered[0].event.body.is_empty());
+        assert_eq!(remembered[0].event.id, "1");
+        assert!(record.is_unique(), "nothing else holds the record");
+    }
 }

@@ -8,7 +8,10 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit as Room, Semaphore},
+    time::timeout,
+};
 
 use crate::{admit::Admit, clock::now_ms, quiet::Quiet, routing::Table, source};
 
@@ -38,14 +41,14 @@ struct Inner {
     admit: Admit,
     limits: Limits,
     /// A permit a byte of body.
-    bytes: Semaphore,
+    bytes: Arc<Semaphore>,
     not_verified: Quiet,
     not_admitted: Quiet,
 }
 
 impl Ingress {
     pub fn new(table: Arc<ArcSwap<Table>>, admit: Admit, limits: Limits) -> Ingress {
-        let bytes = Semaphore::new(limits.max_in_flight_bytes);
+        let bytes = Arc::new(Semaphore::new(limits.max_in_flight_bytes));
         let (not_verified, not_admitted) = (Quiet::default(), Quiet::default());
         Ingress(Arc::new(Inner { table, admit, limits, bytes, not_verified, not_admitted }))
     }
@@ -70,9 +73,7 @@ impl Inner {
             return Err(Rejection::Method);
         }
         head::check(&head)?;
-        let expected = self.expected_bytes(&body)?;
-        let _room = self.bytes.try_acquire_many(expected).map_err(|_| Rejection::Busy)?;
-        let body = timeout(self.limits.body_timeout, self.read(body))
+        let (body, room) = timeout(self.limits.body_timeout, self.read(body))
             .await
             .map_err(|_| Rejection::BodyTimeout)??;
         let now_ms = now_ms();
@@ -83,7 +84,7 @@ impl Inner {
             }
             Rejection::NotVerified
         })?;
-        let admitted = self.admit.admit(&table, event).await.inspect_err(|error| {
+        let admitted = self.admit.admit(&table, event, room).await.inspect_err(|error| {
             if let Some(more) = self.not_admitted.speaks(now_ms) {
                 tracing::warn!(%error, more, "an event is refused for now");
             }
@@ -92,26 +93,24 @@ impl Inner {
         Ok(admitted.id.to_string())
     }
 
-    /// How many bytes to reserve: what the head announces, or the most that is taken.
-    fn expected_bytes(&self, body: &Incoming) -> Result<u32, Rejection> {
-        let max = self.limits.max_body_bytes as u64;
-        let announced = body.size_hint().exact().unwrap_or(max);
-        if announced > max {
+    /// The raw body, with the room it takes of all bytes in flight: what is announced counts
+    /// against the limit at once, but only what has arrived takes room. A body that arrives in a
+    /// piece is not copied.
+    async fn read(&self, mut body: Incoming) -> Result<(Bytes, Room), Rejection> {
+        let max = self.limits.max_body_bytes;
+        if body.size_hint().lower() > max as u64 {
             return Err(Rejection::BodyTooLarge);
         }
-        Ok(announced as u32)
-    }
-
-    /// The raw body. One that arrives in a piece is not copied.
-    async fn read(&self, mut body: Incoming) -> Result<Bytes, Rejection> {
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
+        let mut room = self.room(0)?;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| Rejection::BodyIncomplete)?;
             let Ok(data) = frame.into_data() else { continue };
-            if first.len() + rest.len() + data.len() > self.limits.max_body_bytes {
+            if first.len() + rest.len() + data.len() > max {
                 return Err(Rejection::BodyTooLarge);
             }
+            room.merge(self.room(data.len())?);
             if first.is_empty() && rest.is_empty() {
                 first = data;
             } else {
@@ -121,7 +120,12 @@ impl Inner {
                 rest.extend_from_slice(&data);
             }
         }
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
+        Ok((if rest.is_empty() { first } else { rest.freeze() }, room))
+    }
+
+    fn room(&self, bytes: usize) -> Result<Room, Rejection> {
+        // A frame is far below 4 GiB: it came out of the connection's buffer.
+        self.bytes.clone().try_acquire_many_owned(bytes as u32).map_err(|_| Rejection::Busy)
     }
 }
 

@@ -3,14 +3,21 @@
 use std::time::Duration;
 
 use bytestring::ByteString;
-use futures_util::{FutureExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::time::Instant;
 
 use super::{
-    ATTEMPTS, Dispatcher, Down, FRUITLESS, Kept, RECONNECT, RETRY,
+    ATTEMPTS, Dispatcher, Down, FRUITLESS, RECONNECT, RETRY, SetAside,
     job::{Job, LaneKind, Suspicion},
 };
-use crate::{broker, feed::Outcome, journal::Entry};
+use crate::{
+    broker,
+    feed::Outcome,
+    journal::{AppendError, Entry},
+};
+
+/// What bounds the parked messages of a broker.
+pub(super) const BACKLOG_SETTING: &str = "dispatch.backlog_max_bytes";
 
 impl Dispatcher {
     pub(super) fn published(
@@ -76,7 +83,7 @@ impl Dispatcher {
         self.retries.insert((Instant::now() + wait, number), job);
     }
 
-    pub(super) fn unsend_due(&mut self) {
+    pub(super) fn enqueue_due(&mut self) {
         let now = Instant::now();
         while let Some(entry) = self.retries.first_entry()
             && entry.key().0 <= now
@@ -94,50 +101,77 @@ impl Dispatcher {
                 let kept = job.keep(not_before_ms, &reason);
                 let entry = Entry::new(kept.encode(), now_ms);
                 let written = journal.append_durable(entry).await.map(drop);
-                vec![Kept { job, outcome: Outcome::Parked(reason), written, relief: false }]
+                vec![SetAside { job, outcome: Outcome::Parked(reason), written, relief: false }]
             }
             .boxed(),
         );
     }
 
     pub(super) fn give_up(&mut self, mut job: Job, reason: ByteString) {
-        if self.last_reason != reason {
+        if let Some(more) = self.given_up.speaks(self.clock.now_ms()) {
             tracing::warn!(
                 broker = %self.name, route = %job.message.route, event = %job.event.id, %reason,
-                "a message becomes a dead letter"
+                more, "a message becomes a dead letter"
             );
-            self.last_reason = reason.clone();
         }
         job.doom = Some(reason.clone());
         let (dead_letters, now_ms) = (self.shared.dead_letters.clone(), self.clock.now_ms());
         self.keeping.push(
             async move {
                 let written = dead_letters.keep(job.keep(now_ms, &reason)).await;
-                vec![Kept { job, outcome: Outcome::DeadLetter(reason), written, relief: false }]
+                vec![SetAside { job, outcome: Outcome::DeadLetter(reason), written, relief: false }]
             }
             .boxed(),
         );
     }
 
-    pub(super) fn kept(&mut self, kept: Kept) {
+    pub(super) fn kept(&mut self, kept: SetAside) {
         if kept.relief {
             return self.relieved(kept);
         }
         match kept.written {
             Ok(()) => self.settle(kept.job, kept.outcome),
-            Err(error) => {
-                // Nothing is settled that is not durable: it stays, and is tried again.
-                self.log_trouble(format!("a message cannot be set aside: {error}"));
-                self.retry_after(kept.job, RETRY.max);
+            Err(error) => self.not_set_aside(kept.job, &kept.outcome, &error),
+        }
+    }
+
+    /// Nothing is settled that is not durable. What the dead letters have no room for is parked, so
+    /// that it holds up nobody; what cannot be parked either stays, and is tried again.
+    fn not_set_aside(&mut self, job: Job, outcome: &Outcome, error: &AppendError) {
+        let now_ms = self.clock.now_ms();
+        let (store, setting) = match outcome {
+            Outcome::DeadLetter(_) => ("dead letters", "dead_letters.max_bytes"),
+            Outcome::Parked(_) | Outcome::Confirmed => ("parked messages", BACKLOG_SETTING),
+        };
+        if let Some(more) = self.not_kept.speaks(now_ms) {
+            tracing::error!(
+                broker = %self.name, %error, more,
+                "no room among the {store}, see {setting}; messages wait for it"
+            );
+        }
+        match outcome {
+            Outcome::DeadLetter(reason) if job.lane == LaneKind::Main => {
+                let not_before_ms = now_ms.saturating_add(RETRY.max.as_millis() as u64);
+                self.park(job, not_before_ms, reason.clone());
             }
+            _ => self.retry_after(job, RETRY.max),
+        }
+    }
+
+    /// Takes in every verdict that is there already: what is known is not published again.
+    pub(super) fn harvest(&mut self) {
+        while let Some(Some((ticket, outcome))) = self.publishing.next().now_or_never() {
+            // That the broker is down is known by now.
+            let _known = self.published(ticket, outcome);
         }
     }
 
     /// The connection is gone: everything in flight goes back to where it was in the order.
     pub(super) fn recall(&mut self, reason: String) {
         let alone = self.fruitless > FRUITLESS && self.in_flight.len() == 1;
-        self.log_trouble(reason.clone());
+        self.harvest();
         self.publishing = FuturesUnordered::new();
+        self.log_trouble(reason.clone());
         let mut jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();
         if alone {
             for mut job in jobs {

@@ -43,22 +43,24 @@ pub struct Job {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Suspicion {
     pub downs: u32,
-    /// How many messages the broker had confirmed at the first of them.
-    confirmed_first: u64,
-    /// And at the last.
+    /// How many messages the broker had confirmed when this one was sent for the first time.
+    confirmed_first: Option<u64>,
+    /// And when the connection last went down with it.
     confirmed_last: u64,
 }
 
 impl Suspicion {
+    /// The message is sent, for the first time or again.
+    pub fn sent(&mut self, confirmed: u64) {
+        self.confirmed_first.get_or_insert(confirmed);
+    }
+
     /// The connection went down once more. It counts only if others passed since the last time; or,
-    /// where no other is left that could pass, if some did since the first time.
+    /// where no other is left that could pass, if some did since the message was first sent.
     pub fn add(&mut self, confirmed: u64, last_one: bool) {
-        let first_time = self.downs == 0;
-        if first_time {
-            self.confirmed_first = confirmed;
-        }
         let others_passed = confirmed > self.confirmed_last;
-        if first_time || others_passed || last_one && confirmed > self.confirmed_first {
+        let some_passed = self.confirmed_first.is_some_and(|first| confirmed > first);
+        if self.downs == 0 || others_passed || last_one && some_passed {
             self.downs += 1;
             self.confirmed_last = confirmed;
         }

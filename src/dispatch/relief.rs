@@ -15,7 +15,8 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::{
-    Dispatcher, Kept,
+    Dispatcher, SetAside,
+    fate::BACKLOG_SETTING,
     job::{Job, LaneKind},
 };
 use crate::{
@@ -39,7 +40,7 @@ pub struct Relief {
 
 impl Relief {
     /// None so far; what was parked in an earlier life, below `parked_end`, goes first.
-    pub fn off(parked_end: Position) -> Relief {
+    pub fn at_start(parked_end: Position) -> Relief {
         Relief { on: false, waiting: Vec::new(), parking: 0, parked_first: parked_end }
     }
 
@@ -118,7 +119,7 @@ impl Dispatcher {
     }
 
     /// One of the batch is parked, or could not be and waits for the next.
-    pub(super) fn relieved(&mut self, kept: Kept) {
+    pub(super) fn relieved(&mut self, kept: SetAside) {
         self.relief.parking -= 1;
         match kept.written {
             Ok(()) => {
@@ -126,7 +127,12 @@ impl Dispatcher {
                 self.settle(kept.job, kept.outcome);
             }
             Err(error) => {
-                self.log_trouble(format!("a message cannot be parked: {error}"));
+                if let Some(more) = self.not_kept.speaks(self.clock.now_ms()) {
+                    tracing::error!(
+                        broker = %self.name, %error, more,
+                        "no room among the parked messages, see {BACKLOG_SETTING}; messages wait for it"
+                    );
+                }
                 self.relief.waiting.push(kept.job);
             }
         }
@@ -134,7 +140,7 @@ impl Dispatcher {
 }
 
 /// Hands over one after the other, which is the order they are read back in, and waits for all.
-async fn park(journal: Journal, batch: Vec<Job>, now_ms: u64) -> Vec<Kept> {
+async fn park(journal: Journal, batch: Vec<Job>, now_ms: u64) -> Vec<SetAside> {
     let mut parking = Vec::with_capacity(batch.len());
     for job in batch {
         let (tell, told) = oneshot::channel();
@@ -146,7 +152,7 @@ async fn park(journal: Journal, batch: Vec<Job>, now_ms: u64) -> Vec<Kept> {
     let mut kept = Vec::with_capacity(parking.len());
     for (job, told) in parking {
         let written = told.await.unwrap_or(Err(AppendError::Closed)).map(drop);
-        kept.push(Kept { job, outcome: Outcome::Parked(REASON), written, relief: true });
+        kept.push(SetAside { job, outcome: Outcome::Parked(REASON), written, relief: true });
     }
     kept
 }

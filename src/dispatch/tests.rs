@@ -43,6 +43,10 @@ impl Broker for Scripted {
             _ => Ok(()),
         };
         Ok(Box::pin(async move {
+            if id == "late-poison" {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                return Err(Failure::Down("the connection was closed".to_owned()));
+            }
             if outcome.is_ok() {
                 script.confirmed.lock().unwrap().push(id);
             }
@@ -152,9 +156,18 @@ fn refs(names: &[String]) -> Vec<&str> {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_brings_the_connection_down_holds_up_nobody_for_ever() {
+    holds_up_nobody("poison").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_does_one_that_brings_it_down_after_others_have_passed() {
+    holds_up_nobody("late-poison").await;
+}
+
+async fn holds_up_nobody(poison: &str) {
     let world = World::new();
     let good = names("good", 20);
-    world.append(&["poison"]).await;
+    world.append(&[poison]).await;
     world.append(&refs(&good)).await;
     world.run_until(|world| world.cursor() == Position(21)).await;
     let confirmed: HashSet<String> = world.confirmed().into_iter().collect();

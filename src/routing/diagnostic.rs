@@ -26,10 +26,20 @@ const MAX_EXCERPT: usize = 160;
 impl Invalid {
     pub(super) fn new(file: &str, text: &str, diagnostics: Vec<Diagnostic>) -> Invalid {
         let line = |d: &Diagnostic| text.lines().nth(d.line.wrapping_sub(1)).unwrap_or_default();
-        let excerpt = |d: &Diagnostic| line(d).chars().take(MAX_EXCERPT).collect();
+        let excerpt = |d: &Diagnostic| match line(d) {
+            line if may_hold_secret(line) => String::new(),
+            line => line.chars().take(MAX_EXCERPT).collect(),
+        };
         let problems = diagnostics.into_iter().map(|d| (d.clone(), excerpt(&d))).collect();
         Invalid { file: file.to_owned(), problems }
     }
+}
+
+/// Whether somebody may have written a secret into this line; then it is not repeated.
+fn may_hold_secret(line: &str) -> bool {
+    let refers_only = line.contains("${");
+    let settings = ["secret", "authorization", "url"];
+    !refers_only && settings.iter().any(|setting| line.contains(setting))
 }
 
 impl fmt::Display for Invalid {

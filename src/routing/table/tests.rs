@@ -154,6 +154,16 @@ fn one_mistake_gives_one_message_in_its_place() {
         ),
         (route("{ name: a, match: { type: x }, to: [] }"), "11:", "no target"),
         (route("{ match: { type: x }, to: [] }"), "11:", "name"),
+        (
+            route("{ name: a, match: { type: [] }, to: [{ broker: local, topic: t }] }"),
+            "11:",
+            "empty",
+        ),
+        (
+            route("{ name: a, match: { source: nope }, to: [{ broker: local, topic: t }] }"),
+            "11:",
+            "no source is named `nope`; there are chat, sonzai",
+        ),
         (base("type: miibo", "type: mibo"), "4:", "unknown source type `mibo`"),
         (base("type: log", "type: logs"), "9:", "unknown broker type `logs`"),
         (base("/hooks/miibo", "/hooks/sonzai/x"), "3:", "overlaps"),
@@ -164,6 +174,7 @@ fn one_mistake_gives_one_message_in_its_place() {
         (base("  local:", "  unrouted:"), "9:", "built-in"),
         (base("  local:", "  stream:"), "9:", "duplicate"),
         (base("amqp://", "http://"), "7:", "must begin with `amqp://`"),
+        (base("amqp://u:p@", "amqp:/u:hidden@"), "7:", "must begin with `amqp://`"),
         (
             base("local: { type: log }", "local: { type: log }\n  more: { type: log }"),
             "1",
@@ -173,6 +184,6 @@ fn one_mistake_gives_one_message_in_its_place() {
         let error = routing::compile("routes.yaml", &text, &env).unwrap_err().to_string();
         assert!(error.starts_with(&format!("routes.yaml:{place}")), "{error}");
         assert!(error.contains(message), "{message}: {error}");
-        assert!(!error.contains("whsec_s"), "{error}");
+        assert!(!error.contains("whsec_s") && !error.contains("hidden"), "{error}");
     }
 }

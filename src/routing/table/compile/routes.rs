@@ -34,6 +34,17 @@ impl Compiler<'_> {
                            takes everything";
             return Err(self.report(&route.r#match, message));
         }
+        let given = [("source", &rule.source), ("type", &rule.r#type)];
+        if let Some((name, _)) = given.iter().find(|(_, names)| is_empty_list(names)) {
+            return Err(self.report(&route.r#match, format!("`{name}:` is empty: nothing matches")));
+        }
+        let known = |name: &String| name.contains('*') || file.sources.contains_key(name);
+        let sources = rule.source.iter().flat_map(OneOrMany::as_slice);
+        if let Some(name) = sources.clone().find(|name| !known(name)) {
+            let known: Vec<&str> = file.sources.keys().map(String::as_str).collect();
+            let message = format!("no source is named `{name}`; there are {}", known.join(", "));
+            return Err(self.report(&route.r#match, message));
+        }
         if route.to.value.is_empty() {
             return Err(self.report(&route.to, "`to:` has no target"));
         }
@@ -118,6 +129,10 @@ impl Compiler<'_> {
         let compiled = Template::compile(&plain, rule, &mut self.paths);
         compiled.map_err(|error| self.report(text, error))
     }
+}
+
+fn is_empty_list(names: &Option<OneOrMany>) -> bool {
+    names.as_ref().is_some_and(|names| names.as_slice().is_empty())
 }
 
 fn patterns(names: &Option<OneOrMany>) -> Vec<Pattern> {
