@@ -13,7 +13,11 @@ use arc_swap::ArcSwap;
 use bytestring::ByteString;
 use futures_util::future::select_all;
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,11 +25,12 @@ use crate::{
     admit::Admit,
     broker::{Absent, Broker, kafka, log, nats, rabbitmq},
     clock::now_ms,
-    dedupe,
+    dedupe, descriptors,
     dispatch::{self, Capacity, DeadLetters, Dispatcher, Progress, Shared, dead_letter},
     feed::Feed,
     ingress::{self, Ingress},
     journal::{self, Journal, RealDisk, Storage},
+    quiet::Quiet,
     routing::{BrokerKind, BrokerSettings, Table, UNROUTED},
     server,
     settings::Settings,
@@ -45,6 +50,12 @@ const PARKED_HEADROOM_BYTES: u64 = 64 << 20;
 /// How often settled segments are freed.
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
 
+/// How often keys are looked through for those that nobody asks for any more.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// How long operators' requests may take to end.
+const ADMIN_DRAIN: Duration = Duration::from_secs(2);
+
 /// Connections to the admin listener at once: operators, probes, scrapers.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
 
@@ -63,6 +74,8 @@ pub enum Error {
     Broker { broker: ByteString, cause: String },
     #[error("the dispatcher of broker `{broker}` ended: {cause}; restart to recover")]
     Dispatcher { broker: ByteString, cause: dispatch::Error },
+    #[error("{0} ended without being told to")]
+    Ended(&'static str),
     #[error("a task of the daemon panicked: {0}")]
     Panicked(tokio::task::JoinError),
     #[error(transparent)]
@@ -112,14 +125,19 @@ pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> R
         listen: listener.local_addr()?,
         admin_listen: admin_listener.local_addr()?,
     };
-    let addresses_file = Addresses::file(&settings.data_dir);
-    fs::write(&addresses_file, serde_json::to_vec(&addresses).map_err(io::Error::from)?)?;
     tracing::info!(
         listen = %addresses.listen, admin_listen = %addresses.admin_listen,
         data_dir = %settings.data_dir.display(), "waypost is ready"
     );
+    let addresses_file = Addresses::file(&settings.data_dir);
+    let cannot = |cause| Error::DataDir { path: addresses_file.clone(), cause };
+    fs::write(&addresses_file, serde_json::to_vec(&addresses).map_err(io::Error::from)?)
+        .map_err(cannot)?;
     let outcome = serve(&settings, table, opened, listener, admin_listener, stop).await;
-    fs::remove_file(&addresses_file)?;
+    // A file that stays names a daemon that does not answer, which the commands then say.
+    if let Err(error) = fs::remove_file(&addresses_file) {
+        tracing::warn!(%error, file = %addresses_file.display(), "cannot remove a file");
+    }
     outcome
 }
 
@@ -129,8 +147,8 @@ async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, Er
 
 fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
     let dir = &settings.data_dir;
-    fs::create_dir_all(dir).map_err(|cause| Error::DataDir { path: dir.clone(), cause })?;
     let storage: Arc<dyn Storage> = Arc::new(RealDisk);
+    storage.create_dir_all(dir).map_err(|cause| Error::DataDir { path: dir.clone(), cause })?;
     let limits =
         dedupe::Limits { window: settings.dedupe.window, max_keys: settings.dedupe.max_keys };
     let backlog_bytes = settings.backlog_bytes();
@@ -273,22 +291,23 @@ async fn serve(
     let admit = Admit::new(main.clone(), window, shared.backlogs.clone());
     let ingress =
         Ingress::new(Arc::new(ArcSwap::from_pointee(table)), admit, ingress_limits(settings));
+    let limits = server_limits(settings);
     let requests = server::serve(
         listener,
-        server_limits(settings),
+        limits,
         move |request| ingress.clone().receive(request),
         stop_requests.clone(),
     );
     let admin = Admin::new(shared.feed.clone(), stop_admin.clone());
     let operators = server::serve(
         admin_listener,
-        server::Limits { max_connections: MAX_ADMIN_CONNECTIONS, ..server_limits(settings) },
+        server::Limits { max_connections: MAX_ADMIN_CONNECTIONS, ..limits },
         move |request| admin.clone().answer(request),
         stop_admin.clone(),
     );
 
     let mut requests = tokio::spawn(requests);
-    let operators = tokio::spawn(operators);
+    let mut operators = tokio::spawn(operators);
     let mut tasks = JoinSet::new();
     for (dispatcher, name, broker) in dispatchers {
         let stop = stop_brokers.clone();
@@ -311,7 +330,9 @@ async fn serve(
         (error, ..) = select_all(journals.map(|journal| Box::pin(journal.failed()))) => {
             Some(Error::JournalFailed(error))
         }
-        Some(ended) = tasks.join_next() => failure(ended),
+        Some(ended) = tasks.join_next() => failure(ended).or(Some(Error::Ended("a dispatcher"))),
+        ended = &mut requests => server_ended(ended, "the ingress"),
+        ended = &mut operators => server_ended(ended, "the admin listener"),
     };
     if let Some(error) = failed {
         return Err(error);
@@ -333,13 +354,18 @@ async fn serve(
         }
     }
     stop_admin.cancel();
-    if timeout(deadline, operators).await.is_err() {
+    if timeout(ADMIN_DRAIN, &mut operators).await.is_err() {
         tracing::warn!("the admin listener was still busy at the deadline");
+        operators.abort();
     }
     main.close().await;
     dead_letters.journal().clone().close().await;
     tracing::info!("drained");
     Ok(())
+}
+
+fn server_ended(ended: Result<(), tokio::task::JoinError>, what: &'static str) -> Option<Error> {
+    Some(ended.map_or_else(Error::Panicked, |()| Error::Ended(what)))
 }
 
 fn failure(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Option<Error> {
@@ -357,11 +383,23 @@ async fn reclaim(
     keys_for: Duration,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let trouble = Quiet::default();
+    // What cannot be freed now is freed later; nothing acknowledged depends on it.
+    let report = |freed: Result<(), journal::Error>| {
+        if let (Err(error), Some(more)) = (freed, trouble.speaks(now_ms())) {
+            tracing::warn!(%error, more, "cannot free what is settled");
+        }
+    };
+    let mut forget_at = Instant::now();
     while stop.run_until_cancelled(tokio::time::sleep(RECLAIM_EVERY)).await.is_some() {
         if let Some(settled) = progress.lowest() {
-            journal.release(settled).await?;
+            report(journal.release(settled).await);
         }
-        journal.forget_keys(now_ms().saturating_sub(keys_for.as_millis() as u64)).await?;
+        if forget_at <= Instant::now() {
+            forget_at = Instant::now() + FORGET_EVERY;
+            let before_ms = now_ms().saturating_sub(keys_for.as_millis() as u64);
+            report(journal.forget_keys(before_ms).await);
+        }
     }
     Ok(())
 }
@@ -376,7 +414,7 @@ fn ingress_limits(settings: &Settings) -> ingress::Limits {
 
 fn server_limits(settings: &Settings) -> server::Limits {
     server::Limits {
-        max_connections: settings.ingress.max_connections as usize,
+        max_connections: descriptors::connections(settings.ingress.max_connections as usize),
         max_head_bytes: settings.ingress.max_head_bytes as usize,
         first_byte_timeout: settings.ingress.first_byte_timeout,
         head_timeout: settings.ingress.head_timeout,

@@ -42,15 +42,13 @@ struct Inner {
     limits: Limits,
     /// A permit a byte of body.
     bytes: Arc<Semaphore>,
-    not_verified: Quiet,
     not_admitted: Quiet,
 }
 
 impl Ingress {
     pub fn new(table: Arc<ArcSwap<Table>>, admit: Admit, limits: Limits) -> Ingress {
         let bytes = Arc::new(Semaphore::new(limits.max_in_flight_bytes));
-        let (not_verified, not_admitted) = (Quiet::default(), Quiet::default());
-        Ingress(Arc::new(Inner { table, admit, limits, bytes, not_verified, not_admitted }))
+        Ingress(Arc::new(Inner { table, admit, limits, bytes, not_admitted: Quiet::default() }))
     }
 
     /// Answers one request.
@@ -79,9 +77,7 @@ impl Inner {
         let now_ms = now_ms();
         let request = source::Request { path_type, headers: &head.headers, body, now_ms };
         let event = source.receive(request).map_err(|rejection| {
-            if let Some(more) = self.not_verified.speaks(now_ms) {
-                tracing::info!(source = %source.name, %rejection, more, "a request is not accepted");
-            }
+            source.log(&rejection, now_ms);
             Rejection::NotVerified
         })?;
         let admitted = self.admit.admit(&table, event, room).await.inspect_err(|error| {

@@ -48,6 +48,7 @@ pub mod cli;
 pub mod clock;
 pub mod daemon;
 pub mod dedupe;
+mod descriptors;
 pub mod dispatch;
 pub mod event;
 pub mod feed;

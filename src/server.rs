@@ -18,6 +18,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::{clock::now_ms, quiet::Quiet};
+
 /// Most headers in one request; hyper's default, named here because it is part of the promise.
 const MAX_HEADERS: usize = 100;
 
@@ -35,6 +37,9 @@ const MAX_REFUSALS: usize = 64;
 
 /// How long one of them may take to hear it.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a peer may leave what we sent unacknowledged, or refuse to read it.
+const STALLED: Duration = Duration::from_secs(30);
 
 /// What one connection may do.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +66,7 @@ pub async fn serve<H, F, B>(
     let places = Arc::new(Semaphore::new(limits.max_connections));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let connections = TaskTracker::new();
+    let trouble = Quiet::default();
     // Ends every connection when this future is dropped.
     let abort = CancellationToken::new();
     let _abort_on_drop = abort.clone().drop_guard();
@@ -68,7 +74,7 @@ pub async fn serve<H, F, B>(
         let stream = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = accept(&listener) => accepted,
+            accepted = accept(&listener, &trouble) => accepted,
         };
         let abort = abort.clone();
         if let Ok(place) = places.clone().try_acquire_owned() {
@@ -84,12 +90,14 @@ pub async fn serve<H, F, B>(
     connections.wait().await;
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener, trouble: &Quiet) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if let Some(more) = trouble.speaks(now_ms()) {
+                    tracing::warn!(%error, more, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -152,6 +160,9 @@ async fn connection<H, F, B>(
 /// Waits for the first byte: hyper's own deadline starts only after it.
 async fn greet(stream: &TcpStream, wait: Duration, stop: &CancellationToken) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    // A peer that takes no answer is let go by the kernel; hyper would wait for ever.
+    let stalled_ms = u32::try_from(STALLED.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(stream, stalled_ms)?;
     tokio::select! {
         ready = timeout(wait, stream.readable()) => ready?,
         () = stop.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),

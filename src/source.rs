@@ -6,7 +6,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use http::{HeaderMap, HeaderName, header};
 
-use crate::{event::Event, signature};
+use crate::{event::Event, quiet::Quiet, signature};
 
 pub mod miibo;
 pub mod sonzai;
@@ -26,6 +26,8 @@ const MAX_ATTRIBUTE_BYTES: usize = 1024;
 pub struct Source {
     pub name: ByteString,
     pub provider: Provider,
+    rejected: Quiet,
+    stale: Quiet,
 }
 
 /// How a source verifies and reads its requests.
@@ -56,6 +58,23 @@ pub enum Rejection {
 }
 
 impl Source {
+    pub fn new(name: ByteString, provider: Provider) -> Source {
+        Source { name, provider, rejected: Quiet::default(), stale: Quiet::default() }
+    }
+
+    /// Logs why a request is not an event. A right signature with a stale time is told apart: it may
+    /// be our clock, and then every request is refused.
+    pub fn log(&self, rejection: &Rejection, now_ms: u64) {
+        let source = &self.name;
+        if let Rejection::Signature(signature::Error::Expired { .. }) = rejection {
+            if let Some(more) = self.stale.speaks(now_ms) {
+                tracing::warn!(%source, %rejection, more, "a request is not accepted; is the clock right?");
+            }
+        } else if let Some(more) = self.rejected.speaks(now_ms) {
+            tracing::info!(%source, %rejection, more, "a request is not accepted");
+        }
+    }
+
     /// Verifies the request over its raw bytes, then builds the event.
     pub fn receive(&self, request: Request) -> Result<Event, Rejection> {
         match &self.provider {

@@ -29,8 +29,7 @@ pub struct Arguments {}
 
 /// What keeps it from starting is an error; what ends it later is in the log.
 pub fn main(_: Arguments, mut settings: Settings) -> Result<ExitCode, Error> {
-    telemetry::start(&settings.log)
-        .map_err(|error| Error(format!("log.level does not parse: {error}")))?;
+    telemetry::start(&settings.log).map_err(Error::new)?;
     let on_terminal = stderr().is_terminal();
     let delay = if on_terminal { Duration::ZERO } else { SHUTDOWN_DELAY };
     settings.shutdown.delay.get_or_insert(delay);

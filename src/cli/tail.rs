@@ -42,7 +42,12 @@ async fn follow(arguments: &Arguments, address: &str) -> Result<(), Error> {
         .header("host", address)
         .body(Full::default())
         .map_err(Error::new)?;
-    let mut body = client::request(address, request).await?.into_body();
+    let response = client::request(address, request).await?;
+    if !response.status().is_success() {
+        let status = response.status();
+        return Err(Error(format!("{address} answered {status}; is it waypost's admin listener?")));
+    }
+    let mut body = response.into_body();
     let mut left = arguments.count.unwrap_or(u64::MAX);
     let mut pending = Vec::new();
     while left > 0 {

@@ -10,7 +10,9 @@ use super::Rejection;
 pub(super) fn check(head: &Parts) -> Result<(), Rejection> {
     let hosts = head.headers.get_all(header::HOST).iter().count();
     let without = hosts == 0 && head.version == Version::HTTP_10;
-    if hosts != 1 && !without || !all_are(&head.headers, header::TRANSFER_ENCODING, "chunked") {
+    let codings = head.headers.get_all(header::TRANSFER_ENCODING).iter().count();
+    let chunked = codings <= 1 && all_are(&head.headers, header::TRANSFER_ENCODING, "chunked");
+    if hosts != 1 && !without || !chunked {
         return Err(Rejection::Malformed);
     }
     if !all_are(&head.headers, header::CONTENT_ENCODING, "identity") {

@@ -1,5 +1,5 @@
-//! What each broker allows in an address. Payload text reaches addresses through templates, so these
-//! are allow-lists: what a broker might read as structure is refused, never escaped or replaced.
+//! What each broker allows in an address. Payload text reaches addresses through templates, so what
+//! is not allowed is refused, never escaped or replaced.
 
 /// Longest NATS subject in bytes; a server's control line (4096 by default) also holds the reply
 /// subject and sizes.

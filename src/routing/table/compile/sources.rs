@@ -28,7 +28,7 @@ impl Compiler<'_> {
                 }
                 None => {
                     let name = name.as_str().into();
-                    compiled.push((path, Arc::new(Source { name, provider })));
+                    compiled.push((path, Arc::new(Source::new(name, provider))));
                 }
             }
         }
