@@ -92,7 +92,8 @@ fn read_dotenv() -> Result<(), Error> {
     match dotenvy::from_path(".env") {
         // The library's words repeat the line, secret and all.
         Err(dotenvy::Error::LineParse(..)) => Err(Error(
-            "a line of .env does not parse: write NAME=value, and quote a value with spaces".into(),
+            "cannot read .env: a line does not parse; write NAME=value, and quote values with spaces"
+                .into(),
         )),
         Err(error) if !error.not_found() => Err(Error(format!("cannot read .env: {error}"))),
         _ => Ok(()),

@@ -357,12 +357,28 @@ fn bodies_in_flight_are_bounded_together() {
         ("WAYPOST_INGRESS__MAX_IN_FLIGHT_BYTES", "1000"),
     ]);
     for how in ["content-length: 800", "transfer-encoding: chunked"] {
-        let mut slow = Raw::connect(daemon.listen);
         let webhook = event_of(1, 800);
-        // The answer comes when the body is waited for, so its room is taken from there on.
-        slow.say(raw::head(&webhook, &[how, "expect: 100-continue"]));
-        assert_eq!(slow.hear().expect("an answer").status, 100);
-        assert_busy(&ask(&daemon, raw::request(&event_of(2, 300))));
+        let arrived = match how {
+            "transfer-encoding: chunked" => [b"2ee\r\n", &webhook.body[..750]].concat(),
+            _ => webhook.body[..750].to_vec(),
+        };
+        let started = Instant::now();
+        let (slow, refused) = loop {
+            let mut slow = Raw::connect(daemon.listen);
+            slow.say(raw::head(&webhook, &[how, "expect: 100-continue"]));
+            assert_eq!(slow.hear().expect("an answer").status, 100);
+            // Who only announces a body takes no room from others.
+            assert_eq!(ask(&daemon, raw::request(&event_of(2, 300))).status, 200);
+            slow.say(&arrived);
+            std::thread::sleep(Duration::from_millis(100));
+            let answer = ask(&daemon, raw::request(&event_of(2, 300)));
+            if answer.status != 200 {
+                break (slow, answer);
+            }
+            // It came first, and the slow one was refused instead: once more.
+            assert!(started.elapsed() < PATIENCE, "what arrived takes no room ({how})");
+        };
+        assert_busy(&refused);
         drop(slow);
         // Whoever goes away gives its room back.
         let started = Instant::now();

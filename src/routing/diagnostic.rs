@@ -26,18 +26,24 @@ const MAX_EXCERPT: usize = 160;
 impl Invalid {
     pub(super) fn new(file: &str, text: &str, diagnostics: Vec<Diagnostic>) -> Invalid {
         let line = |d: &Diagnostic| text.lines().nth(d.line.wrapping_sub(1)).unwrap_or_default();
-        let excerpt = |d: &Diagnostic| match line(d) {
-            line if may_hold_secret(line) => String::new(),
-            line => line.chars().take(MAX_EXCERPT).collect(),
+        let excerpt = |d: &Diagnostic| {
+            let line = line(d);
+            let shown = &line[..secret_at(line).unwrap_or(line.len())];
+            let mut excerpt: String = shown.chars().take(MAX_EXCERPT).collect();
+            if excerpt.len() < line.len() {
+                excerpt.push('…');
+            }
+            excerpt
         };
         let problems = diagnostics.into_iter().map(|d| (d.clone(), excerpt(&d))).collect();
         Invalid { file: file.to_owned(), problems }
     }
 }
 
-/// Whether somebody may have written a secret into this line; then it is not repeated.
-fn may_hold_secret(line: &str) -> bool {
-    ["secret", "authorization", "url", "whsec_"].iter().any(|sign| line.contains(sign))
+/// Where somebody may have written a secret into this line: from there on it is not repeated.
+fn secret_at(line: &str) -> Option<usize> {
+    let signs = ["secret", "authorization", "url", "whsec_"];
+    signs.iter().filter_map(|sign| line.find(sign)).min()
 }
 
 impl fmt::Display for Invalid {
@@ -51,7 +57,8 @@ impl fmt::Display for Invalid {
             write!(f, "{}:{line}:{column}: {message}", self.file)?;
             if !excerpt.trim().is_empty() {
                 let margin = " ".repeat(line.to_string().len());
-                let indent = " ".repeat(column.saturating_sub(1).min(MAX_EXCERPT));
+                let shown = excerpt.chars().count().saturating_sub(1);
+                let indent = " ".repeat(column.saturating_sub(1).min(shown));
                 write!(f, "\n {margin} |\n {line} | {excerpt}\n {margin} | {indent}^")?;
             }
         }
