@@ -4,6 +4,11 @@
 PROFILE ?= dev
 ROUTES ?= routes.yaml
 DATA_DIR ?= data
+
+# How much `make soak` does: well under an hour.
+KILLS ?= 400
+CRASH_CASES ?= 500
+
 WAYPOST = $(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/waypost
 
 # A first look needs no more than this machine.
@@ -13,7 +18,7 @@ export WAYPOST_LISTEN ?= 127.0.0.1:8080
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test brokers
+.PHONY: help run test soak brokers
 
 help: ## list these commands
 	@awk -F': ## ' '/^[a-z]+: ## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +34,13 @@ test: ## install what the tests need and run them all, against real brokers
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked
+
+soak: ## kill the daemon, and lose power, hundreds of times (KILLS=400 CRASH_CASES=500)
+	@scripts/install.sh test
+	seed=$$(date +%s) && \
+		WAYPOST_KILLS=$(KILLS) WAYPOST_KILL_SEED=$$seed \
+		WAYPOST_CRASH_CASES=$(CRASH_CASES) WAYPOST_CRASH_SEED=$$seed \
+		cargo test --locked --test main -- --nocapture kill_nine journal_crash
 
 brokers: ## start Kafka, RabbitMQ and NATS for work by hand, until Ctrl-C
 	@scripts/install.sh test

@@ -18,6 +18,13 @@ use serde::{Deserialize, Serialize};
 /// The file that is read if it is there.
 pub const FILE: &str = "waypost.toml";
 
+/// Largest `ingress.max_body_bytes`: a record with its headers must fit the journal's largest.
+const MOST_BODY_BYTES: u64 = 16 << 20;
+
+/// Largest `dispatch.window_messages`: two lanes of it still fit what the NATS client may have
+/// unconfirmed.
+const MOST_WINDOW_MESSAGES: u64 = 4096;
+
 /// All process settings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -236,6 +243,35 @@ impl Settings {
             .merge(Serialized::defaults(flags))
             .extract()
             .map_err(Box::new)
+            .and_then(Settings::check)
+    }
+
+    /// Refuses what could never work, where the setting can still be named.
+    fn check(self) -> Result<Settings, Box<figment::Error>> {
+        let (ingress, journal, dispatch) = (&self.ingress, &self.journal, &self.dispatch);
+        let max_body = u64::from(ingress.max_body_bytes);
+        for (name, value, least, most) in [
+            ("ingress.max_body_bytes", max_body, 1, MOST_BODY_BYTES),
+            ("ingress.max_in_flight_bytes", ingress.max_in_flight_bytes.into(), max_body, u64::MAX),
+            ("ingress.max_head_bytes", ingress.max_head_bytes.into(), 8 << 10, 1 << 20),
+            ("ingress.max_connections", ingress.max_connections.into(), 1, u64::MAX),
+            ("journal.max_bytes", journal.max_bytes, 64 << 10, u64::MAX),
+            ("journal.segment_bytes", journal.segment_bytes, 4 << 10, u64::MAX),
+            ("dedupe.max_keys", self.dedupe.max_keys as u64, 1, u64::MAX),
+            ("dispatch.window_messages", dispatch.window_messages as u64, 1, MOST_WINDOW_MESSAGES),
+            ("dispatch.window_bytes", dispatch.window_bytes as u64, 1, u64::MAX),
+            ("dead_letters.max_bytes", self.dead_letters.max_bytes, 64 << 10, u64::MAX),
+        ] {
+            if !(least..=most).contains(&value) {
+                let bounds = if most == u64::MAX {
+                    format!("at least {least}")
+                } else {
+                    format!("{least} to {most}")
+                };
+                return Err(Box::new(format!("{name} is {value}; it must be {bounds}").into()));
+            }
+        }
+        Ok(self)
     }
 
     /// What one broker may hold back, and have parked.
@@ -328,6 +364,15 @@ mod tests {
             ("[journal]\nmax_byte = 1", "max_byte"),
             ("[ingress]\nbody_timeout = 'soon'", "body_timeout"),
             ("listen = 'here'", "listen"),
+            (
+                "[dispatch]\nwindow_messages = 0",
+                "dispatch.window_messages is 0; it must be 1 to 4096",
+            ),
+            ("[ingress]\nmax_head_bytes = 100", "ingress.max_head_bytes is 100"),
+            (
+                "[ingress]\nmax_in_flight_bytes = 100",
+                "max_in_flight_bytes is 100; it must be at least",
+            ),
         ] {
             let error = load(toml, &Flags::default()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -20,7 +20,7 @@ const MAIN: &str = "/data/journal";
 const PARKED: &str = "/data/parked";
 
 /// Histories tried by default; `WAYPOST_CRASH_CASES` raises it, `WAYPOST_CRASH_SEED` varies them.
-const CASES: u32 = 10;
+const CASES: u32 = 40;
 
 /// What a violated promise says.
 type Outcome<T> = Result<T, String>;

@@ -31,8 +31,8 @@ const PADDING_BYTES: usize = 600;
 /// Events accepted at least between two kills that hit a daemon at work.
 const EVENTS_A_LIFE: usize = 40;
 
-/// How long a daemon works at most before it is killed, and how long another one starts. Starting
-/// takes some 100 ms, so the second falls before, during and after recovery.
+/// How long a daemon works at most before it is killed, and how long one that is killed while it
+/// starts has: before, during or shortly after recovery.
 const LIFE_MS: u64 = 400;
 const START_MS: u64 = 150;
 

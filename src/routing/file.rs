@@ -90,6 +90,54 @@ impl OneOrMany {
     }
 }
 
+/// A setting that the file gives, by name and place.
+pub type Given = Vec<(&'static str, Location)>;
+
+impl Source {
+    /// The settings given beside those that every type takes.
+    pub fn given(&self) -> Given {
+        given([
+            ("secret", place(&self.secret)),
+            ("secrets", place(&self.secrets)),
+            ("authorization", place(&self.authorization)),
+        ])
+    }
+}
+
+impl Broker {
+    /// The settings given beside the type.
+    pub fn given(&self) -> Given {
+        given([
+            ("bootstrap", place(&self.bootstrap)),
+            ("url", place(&self.url)),
+            ("dir", place(&self.dir)),
+            ("rotate_bytes", place(&self.rotate_bytes)),
+            ("keep", place(&self.keep)),
+        ])
+    }
+}
+
+impl Target {
+    /// The parts of the address that are given.
+    pub fn given(&self) -> Given {
+        given([
+            ("topic", place(&self.topic)),
+            ("key", place(&self.key)),
+            ("exchange", place(&self.exchange)),
+            ("routing_key", place(&self.routing_key)),
+            ("subject", place(&self.subject)),
+        ])
+    }
+}
+
+fn place<T>(value: &Option<At<T>>) -> Option<Location> {
+    value.as_ref().map(|value| value.referenced)
+}
+
+fn given<const N: usize>(settings: [(&'static str, Option<Location>); N]) -> Given {
+    settings.into_iter().filter_map(|(name, place)| Some((name, place?))).collect()
+}
+
 /// Reads the file strictly: unknown and duplicate names are errors.
 pub fn parse(text: &str) -> Result<File, Vec<Diagnostic>> {
     if text.len() > MAX_FILE_BYTES {

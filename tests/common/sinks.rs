@@ -74,7 +74,7 @@ impl Sinks {
             bootstrap: kafka.bootstrap().to_owned(),
             amqp_url: rabbitmq.url().to_owned(),
             nats_url: nats.url().to_owned(),
-            log: dir.join("data/log").join(format!("{name}.jsonl")),
+            log: dir.join("data/log"),
         }
     }
 
@@ -136,7 +136,7 @@ routes:
             Sink::Log => {
                 // Nothing waits here: a short pause keeps the loop above from spinning.
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                return read_log(&self.log);
+                return read_log(&self.log, name);
             }
         };
         messages.into_iter().map(arrived).collect()
@@ -156,9 +156,16 @@ struct Document<'a> {
     data_base64: Option<String>,
 }
 
-/// The whole lines of the file; the last one may be on its way.
-fn read_log(path: &Path) -> Vec<Arrived> {
-    let text = fs::read_to_string(path).unwrap_or_default();
+/// The whole lines of a topic's files, those moved aside first; the last line may be on its way.
+fn read_log(dir: &Path, topic: &str) -> Vec<Arrived> {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let of_topic = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.strip_prefix(topic).is_some_and(|rest| rest.starts_with(['+', '.']))
+    };
+    let mut files: Vec<PathBuf> = files.filter(of_topic).collect();
+    files.sort();
+    let text: String = files.iter().flat_map(fs::read_to_string).collect();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let parse = |line: &str| {
         let Document { id, data, data_base64 } = serde_json::from_str(line).expect("a document");
