@@ -210,6 +210,23 @@ async fn keys_outlive_their_segment_until_they_are_too_old() {
 }
 
 #[tokio::test]
+async fn keys_that_no_opening_would_return_go_with_their_segment() {
+    let disk = written(0..12).await;
+    let options = || Options { max_keys: 4, ..small() };
+    let journal = open_with(&disk, options()).journal;
+    append(&journal, 12..24).await;
+    let sidecars = files(&disk, ".keys").len();
+    journal.forget_keys(0).await.unwrap();
+    assert_eq!(files(&disk, ".keys").len(), sidecars, "their segments are still here");
+    journal.release(journal.end()).await.unwrap();
+    journal.forget_keys(0).await.unwrap();
+    assert!(files(&disk, ".keys").len() < sidecars);
+    journal.close().await;
+    let keys = open_with(&disk, options()).keys;
+    assert_eq!(keys, (20..24).map(|n| (key(n), n)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_cursor_is_created_at_the_oldest_position_and_kept_by_name() {
     let disk = written(0..12).await;
     let journal = open(&disk).journal;
