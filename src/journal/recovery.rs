@@ -65,6 +65,10 @@ fn prepare(storage: &dyn Storage, dir: &Path) -> Result<LockGuard, Error> {
     for dir in [dir, &cursors, &quarantine] {
         storage.create_dir_all(dir).map_err(Error::io("create", dir))?;
     }
+    // Also where the directory was here: who created it may have died before this.
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    storage.sync_dir(parent).map_err(Error::sync(parent))?;
     let path = dir.join("lock");
     let lock = storage.lock(&path).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => Error::Locked { dir: dir.to_owned() },
