@@ -105,6 +105,51 @@ async fn an_unreadable_tail_counts_as_many_records_as_it_can_hold() {
 }
 
 #[tokio::test]
+async fn an_unreadable_block_costs_what_it_touches_and_is_reported() {
+    const BLOCK_BYTES: u64 = 4096;
+    let options = || Options { tail_bytes: 0, ..Options::default() };
+    let open =
+        |disk: &SimDisk| Journal::open(Arc::new(disk.clone()), Path::new(DIR), options()).unwrap();
+    let disk = SimDisk::new(1);
+    let journal = open(&disk).journal;
+    append(&journal, 0..200).await;
+    let file = &files(&disk, ".seg")[0];
+    let blocks = (disk.read(file).len() as u64).div_ceil(BLOCK_BYTES);
+    let image = disk.image();
+    assert_eq!(blocks, 7);
+    for block in 0..blocks {
+        let range = block * BLOCK_BYTES..(block + 1) * BLOCK_BYTES;
+        let touched = |position: &u64| {
+            let at = DATA_START as u64 + position * FRAME_BYTES as u64;
+            at < range.end && range.start < at + FRAME_BYTES as u64
+        };
+        let (lost, kept): (Vec<u64>, Vec<u64>) = (0..200).partition(touched);
+
+        let disk = SimDisk::holding(image.clone(), 1);
+        disk.fail_reads(file, range.clone());
+        let opened = open(&disk);
+        assert!(!opened.damage.is_empty(), "block {block}");
+        let next = opened.journal.end().0;
+        append(&opened.journal, next..next + 1).await;
+        let (delivered, damaged) = sort(&read_from(&opened.journal, Position(0)).await);
+        let (delivered, new) = delivered.split_at(delivered.len() - 1);
+        assert_eq!((delivered, new), (&kept[..], &[next][..]), "block {block}");
+        // Past a tail that cannot be read there may have been more.
+        assert_eq!(damaged[..lost.len()], lost, "block {block}");
+        assert!(next == 200 || block == blocks - 1, "block {block}");
+        opened.journal.close().await;
+    }
+    // While it runs, too.
+    disk.fail_reads(file, 2 * BLOCK_BYTES..2 * BLOCK_BYTES + 1);
+    let (delivered, damaged) = sort(&read_from(&journal, Position(0)).await);
+    assert_eq!((delivered.len() + damaged.len(), delivered.last()), (200, Some(&199)));
+    assert!(damaged.contains(&39));
+    let kept = disk.list(&Path::new(DIR).join("quarantine")).unwrap();
+    assert!(!kept.is_empty(), "what can be read of it");
+    journal.close().await;
+}
+
+#[tokio::test]
 async fn damaged_bytes_are_kept_in_quarantine() {
     let disk = written(0..8).await;
     let file = &files(&disk, ".seg")[0];

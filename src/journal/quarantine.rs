@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     lock,
-    scan::{CHUNK_BYTES, Region},
+    scan::{BLOCK_BYTES, Region},
     segment,
     storage::{self, File, Storage},
 };
@@ -112,12 +112,20 @@ impl Quarantine {
     }
 }
 
+/// Copies as far as the disk can read: a block that it cannot is left as zeros, and the others keep
+/// their places.
 fn copy_bytes(from: &dyn File, to: &dyn File, offset: u64, len: u64) -> io::Result<()> {
-    let mut buf = vec![0; CHUNK_BYTES.min(len) as usize];
+    let mut buf = vec![0; BLOCK_BYTES.min(len) as usize];
     let mut done = 0;
     while done < len {
-        let some = (buf.len() as u64).min(len - done) as usize;
-        let read = storage::read_full(from, offset + done, &mut buf[..some])?;
+        let to_border = BLOCK_BYTES - (offset + done) % BLOCK_BYTES;
+        let some = to_border.min(len - done).min(buf.len() as u64) as usize;
+        let read =
+            storage::read_full(from, offset + done, &mut buf[..some]).unwrap_or_else(|error| {
+                tracing::warn!(offset = offset + done, %error, "a damaged block cannot be read");
+                buf.fill(0);
+                some
+            });
         if read == 0 {
             break;
         }
