@@ -376,12 +376,19 @@ impl Journal {
     pub async fn close(self) {
         // An error means that the writer has ended already.
         let _ended = self.queue.send(Command::Close).await;
-        let thread = lock(&self.writer).take();
-        if let Some(thread) = thread {
-            // A panic of the writer has been told through `failed`.
-            let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
-        lock(&self.shared.lock).take();
+        let ended = tokio::task::spawn_blocking(move || {
+            // Held meanwhile: who closes a second time waits here for the writer, too.
+            let mut writer = lock(&self.writer);
+            if let Some(thread) = writer.take() {
+                // A panic of the writer has been told through `failed`.
+                let _joined = thread.join();
+            }
+            // Once the lock is given up the directory may be another's: nothing is removed then.
+            let _none_under_way = lock(&self.shared.removing);
+            lock(&self.shared.lock).take();
+        });
+        // Nothing in it panics; only a runtime that is shutting down drops it.
+        let _ended = ended.await;
     }
 
     async fn removing(

@@ -16,7 +16,7 @@ use waypost::journal::{
 
 use crate::common::{
     journal_disk::{
-        DIR, append, entry, files, key, open, payload, read_from, small, sort, written,
+        DIR, append, entry, files, key, open, payload, read_from, small, sort, try_open, written,
     },
     sim_disk::SimDisk,
 };
@@ -89,6 +89,22 @@ async fn what_waits_is_committed_before_close_and_refused_after() {
         reader.next(100, 1000).await.unwrap();
     }
     assert!(matches!(reader.next(1, 1).await, Err(Error::Closed)));
+}
+
+#[tokio::test]
+async fn a_second_close_keeps_the_lock_until_the_writer_has_ended() {
+    let disk = SimDisk::new(1);
+    let journal = open(&disk).journal;
+    let (go, wait) = std::sync::mpsc::channel();
+    // Holds up the writer's thread.
+    let held = Box::new(move |_| wait.recv().unwrap());
+    journal.append(entry(0), held).await;
+    let mut closing = join_all([journal.clone().close(), journal.close()]);
+    assert!((&mut closing).now_or_never().is_none());
+    assert!(matches!(try_open(&disk).err(), Some(Error::Locked { .. })));
+    go.send(()).unwrap();
+    closing.await;
+    open(&disk);
 }
 
 #[tokio::test]
@@ -207,6 +223,23 @@ async fn keys_outlive_their_segment_until_they_are_too_old() {
         files(&disk, ".keys").iter().map(|file| file.with_extension("seg")).collect();
     let segments = files(&disk, ".seg");
     assert!(bases.iter().all(|base| segments.contains(base)), "only beside their segments");
+}
+
+#[tokio::test]
+async fn keys_that_no_opening_would_return_go_with_their_segment() {
+    let disk = written(0..12).await;
+    let options = || Options { max_keys: 4, ..small() };
+    let journal = open_with(&disk, options()).journal;
+    append(&journal, 12..24).await;
+    let sidecars = files(&disk, ".keys").len();
+    journal.forget_keys(0).await.unwrap();
+    assert_eq!(files(&disk, ".keys").len(), sidecars, "their segments are still here");
+    journal.release(journal.end()).await.unwrap();
+    journal.forget_keys(0).await.unwrap();
+    assert!(files(&disk, ".keys").len() < sidecars);
+    journal.close().await;
+    let keys = open_with(&disk, options()).keys;
+    assert_eq!(keys, (20..24).map(|n| (key(n), n)).collect::<Vec<_>>());
 }
 
 #[tokio::test]

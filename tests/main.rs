@@ -15,3 +15,4 @@ mod journal_crash;
 mod journal_damage;
 mod journal_use;
 mod kill_nine;
+mod rabbitmq_returns;

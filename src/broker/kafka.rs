@@ -27,7 +27,8 @@ use rdkafka::{
 };
 use tokio::{
     runtime::Handle,
-    time::{timeout, timeout_at},
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
 };
 
 pub use self::config::{Settings, SettingsError};
@@ -39,6 +40,10 @@ use self::{
     probe::Probe,
 };
 use super::{Broker, Confirmation, Error, Publication};
+
+/// Our own limit to a start: the client checks `CONNECT_DEADLINE` between its calls into librdkafka,
+/// and this catches a call that hangs.
+const START_DEADLINE: Duration = CONNECT_DEADLINE.saturating_add(END_DEADLINE);
 
 /// How long `connect` waits for the first answer of any bootstrap broker: a few attempts, and
 /// short enough to say soon what is wrong.
@@ -57,6 +62,8 @@ pub struct Kafka {
     settings: Settings,
     durability: Arc<Durability>,
     connection: Option<Connection>,
+    /// A start that hung; the next `connect` waits for it on, so that there is one at a time.
+    starting: Option<JoinHandle<Result<Producer, Error>>>,
 }
 
 struct Connection {
@@ -77,14 +84,28 @@ impl Kafka {
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         settings.check()?;
         let durability = Arc::new(Durability::new(settings.clone()));
-        Ok(Self { settings, durability, connection: None })
+        Ok(Self { settings, durability, connection: None, starting: None })
+    }
+
+    /// Starts a producer that has had a broker's answer.
+    async fn start(&mut self) -> Result<Producer, Error> {
+        let settings = self.settings.clone();
+        let starting = self.starting.get_or_insert_with(|| {
+            tokio::task::spawn_blocking(move || client::connect(&settings, CONNECT_DEADLINE))
+        });
+        let Ok(started) = timeout(START_DEADLINE, starting).await else {
+            let limit = START_DEADLINE.as_secs();
+            return Err(Error::Down(format!("the Kafka client did not start within {limit} s")));
+        };
+        self.starting = None;
+        started.unwrap_or_else(|panic| Err(client::not_started(&panic)))
     }
 
     /// Ends the connection with everything in flight, and waits until it can send no more.
-    async fn end_connection(&mut self) {
+    async fn end_connection(&mut self, deadline: Duration) {
         let Some(connection) = self.connection.take() else { return };
         let end = tokio::task::spawn_blocking(move || connection.end());
-        match timeout(END_DEADLINE, end).await {
+        match timeout(deadline, end).await {
             Ok(Ok(())) => {}
             Ok(Err(panic)) => tracing::warn!(%panic, "ending a Kafka producer panicked"),
             Err(_) => tracing::warn!("a Kafka producer takes long to end"),
@@ -95,10 +116,15 @@ impl Kafka {
 impl Drop for Kafka {
     /// The end of a producer blocks for up to a second; no worker of the runtime should.
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.take()
+        // What a start has yielded since goes the same way.
+        let (connection, starting) = (self.connection.take(), self.starting.take());
+        if (connection.is_some() || starting.is_some())
             && let Ok(runtime) = Handle::try_current()
         {
-            runtime.spawn_blocking(move || connection.end());
+            runtime.spawn_blocking(move || {
+                drop(starting);
+                connection.map(Connection::end)
+            });
         }
     }
 }
@@ -114,12 +140,8 @@ impl Connection {
 #[async_trait]
 impl Broker for Kafka {
     async fn connect(&mut self) -> Result<(), Error> {
-        self.end_connection().await;
-        let settings = self.settings.clone();
-        let started =
-            tokio::task::spawn_blocking(move || client::connect(&settings, CONNECT_DEADLINE));
-        let producer = started.await.unwrap_or_else(|panic| Err(client::not_started(&panic)))?;
-        let producer = Arc::new(producer);
+        self.end_connection(END_DEADLINE).await;
+        let producer = Arc::new(self.start().await?);
         let shared = Arc::new(Shared {
             context: producer.client().context().clone(),
             alone: Arc::new(Alone::new(self.settings.clone())),
@@ -141,18 +163,22 @@ impl Broker for Kafka {
     }
 
     async fn close(&mut self, deadline: Duration) {
+        let ends = Instant::now() + deadline;
         if let Some(connection) = &self.connection {
             let producer = connection.producer.clone();
-            let flush = tokio::task::spawn_blocking(move || producer.flush(deadline)).await;
-            match flush {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
+            // The end has its part of the deadline; half of a short one.
+            let flush_for = deadline.saturating_sub(END_DEADLINE.min(deadline / 2));
+            let flush = tokio::task::spawn_blocking(move || producer.flush(flush_for));
+            match timeout_at(ends, flush).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(error))) => {
                     tracing::debug!(%error, "Kafka was closed with messages in flight")
                 }
-                Err(panic) => tracing::warn!(%panic, "flushing a Kafka producer panicked"),
+                Ok(Err(panic)) => tracing::warn!(%panic, "flushing a Kafka producer panicked"),
+                Err(_) => tracing::warn!("flushing a Kafka producer takes long"),
             }
         }
-        self.end_connection().await;
+        self.end_connection(ends.saturating_duration_since(Instant::now())).await;
     }
 }
 

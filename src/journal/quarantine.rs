@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     lock,
-    scan::{CHUNK_BYTES, Region},
+    scan::{BLOCK_BYTES, Region},
     segment,
     storage::{self, File, Storage},
 };
@@ -24,8 +24,12 @@ const REPORTED_REGIONS: usize = 1024;
 pub(super) struct Quarantine {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
-    reported: Mutex<BTreeSet<(u64, u64)>>,
+    reported: Mutex<BTreeSet<Reported>>,
 }
+
+/// Base of the segment, positions from and to, byte offset. A gap and a damaged record may be at
+/// the same offset, and the same gap at several: only all of it tells one region from another.
+type Reported = (u64, u64, u64, u64);
 
 impl Quarantine {
     pub fn new(storage: Arc<dyn Storage>, journal: &Path) -> Quarantine {
@@ -41,14 +45,8 @@ impl Quarantine {
     /// before. What cannot be kept is reported all the same.
     pub fn take(&self, file: Option<&dyn File>, base: u64, region: &Region) {
         let Region { from, to, offset, len, why } = *region;
-        {
-            let mut reported = lock(&self.reported);
-            if reported.contains(&(base, offset)) {
-                return;
-            }
-            if reported.len() < REPORTED_REGIONS {
-                reported.insert((base, offset));
-            }
+        if !self.is_new((base, from, to, offset)) {
+            return;
         }
         let kept = match file {
             Some(file) if len > 0 => self.copy(file, base, region).unwrap_or_else(|error| {
@@ -61,6 +59,16 @@ impl Quarantine {
         let file = self.dir.with_file_name(segment::file_name(base));
         let file = file.display();
         tracing::error!(%file, from, to, offset, len, why, kept, "the journal is damaged");
+    }
+
+    /// Whether a region has not been reported yet; it counts as reported from now on.
+    fn is_new(&self, region: Reported) -> bool {
+        let mut reported = lock(&self.reported);
+        if reported.len() < REPORTED_REGIONS {
+            reported.insert(region)
+        } else {
+            !reported.contains(&region)
+        }
     }
 
     /// Moves a whole file here, over one of the same name.
@@ -104,12 +112,20 @@ impl Quarantine {
     }
 }
 
+/// Copies as far as the disk can read: a block that it cannot is left as zeros, and the others keep
+/// their places.
 fn copy_bytes(from: &dyn File, to: &dyn File, offset: u64, len: u64) -> io::Result<()> {
-    let mut buf = vec![0; CHUNK_BYTES.min(len) as usize];
+    let mut buf = vec![0; BLOCK_BYTES.min(len) as usize];
     let mut done = 0;
     while done < len {
-        let some = (buf.len() as u64).min(len - done) as usize;
-        let read = storage::read_full(from, offset + done, &mut buf[..some])?;
+        let to_border = BLOCK_BYTES - (offset + done) % BLOCK_BYTES;
+        let some = to_border.min(len - done).min(buf.len() as u64) as usize;
+        let read =
+            storage::read_full(from, offset + done, &mut buf[..some]).unwrap_or_else(|error| {
+                tracing::warn!(offset = offset + done, %error, "a damaged block cannot be read");
+                buf.fill(0);
+                some
+            });
         if read == 0 {
             break;
         }
@@ -117,4 +133,29 @@ fn copy_bytes(from: &dyn File, to: &dyn File, offset: u64, len: u64) -> io::Resu
         done += read as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::storage::RealDisk;
+
+    #[test]
+    fn a_gap_and_a_damaged_record_at_the_same_place_are_both_reported_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let quarantine = Quarantine::new(Arc::new(RealDisk), dir.path());
+        std::fs::create_dir(Quarantine::dir_of(dir.path())).unwrap();
+        let path = dir.path().join("segment");
+        std::fs::write(&path, [7; 100]).unwrap();
+        let file = RealDisk.open_read(&path).unwrap();
+        let gap = Region { from: 3, to: 5, offset: 10, len: 0, why: "missing" };
+        let record = Region { from: 5, to: 6, offset: 10, len: 20, why: "damaged" };
+        for _ in 0..2 {
+            quarantine.take(Some(&*file), 3, &gap);
+            quarantine.take(Some(&*file), 3, &record);
+        }
+        assert_eq!(lock(&quarantine.reported).len(), 2);
+        let kept = Quarantine::dir_of(dir.path()).join("00000000000000000003-10.bin");
+        assert_eq!(std::fs::read(kept).unwrap(), [7; 20]);
+    }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     Damage, Error, Key, Options, Position, cursor,
-    frame::Header,
+    frame::{HEADER_BYTES, Header},
     keys::{self, Window},
     quarantine::Quarantine,
     scan::{Bounds, Ending, Region, Scanner, Step},
@@ -65,6 +65,10 @@ fn prepare(storage: &dyn Storage, dir: &Path) -> Result<LockGuard, Error> {
     for dir in [dir, &cursors, &quarantine] {
         storage.create_dir_all(dir).map_err(Error::io("create", dir))?;
     }
+    // Also where the directory was here: who created it may have died before this.
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    storage.sync_dir(parent).map_err(Error::sync(parent))?;
     let path = dir.join("lock");
     let lock = storage.lock(&path).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => Error::Locked { dir: dir.to_owned() },
@@ -231,7 +235,7 @@ impl Recovery<'_> {
                 Step::End(Ending::Unreadable { offset, len }) => {
                     let why = "no record can be found from here to the end of the last segment";
                     let from = last.end;
-                    last.end = from + 1;
+                    last.end = from + most_records(len);
                     let region = Region { from, to: last.end, offset, len, why };
                     self.report(Some(&**file), segment.base, region);
                     return Ok(last);
@@ -246,7 +250,7 @@ impl Recovery<'_> {
         let Some(len) = segment.bytes.checked_sub(DATA_START).filter(|len| *len > 0) else {
             return;
         };
-        last.end = segment.base + len.div_ceil(super::frame::HEADER_BYTES as u64);
+        last.end = segment.base + most_records(len);
         let why = "no record of the last segment can be read";
         let region = Region { from: segment.base, to: last.end, offset: DATA_START, len, why };
         self.report(Some(file), segment.base, region);
@@ -299,6 +303,12 @@ impl Recovery<'_> {
     fn path(&self, base: u64) -> PathBuf {
         self.dir.join(segment::file_name(base))
     }
+}
+
+/// As many records as `len` bytes can hold: of those that cannot be read, no position is to be
+/// given again, and none to be lost without being reported.
+fn most_records(len: u64) -> u64 {
+    len.div_ceil(HEADER_BYTES as u64)
 }
 
 /// All of a segment, to wherever it ends.

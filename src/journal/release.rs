@@ -44,14 +44,21 @@ impl Shared {
         Ok(keys.is_empty())
     }
 
-    /// Removes sidecars that have outlived their segment and hold only keys older than `before_ms`.
-    /// A damaged one stays for the next opening to report.
+    /// Removes sidecars that have outlived their segment and their use: they hold only keys older
+    /// than `before_ms`, or newer ones hold as many as an opening returns. A damaged one stays for
+    /// the next opening to report.
     pub(super) fn forget_keys(&self, before_ms: u64) -> Result<(), Error> {
-        for base in sidecar::list(&*self.storage, &self.dir)? {
-            let outlived = base < self.segments.first();
-            let sidecar = sidecar::open(&*self.storage, &self.dir, base)?;
-            if outlived && sidecar.is_some_and(|sidecar| sidecar.newest_ms < before_ms) {
-                keys::remove_sidecar(&*self.storage, &self.dir, base)?;
+        let (storage, dir, first) = (&*self.storage, &self.dir, self.segments.first());
+        let mut outlived = sidecar::list(storage, dir)?;
+        outlived.retain(|base| *base < first);
+        outlived.sort_unstable();
+        let mut newer_keys = 0;
+        for base in outlived.into_iter().rev() {
+            let Some(sidecar) = sidecar::open(storage, dir, base)? else { continue };
+            if sidecar.newest_ms < before_ms || newer_keys >= self.options.max_keys as u64 {
+                keys::remove_sidecar(storage, dir, base)?;
+            } else {
+                newer_keys += sidecar.count;
             }
         }
         Ok(())

@@ -2,10 +2,11 @@
 //!
 //! A damaged body costs exactly its record. A damaged header costs what lies before the next place
 //! that proves itself a frame of this segment: its marker, its checksum, and a position that can
-//! still come. Nothing is stepped over silently: every position of the range is either in a
+//! still come. A block that the disk cannot read is damage like any other, and never the sign of a
+//! record that was not written whole. Nothing is stepped over silently: every position of the range is either in a
 //! [`Frame`] or in a [`Region`].
 
-use std::{io, sync::Arc};
+use std::{io, ops::Range, sync::Arc};
 
 use super::{
     Key,
@@ -15,6 +16,13 @@ use super::{
 
 /// Bytes read at a time: large enough for sequential speed, small enough to hold for each reader.
 pub(super) const CHUNK_BYTES: u64 = 1 << 20;
+
+/// What a disk fails to read at once; most have physical sectors of this size.
+pub(super) const BLOCK_BYTES: u64 = 4096;
+
+/// Stands in memory for a byte that cannot be read. Not 0: zeros are what a tail that was never
+/// written is told by.
+const UNREADABLE: u8 = 0xff;
 
 /// A record as it lies in the segment.
 pub(super) struct Frame<'a> {
@@ -115,7 +123,12 @@ impl Scanner {
         let offset = self.bounds.offset;
         match self.header_at(offset)? {
             Some(header) => self.record(header),
-            None if self.bounds.end - offset < HEADER_BYTES as u64 => Ok(self.torn()),
+            None if self.bounds.end - offset < HEADER_BYTES as u64 => {
+                if self.window.is_readable(offset, self.bounds.end) {
+                    return Ok(self.torn());
+                }
+                Ok(self.unreadable(offset))
+            }
             None => self.resynchronise(),
         }
     }
@@ -135,12 +148,16 @@ impl Scanner {
         }
         self.bounds.from = position + 1;
         self.bounds.offset = offset + header.frame_len();
-        let bytes = self.window.get(&*self.file, offset, header.frame_len(), end)?;
-        let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
+        self.window.load(&*self.file, offset, header.frame_len(), end)?;
+        let body = self.window.at(offset, header.frame_len()).get(HEADER_BYTES..);
+        let body = body.unwrap_or_default();
         let whole = body.len() as u64 == header.body_len();
         if !whole || (position >= verify_from && crc32c::crc32c(body) != header.body_crc) {
             let (to, len) = (position + 1, header.frame_len());
-            let why = "the record does not match its checksum";
+            let why = match self.window.is_readable(offset, offset + len) {
+                true => "the record does not match its checksum",
+                false => "the disk cannot read the record",
+            };
             return Ok(Step::Damage(Region { from: position, to, offset, len, why }));
         }
         Ok(Step::Frame(Frame { header, offset, body }))
@@ -173,8 +190,7 @@ impl Scanner {
         if self.all_zero(start)? {
             return Ok(self.torn());
         }
-        let (offset, len) = (start, self.bounds.end - start);
-        Ok(self.ending(Ending::Unreadable { offset, len }, "no record can be found from here on"))
+        Ok(self.unreadable(start))
     }
 
     fn find_marker(&mut self, mut at: u64) -> io::Result<Option<u64>> {
@@ -203,6 +219,11 @@ impl Scanner {
         Ok(true)
     }
 
+    fn unreadable(&mut self, offset: u64) -> Step<'_> {
+        let len = self.bounds.end - offset;
+        self.ending(Ending::Unreadable { offset, len }, "no record can be found from here on")
+    }
+
     fn torn(&mut self) -> Step<'_> {
         let (offset, len) = (self.bounds.offset, self.bounds.end - self.bounds.offset);
         self.ending(Ending::Torn { offset, len }, "the segment ends within a record")
@@ -223,29 +244,87 @@ impl Scanner {
 struct Window {
     start: u64,
     bytes: Vec<u8>,
+    /// Of the file, what of it the disk cannot read; [`UNREADABLE`] stands for it.
+    holes: Vec<Range<u64>>,
 }
 
 impl Window {
     /// `len` bytes at `offset`, fewer only where `end` or the file's end cuts them.
     fn get(&mut self, file: &dyn File, offset: u64, len: u64, end: u64) -> io::Result<&[u8]> {
+        let len = len.min(end.saturating_sub(offset));
+        self.load(file, offset, len, end)?;
+        Ok(self.at(offset, len))
+    }
+
+    /// Sees to it that `len` bytes at `offset` are in memory, as far as there are so many.
+    fn load(&mut self, file: &dyn File, offset: u64, len: u64, end: u64) -> io::Result<()> {
         let len = len.min(end.saturating_sub(offset)) as usize;
-        if !self.holds(offset, len) {
-            let want = CHUNK_BYTES.max(len as u64).min(end - offset) as usize;
-            self.start = offset;
-            self.bytes.resize(want, 0);
-            let read = storage::read_full(file, offset, &mut self.bytes);
-            // After a failed read nothing here is the file's.
-            self.bytes.truncate(*read.as_ref().unwrap_or(&0));
-            read?;
+        if self.holds(offset, len) {
+            return Ok(());
         }
+        let want = CHUNK_BYTES.max(len as u64).min(end - offset) as usize;
+        self.start = offset;
+        self.holes.clear();
+        self.bytes.resize(want, 0);
+        let read = match storage::read_full(file, offset, &mut self.bytes) {
+            Err(error) => self.read_blocks(file, error),
+            read => read,
+        };
+        // After a failed read nothing here is the file's.
+        self.bytes.truncate(*read.as_ref().unwrap_or(&0));
+        read.map(drop)
+    }
+
+    /// What is in memory of `len` bytes at `offset`.
+    fn at(&self, offset: u64, len: u64) -> &[u8] {
         let at = (offset - self.start) as usize;
-        Ok(&self.bytes[at..(at + len).min(self.bytes.len())])
+        &self.bytes[at..(at + len as usize).min(self.bytes.len())]
+    }
+
+    /// Reads what can be read of the window, after a read of all of it has failed.
+    fn read_blocks(&mut self, file: &dyn File, error: io::Error) -> io::Result<usize> {
+        let (mut done, mut any) = (0, false);
+        while done < self.bytes.len() {
+            let offset = self.start + done as u64;
+            let some = (BLOCK_BYTES - offset % BLOCK_BYTES) as usize;
+            let block_end = (done + some).min(self.bytes.len());
+            let block = &mut self.bytes[done..block_end];
+            match storage::read_full(file, offset, block) {
+                Ok(read) => {
+                    any |= read > 0;
+                    if read < block.len() {
+                        done += read;
+                        break;
+                    }
+                }
+                Err(_) => {
+                    block.fill(UNREADABLE);
+                    self.holes.push(offset..offset + block.len() as u64);
+                }
+            }
+            done = block_end;
+        }
+        // The disk itself may be gone for a while: then nothing is known to be damaged.
+        if any || is_readable_elsewhere(file, &self.holes) { Ok(done) } else { Err(error) }
+    }
+
+    /// Whether the disk could read what is in memory of this range.
+    fn is_readable(&self, from: u64, to: u64) -> bool {
+        self.holes.iter().all(|hole| hole.end <= from || to <= hole.start)
     }
 
     fn holds(&self, offset: u64, len: usize) -> bool {
         let end = self.start + self.bytes.len() as u64;
         (self.start..=end).contains(&offset) && offset + len as u64 <= end
     }
+}
+
+/// Whether any block at the start of the file can be read, of those that are not known to be bad.
+fn is_readable_elsewhere(file: &dyn File, holes: &[Range<u64>]) -> bool {
+    [0, BLOCK_BYTES].into_iter().any(|offset| {
+        let known = holes.iter().any(|hole| hole.contains(&offset));
+        !known && storage::read_full(file, offset, &mut [0]).is_ok_and(|read| read > 0)
+    })
 }
 
 #[cfg(test)]

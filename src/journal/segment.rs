@@ -99,7 +99,10 @@ pub(super) fn create(
 /// Reads the header of the segment that starts at `base`.
 pub(super) fn read(file: &dyn File, path: &Path, base: u64) -> Result<Found, Error> {
     let mut bytes = [0; META_BYTES];
-    storage::read_full(file, 0, &mut bytes).map_err(Error::io("read", path))?;
+    let header = storage::read_full(file, 0, &mut bytes);
+    if header.is_err() {
+        bytes.fill(0);
+    }
     let version = u32_at(&bytes, 8);
     if &bytes[..8] == MAGIC && crc32c::crc32c(&bytes[..36]) == u32_at(&bytes, 36) {
         if version != VERSION {
@@ -110,13 +113,15 @@ pub(super) fn read(file: &dyn File, path: &Path, base: u64) -> Result<Found, Err
             return Ok(Found::Intact(Meta { base, marker, proven }));
         }
     }
-    match rescue(file, base).map_err(Error::io("read", path))? {
-        Some(meta) => Ok(Found::Rescued(meta)),
+    match rescue(file, base) {
+        Ok(Some(meta)) => Ok(Found::Rescued(meta)),
         // More likely a layout that is not known than damage in just these four bytes.
-        None if &bytes[..8] == MAGIC && version != VERSION => {
+        Ok(None) if &bytes[..8] == MAGIC && version != VERSION => {
             Err(Error::UnknownVersion { path: path.to_owned(), version })
         }
-        None => Ok(Found::Unreadable),
+        // One place that cannot be read is damage; both, and the disk may be gone for a while.
+        Err(error) if header.is_err() => Err(Error::io("read", path)(error)),
+        Ok(None) | Err(_) => Ok(Found::Unreadable),
     }
 }
 

@@ -158,6 +158,9 @@ impl Writer {
         let rolled = self.roll_if_due();
         if rolled.is_ok() {
             self.admit(&mut batch);
+            if batch.is_empty() {
+                return Ok(());
+            }
         }
         match rolled.and_then(|()| self.persist(&mut batch)) {
             Ok(len) => {
@@ -205,9 +208,6 @@ impl Writer {
 
     /// Writes the batch and syncs it; returns the segment's new length.
     fn persist(&mut self, batch: &mut [Pending]) -> Result<u64, Trouble> {
-        if batch.is_empty() {
-            return Ok(self.active.len);
-        }
         let path = self.shared.dir.join(segment::file_name(self.active.meta.base));
         let start = self.active.len;
         match self.write(batch) {
@@ -304,5 +304,22 @@ impl Drop for Writer {
         if std::thread::panicking() {
             self.shared.stop(Stop::Failed(Arc::new(Error::Panicked)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::journal::{AppendError, Entry, Journal, Options, RealDisk};
+
+    #[tokio::test]
+    async fn a_batch_of_which_nothing_is_taken_wakes_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { max_bytes: 1, ..Options::default() };
+        let opened = Journal::open(std::sync::Arc::new(RealDisk), dir.path(), options).unwrap();
+        let watermark = opened.journal.shared.watermark.subscribe();
+        let refused = opened.journal.append_durable(Entry::default()).await;
+        assert!(matches!(refused, Err(AppendError::Full)), "{refused:?}");
+        assert!(!watermark.has_changed().unwrap());
+        opened.journal.close().await;
     }
 }

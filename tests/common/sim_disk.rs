@@ -10,6 +10,7 @@ use std::{
     any::Any,
     collections::{BTreeMap, BTreeSet},
     io::{self, IoSlice},
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -61,6 +62,8 @@ struct State {
     cut_at: Option<usize>,
     room_bytes: Option<u64>,
     failing_syncs: usize,
+    /// Files and the ranges of them that cannot be read.
+    unreadable: Vec<(usize, Range<u64>)>,
     lie_about_sync: bool,
     lie_about_sync_dir: bool,
     locks: BTreeSet<PathBuf>,
@@ -81,6 +84,7 @@ impl SimDisk {
             cut_at: None,
             room_bytes: None,
             failing_syncs: 0,
+            unreadable: Vec::new(),
             lie_about_sync: false,
             lie_about_sync_dir: false,
             locks: BTreeSet::new(),
@@ -125,6 +129,13 @@ impl SimDisk {
     /// The next `syncs` calls of `sync_data` fail with `EIO`.
     pub fn fail_syncs(&self, syncs: usize) {
         self.state().failing_syncs = syncs;
+    }
+
+    /// Every read that touches this range of a file fails with `EIO` from now on.
+    pub fn fail_reads(&self, path: &Path, range: Range<u64>) {
+        let mut state = self.state();
+        let inode = state.image.names[path];
+        state.unreadable.push((inode, range));
     }
 
     /// From now on `sync_data` says yes and does nothing: the same as deleting it from the code.
@@ -393,6 +404,11 @@ impl File for SimFile {
         let bytes = &state.image.files[self.inode].seen;
         let bytes = bytes.get(offset as usize..).unwrap_or_default();
         let len = bytes.len().min(buf.len());
+        let end = offset + len as u64;
+        let touches = |range: &Range<u64>| range.start < end && offset < range.end;
+        if state.unreadable.iter().any(|(inode, range)| *inode == self.inode && touches(range)) {
+            return Err(io::Error::other("input/output error"));
+        }
         buf[..len].copy_from_slice(&bytes[..len]);
         Ok(len)
     }

@@ -82,9 +82,13 @@ impl TopicFile {
         written
     }
 
-    /// Whether the path no longer leads to this file: somebody moved or deleted it.
-    pub fn is_gone(&self) -> io::Result<bool> {
+    /// Whether this is no longer the file as we left it: somebody moved, deleted or cut it. It must
+    /// be opened again then.
+    pub fn is_stale(&self) -> io::Result<bool> {
         let ours = self.file.metadata()?;
+        if ours.len() != self.durable_bytes {
+            return Ok(true);
+        }
         match fs::metadata(live_path(&self.dir, &self.topic)) {
             Ok(there) => Ok((there.dev(), there.ino()) != (ours.dev(), ours.ino())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
@@ -121,8 +125,13 @@ impl TopicFile {
 
     fn cut_back(&mut self) {
         // Also after a failed sync: what the disk then holds of these pages is unknown, and a
-        // hole in front of later lines would garble the first of them.
-        if let Err(error) = self.file.set_len(self.durable_bytes) {
+        // hole in front of later lines would garble the first of them. But never longer: somebody
+        // may have cut the file meanwhile (logrotate's `copytruncate`), and NULs would fill it up.
+        let cut = self.file.metadata().and_then(|now| match now.len() > self.durable_bytes {
+            true => self.file.set_len(self.durable_bytes),
+            false => Ok(()),
+        });
+        if let Err(error) = cut {
             let path = live_path(&self.dir, &self.topic);
             tracing::error!(?path, %error, "cannot cut unconfirmed lines off");
         }
@@ -311,10 +320,29 @@ mod tests {
     fn a_file_moved_away_by_somebody_else_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let file = TopicFile::open(dir.path(), "t").unwrap();
-        assert!(!file.is_gone().unwrap());
+        assert!(!file.is_stale().unwrap());
         fs::rename(dir.path().join("t.jsonl"), dir.path().join("elsewhere")).unwrap();
-        assert!(file.is_gone().unwrap());
+        assert!(file.is_stale().unwrap());
         fs::write(dir.path().join("t.jsonl"), "another").unwrap();
-        assert!(file.is_gone().unwrap());
+        assert!(file.is_stale().unwrap());
+    }
+
+    #[test]
+    fn a_file_cut_by_somebody_else_is_noticed_and_never_filled_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.jsonl");
+        let mut file = TopicFile::open(dir.path(), "t").unwrap();
+        file.push(b"one");
+        file.commit().unwrap();
+        assert!(!file.is_stale().unwrap());
+        fs::write(&path, "").unwrap();
+        file.cut_back();
+        assert_eq!(fs::read(&path).unwrap(), b"");
+        assert!(file.is_stale().unwrap());
+        let mut file = TopicFile::open(dir.path(), "t").unwrap();
+        file.push(b"two");
+        file.commit().unwrap();
+        assert!(!file.is_stale().unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"two\n");
     }
 }

@@ -144,7 +144,7 @@ impl Writer {
     /// The topic's file, opened if need be at the expense of the one unused for longest.
     fn file(&mut self, topic: &ByteString) -> io::Result<&mut TopicFile> {
         let stale = match self.files.get(topic) {
-            Some(open) => open.file.is_gone()?,
+            Some(open) => open.file.is_stale()?,
             None => true,
         };
         if stale {

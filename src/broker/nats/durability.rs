@@ -88,7 +88,8 @@ fn warnings(config: &Config) -> Vec<String> {
     if config.discard == DiscardPolicy::Old && limited {
         warnings.push(
             "this stream drops its oldest messages when it reaches its limits, consumed or not; \
-             `discard: new` makes it refuse instead, and Waypost waits"
+             `discard: new` makes it refuse instead: a message that it has refused for as long as \
+             messages are tried (`retry_for`) is kept as a dead letter"
                 .to_owned(),
         );
     }

@@ -40,6 +40,11 @@ pub const CONFIRM: Duration = Duration::from_secs(30);
 /// How long to wait for the reason once the channel is known to be closed: it follows at once.
 const REASON: Duration = Duration::from_secs(1);
 
+/// Messages handed over together reach their deadlines one after the other. Those this near to
+/// theirs when the first one ends the session are judged like it, or each of them would cost
+/// everybody a session of its own.
+const NEARLY_DUE: Duration = Duration::from_secs(1);
+
 /// A message on its way to the client.
 pub struct Order {
     pub outgoing: Outgoing,
@@ -262,12 +267,11 @@ impl Confirmer {
                 answer(flight, Err(objection.into()));
             }
         }
-        let now = Instant::now();
-        for (id, flight) in self.flights.drain() {
-            // The broker is well if it has answered what came later: the trouble is this queue's.
-            let passed_over = flight.deadline <= now && Some(id) < self.newest_answered;
-            answer(flight, Err(if passed_over { unanswered() } else { down.clone() }));
-        }
+        let (passed_over, others) = part(self.flights, self.newest_answered, Instant::now());
+        // First: whoever meets the first `Down` takes what has its answer by then, and publishes
+        // all the rest again, as if nothing were known about it.
+        passed_over.into_iter().for_each(|flight| answer(flight, Err(unanswered())));
+        others.into_iter().for_each(|flight| answer(flight, Err(down.clone())));
     }
 
     fn learn(&self, objection: &Objection, pending: &[PublishId]) {
@@ -329,6 +333,22 @@ impl Fault {
     }
 }
 
+/// The flights that the broker has passed over, and the others. It is well if it has answered what
+/// came later: the trouble is those messages' queue's.
+fn part(
+    flights: impl IntoIterator<Item = (PublishId, Flight)>,
+    newest_answered: Option<PublishId>,
+    now: Instant,
+) -> (Vec<Flight>, Vec<Flight>) {
+    let (mut passed_over, mut others) = (Vec::new(), Vec::new());
+    for (id, flight) in flights {
+        let due = flight.deadline <= now + NEARLY_DUE;
+        let part = if due && Some(id) < newest_answered { &mut passed_over } else { &mut others };
+        part.push(flight);
+    }
+    (passed_over, others)
+}
+
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
@@ -359,4 +379,38 @@ fn unroutable(flight: &Flight) -> Error {
     Error::Refused(format!(
         "unroutable: no queue is bound to exchange {exchange:?} for routing key {routing_key:?}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_passed_over_together_fails_together_and_says_nothing_about_the_rest() {
+        let now = Instant::now();
+        let flight = |id: PublishId, left: Duration| {
+            let (reply, _) = oneshot::channel();
+            let flight = Flight {
+                answer: None,
+                waker: Waker::noop().clone(),
+                deadline: now + left,
+                exchange: ByteString::new(),
+                routing_key: id.to_string().into(),
+                reply,
+            };
+            (id, flight)
+        };
+        let flights = || {
+            let left = [Duration::ZERO, NEARLY_DUE, 2 * NEARLY_DUE, Duration::ZERO];
+            (0..).zip(left).map(|(id, left)| flight(id, left))
+        };
+        let names = |flights: Vec<Flight>| {
+            flights.into_iter().map(|flight| flight.routing_key.to_string()).collect::<Vec<_>>()
+        };
+        let (passed_over, others) = part(flights(), Some(3), now);
+        assert_eq!(names(passed_over), ["0", "1"]);
+        assert_eq!(names(others), ["2", "3"], "not due, or nothing later was answered");
+        let (passed_over, others) = part(flights(), None, now);
+        assert_eq!((passed_over.len(), others.len()), (0, 4));
+    }
 }

@@ -16,9 +16,9 @@ use lapin::{
 
 use crate::broker::Error;
 
-/// How long a write that the broker forbade is not tried again. Permissions change while a broker
-/// runs, and each try costs everybody a reconnection.
-const DENIED_FOR: Duration = Duration::from_secs(60);
+/// How long what the broker objected to is not tried again. Permissions and `max_message_size`
+/// change while a broker runs or when it restarts, and each try costs everybody a reconnection.
+const LEARNT_FOR: Duration = Duration::from_secs(60);
 
 /// Forbidden addresses remembered at most; one more forgets them all. An address may hold payload
 /// text, so there is no end to them.
@@ -85,7 +85,8 @@ impl From<Objection> for Error {
 /// What is known before publishing.
 #[derive(Debug, Default)]
 pub struct Lessons {
-    max_bytes: Option<usize>,
+    /// Until when, and the largest body.
+    max_bytes: Option<(Instant, usize)>,
     /// Until when, and in what words.
     denied: HashMap<Forbidden, (Instant, String)>,
 }
@@ -101,7 +102,7 @@ impl Lessons {
     ) -> bool {
         match objection {
             Objection::TooLarge { max_bytes } => {
-                self.max_bytes = Some(*max_bytes);
+                self.max_bytes = Some((now + LEARNT_FOR, *max_bytes));
                 true
             }
             Objection::Denied { text } => {
@@ -112,7 +113,7 @@ impl Lessons {
                     if self.denied.len() >= MAX_DENIED {
                         self.denied.clear();
                     }
-                    self.denied.insert(forbidden.clone(), (now + DENIED_FOR, text.clone()));
+                    self.denied.insert(forbidden.clone(), (now + LEARNT_FOR, text.clone()));
                 }
                 !found.is_empty()
             }
@@ -130,7 +131,8 @@ impl Lessons {
         body_bytes: usize,
         now: Instant,
     ) -> Result<(), Error> {
-        if let Some(max_bytes) = self.max_bytes.filter(|max| body_bytes > *max) {
+        self.max_bytes = self.max_bytes.filter(|(until, _)| now < *until);
+        if let Some((_, max_bytes)) = self.max_bytes.filter(|(_, max)| body_bytes > *max) {
             return Err(too_large(max_bytes));
         }
         if self.denied.is_empty() {
@@ -189,7 +191,7 @@ mod tests {
                                 vhost '/' refused for user 'guest'";
 
     #[test]
-    fn the_brokers_largest_size_is_learnt() {
+    fn the_brokers_largest_size_is_learnt_for_a_while() {
         let error = soft(
             AMQPSoftError::PRECONDITIONFAILED,
             "PRECONDITION_FAILED - message size 2000 is larger than configured max size 1024",
@@ -203,6 +205,7 @@ mod tests {
         let outcome = lessons.check(&"e".into(), &"k".into(), 1025, now);
         assert!(matches!(outcome, Err(Error::Refused(_))), "{outcome:?}");
         assert_eq!(lessons.check(&"e".into(), &"k".into(), 1024, now), Ok(()));
+        assert_eq!(lessons.check(&"e".into(), &"k".into(), 1025, now + LEARNT_FOR), Ok(()));
     }
 
     #[test]
@@ -217,7 +220,7 @@ mod tests {
             assert!(matches!(outcome, Err(Error::Failed(_))), "{outcome:?}");
         }
         assert_eq!(lessons.check(&open, &key, 0, now), Ok(()));
-        assert_eq!(lessons.check(&secret, &key, 0, now + DENIED_FOR), Ok(()));
+        assert_eq!(lessons.check(&secret, &key, 0, now + LEARNT_FOR), Ok(()));
     }
 
     #[test]

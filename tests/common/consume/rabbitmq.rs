@@ -2,7 +2,10 @@ use futures_util::StreamExt;
 use lapin::{
     Channel, Connection, ConnectionProperties, ExchangeKind,
     message::Delivery,
-    options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{
+        BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
+        QueueDeclareOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 
@@ -39,6 +42,9 @@ pub async fn declare_queue(
 /// takes them back when the connection ends.
 pub async fn read_queue(url: &str, queue: &str, until: impl Into<Until<'_>>) -> Vec<Consumed> {
     let (connection, channel) = channel(url).await;
+    // Without a prefetch a quorum queue delivers 2,000 messages and then waits for acknowledgements.
+    let qos = channel.basic_qos(u16::MAX, BasicQosOptions::default());
+    qos.await.expect("a prefetch");
     let mut deliveries = channel
         .basic_consume(
             queue.into(),
