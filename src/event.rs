@@ -308,6 +308,22 @@ pub(crate) mod tests {
 
     use super::*;
 
+    /// An event of source `s` and type `k` with nothing that it can do without.
+    pub(crate) fn plain(id: &str, body: impl Into<Bytes>) -> Event {
+        Event {
+            id: id.into(),
+            source: "s".into(),
+            kind: "k".into(),
+            subject: None,
+            time_ms: 1,
+            content_type: None,
+            traceparent: None,
+            extensions: vec![],
+            headers: vec![],
+            body: body.into(),
+        }
+    }
+
     fn text() -> impl Strategy<Value = ByteString> {
         "\\PC{0,12}".prop_map(ByteString::from)
     }

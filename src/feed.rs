@@ -97,22 +97,12 @@ fn without_body(event: &Event, message: &Message) -> Option<(Event, Message)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::tests::plain;
 
     #[test]
     fn a_large_body_is_not_held_by_what_is_remembered() {
         let body = Bytes::from(vec![b'x'; MAX_BODY_BYTES + 1]);
-        let event = Event {
-            id: "1".into(),
-            source: "s".into(),
-            kind: "k".into(),
-            subject: None,
-            time_ms: 1,
-            content_type: None,
-            traceparent: None,
-            extensions: vec![],
-            headers: vec![],
-            body,
-        };
+        let event = plain("1", body);
         let message = Message { route: "r".into(), broker: "b".into(), address: Err("why".into()) };
         let record = Record { event, messages: vec![message] }.encode();
         let Record { event, mut messages } = Record::decode(record.clone()).unwrap();

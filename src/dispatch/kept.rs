@@ -88,7 +88,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::tests::{event, message};
+    use crate::event::tests::{event, message, plain};
 
     proptest! {
         #[test]
@@ -106,27 +106,12 @@ mod tests {
 
     #[test]
     fn what_is_not_one_message_is_refused() {
-        let record = Record { event: sample(), messages: vec![] }.encode();
+        let record = Record { event: plain("1", "{}"), messages: vec![] }.encode();
         let mut bytes = vec![VERSION];
         bytes.extend([0; HEAD_BYTES - 1]);
         bytes.extend(&record);
         assert!(matches!(Kept::decode(bytes.into()), Err(Error::Malformed)));
         assert!(matches!(Kept::decode(Bytes::new()), Err(Error::Malformed)));
         assert!(matches!(Kept::decode(vec![7; HEAD_BYTES].into()), Err(Error::Version(7))));
-    }
-
-    fn sample() -> Event {
-        Event {
-            id: "1".into(),
-            source: "s".into(),
-            kind: "k".into(),
-            subject: None,
-            time_ms: 1,
-            content_type: None,
-            traceparent: None,
-            extensions: vec![],
-            headers: vec![],
-            body: Bytes::from_static(b"{}"),
-        }
     }
 }

@@ -5,13 +5,12 @@ use std::{
     sync::{Mutex, atomic::AtomicBool},
 };
 
-use bytes::Bytes;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 use crate::{
     broker::{Confirmation, Error as Failure},
-    event::{Address, Event, Message, Record},
+    event::{Address, Message, Record, tests::plain},
     journal::{Entry, Options, RealDisk, Storage},
 };
 
@@ -89,18 +88,7 @@ impl World {
 
     async fn append(&self, ids: &[&str]) {
         for id in ids {
-            let event = Event {
-                id: (*id).into(),
-                source: "s".into(),
-                kind: "k".into(),
-                subject: None,
-                time_ms: 1,
-                content_type: None,
-                traceparent: None,
-                extensions: vec![],
-                headers: vec![],
-                body: Bytes::from_static(b"{}"),
-            };
+            let event = plain(id, "{}");
             let address = Ok(Address::Subject("a".into()));
             let messages = vec![Message { route: "r".into(), broker: "b".into(), address }];
             let entry = Entry::new(Record { event, messages }.encode(), 1);

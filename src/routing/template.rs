@@ -204,19 +204,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::tests::plain;
 
     fn event(kind: &str, body: &str) -> Event {
         Event {
-            id: "e1".into(),
             source: "sonzai".into(),
             kind: kind.into(),
-            subject: None,
-            time_ms: 0,
-            content_type: None,
-            traceparent: None,
             extensions: vec![("agentid".into(), "a.1".into())],
-            headers: vec![],
-            body: body.to_owned().into(),
+            ..plain("e1", body.to_owned())
         }
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::routing;
+use crate::{event::tests::plain, routing};
 
 const BASE: &str = r#"
 sources:
@@ -26,16 +26,10 @@ fn compile(routes: &str) -> Table {
 
 fn event(source: &str, kind: &str, body: &str) -> Event {
     Event {
-        id: "e1".into(),
         source: source.into(),
         kind: kind.into(),
-        subject: None,
-        time_ms: 0,
-        content_type: None,
-        traceparent: None,
         extensions: vec![("agentid".into(), "a1".into())],
-        headers: vec![],
-        body: body.to_owned().into(),
+        ..plain("e1", body.to_owned())
     }
 }
 
