@@ -19,9 +19,9 @@
 //! # Layers
 //!
 //! `storage` is the door to the disk. `frame` is one record's bytes, `segment` one file, `scan` the
-//! walk over a file and its damage, `segments` the files in force. `recovery` opens, `writer`
-//! commits, `tail` and `reader` read, `cursor` remembers, `sidecar` and `keys` keep what is known,
-//! `release` removes what is no longer wanted.
+//! walk over a file and its damage, through a `window` on it, `segments` the files in force.
+//! `recovery` opens, `writer` commits, `tail` and `reader` read, `cursor` remembers, `sidecar` and
+//! `keys` keep what is known, `release` removes what is no longer wanted.
 //!
 //! # Invariants
 //!
@@ -63,6 +63,7 @@ mod segments;
 mod sidecar;
 mod storage;
 mod tail;
+mod window;
 mod writer;
 
 use std::{

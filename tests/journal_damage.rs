@@ -150,6 +150,19 @@ async fn an_unreadable_block_costs_what_it_touches_and_is_reported() {
 }
 
 #[tokio::test]
+async fn a_disk_that_reads_nothing_at_all_is_not_taken_for_damage() {
+    let disk = one_segment().await;
+    let journal = open(&disk).journal;
+    let file = &files(&disk, ".seg")[0];
+    disk.fail_reads(file, 0..u64::MAX);
+    let mut reader = journal.reader(Position(0));
+    let read = reader.next(10, usize::MAX).await;
+    assert!(matches!(read, Err(Error::Io { .. })), "{read:?}");
+    journal.close().await;
+    assert!(matches!(try_open(&disk).err(), Some(Error::Io { .. })));
+}
+
+#[tokio::test]
 async fn damaged_bytes_are_kept_in_quarantine() {
     let disk = written(0..8).await;
     let file = &files(&disk, ".seg")[0];

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use futures_util::{FutureExt, future::join_all};
@@ -100,7 +101,9 @@ async fn a_second_close_keeps_the_lock_until_the_writer_has_ended() {
     let held = Box::new(move |_| wait.recv().unwrap());
     journal.append(entry(0), held).await;
     let mut closing = join_all([journal.clone().close(), journal.close()]);
-    assert!((&mut closing).now_or_never().is_none());
+    // Time enough for a close that does not wait to be seen giving up the lock.
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut closing).await;
+    assert!(early.is_err(), "closed while the writer was held up");
     assert!(matches!(try_open(&disk).err(), Some(Error::Locked { .. })));
     go.send(()).unwrap();
     closing.await;

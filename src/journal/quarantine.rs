@@ -9,9 +9,10 @@ use std::{
 
 use super::{
     lock,
-    scan::{BLOCK_BYTES, Region},
+    scan::Region,
     segment,
     storage::{self, File, Storage},
+    window::BLOCK_BYTES,
 };
 
 /// All damaged bytes that are kept. Damage is rare and small; a broken disk must not fill itself.

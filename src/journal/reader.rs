@@ -8,10 +8,11 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     Error, Item, Position, Shared, Stop, Watermark,
-    scan::{Bounds, CHUNK_BYTES, Scanner, Step},
+    scan::{Bounds, Scanner, Step},
     segment,
     segments::Located,
     storage::File,
+    window::CHUNK_BYTES,
 };
 
 /// A position in the journal that moves as records are taken.
