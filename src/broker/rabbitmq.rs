@@ -31,7 +31,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use secrecy::{ExposeSecret, SecretString};
 
 use self::{lessons::Lessons, session::Session};
@@ -49,7 +49,7 @@ mod woken;
 /// How to reach the broker.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `amqp://user:password@host:port/vhost` or `amqps://…`; `%2f` is the virtual host `/`.
+    /// `amqp://user:password@host:port/vhost`; `%2f` is the virtual host `/`.
     /// `?heartbeat=SECONDS` is understood (default 10).
     pub url: SecretString,
 }
@@ -105,7 +105,8 @@ impl Broker for RabbitMq {
 
 fn parse(url: &SecretString) -> Result<AMQPUri, Error> {
     // The parser's own error may quote the URL, password and all.
-    url.expose_secret().parse().map_err(|_| {
+    let uri = url.expose_secret().parse().ok();
+    uri.filter(|uri: &AMQPUri| uri.scheme == AMQPScheme::AMQP).ok_or_else(|| {
         let text = "the url is not of the form amqp://user:password@host:port/vhost (characters \
                     like / and @ in a name or password are percent-encoded)";
         Error::Down(text.to_owned())

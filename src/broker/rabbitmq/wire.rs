@@ -13,11 +13,7 @@ use std::{
     time::Duration,
 };
 
-use lapin::{
-    AsyncTcpStream, Connection, ConnectionProperties,
-    tcp::{AMQPUriTcpExt, OwnedTLSConfig},
-    uri::{AMQPScheme, AMQPUri},
-};
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties, tcp::AMQPUriTcpExt, uri::AMQPUri};
 use tokio::time::timeout;
 
 /// Name and version told to the broker, for those who look at its list of connections.
@@ -47,8 +43,8 @@ impl Drop for Wire {
     }
 }
 
-/// Connects; `timeout_each` bounds the TCP and TLS handshakes, so that the client's thread gives up
-/// soon after its caller. Dropping the [`Wire`] at any time ends the thread.
+/// Connects; `timeout_each` bounds the TCP handshake, so that the client's thread gives up soon after
+/// its caller. Dropping the [`Wire`] at any time ends the thread.
 pub async fn connect(
     uri: AMQPUri,
     wire: &Wire,
@@ -62,22 +58,13 @@ pub async fn connect(
     let runtime = lapin::runtime::default_runtime()?;
     let dialler = runtime.clone();
     let dial = async move |uri: AMQPUri, _| {
-        let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
-        let stream = timeout(timeout_each, plain.connect_async(&dialler))
-            .await
-            .map_err(io::Error::from)??;
+        let stream =
+            timeout(timeout_each, uri.connect_async(&dialler)).await.map_err(io::Error::from)??;
         if let AsyncTcpStream::Plain(stream) = &stream {
             let socket = stream.get_ref().as_fd().try_clone_to_owned()?.into();
             open(&state, socket)?;
         }
-        match uri.scheme {
-            AMQPScheme::AMQP => Ok(stream),
-            AMQPScheme::AMQPS => {
-                let config = OwnedTLSConfig::default();
-                let tls = stream.into_tls(&uri.authority.host, config.as_ref());
-                Ok(timeout(timeout_each, tls).await.map_err(io::Error::from)??)
-            }
-        }
+        Ok(stream)
     };
     Connection::connector(uri, runtime, dial, properties).await
 }
