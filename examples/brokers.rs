@@ -13,6 +13,7 @@ use std::{
     io::{BufRead, stdin},
     net::TcpListener,
     process::ExitCode,
+    time::Duration,
 };
 
 use async_nats::jetstream::stream;
@@ -59,6 +60,8 @@ async fn create(brokers: &Brokers) {
     let stream = stream::Config {
         name: STREAM.to_owned(),
         subjects: vec![format!("{STREAM}.>")],
+        // As long as waypost tries: see docs/brokers.md.
+        duplicate_window: Duration::from_secs(600),
         ..Default::default()
     };
     consume::create_stream(brokers.nats.url(), stream).await;
@@ -114,6 +117,7 @@ fn serve(mut brokers: Brokers, runtime: &Runtime) {
     for line in stdin().lock().lines().map_while(Result::ok) {
         if line.trim() == "show" {
             runtime.block_on(show(&brokers));
+            println!("done");
         } else if obey(&mut brokers, &line).is_some() {
             println!("done");
         } else {

@@ -244,11 +244,14 @@ impl Dispatcher {
         loop {
             if failures > 0 {
                 let wait = tokio::time::sleep(RECONNECT.jittered(failures));
-                if self.meanwhile(wait, stop).await?.is_none() {
+                if self.meanwhile(wait, Some(stop)).await?.is_none() {
                     return Ok(false);
                 }
             }
-            match self.meanwhile(broker.connect(), stop).await? {
+            // A broker that is not known to be down is given its chance before a drain is given up:
+            // there may be something to publish. The attempt bounds its own time.
+            let give_up = self.trouble.is_some().then_some(stop);
+            match self.meanwhile(broker.connect(), give_up).await? {
                 None => return Ok(false),
                 Some(Ok(())) => {
                     self.fruitless += 1;
@@ -263,17 +266,24 @@ impl Dispatcher {
         }
     }
 
-    /// Waits for `work` while everything goes on that needs no connection; `None` when told to stop.
+    /// Waits for `work` while everything goes on that needs no connection; `None` when told to stop,
+    /// where that ends the wait.
     async fn meanwhile<T>(
         &mut self,
         work: impl Future<Output = T>,
-        stop: &CancellationToken,
+        stop: Option<&CancellationToken>,
     ) -> Result<Option<T>, Error> {
-        tokio::pin!(work);
+        let stopped = async {
+            match stop {
+                Some(stop) => stop.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(work, stopped);
         loop {
             let wake = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(None),
+                () = &mut stopped => return Ok(None),
                 done = &mut work => return Ok(Some(done)),
                 wake = self.next(false) => wake?,
             };

@@ -225,11 +225,11 @@ pub struct Flags {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
     /// Where webhooks are received; port 0 picks a free one [default: 0.0.0.0:8080]
-    #[arg(long, env = "WAYPOST_LISTEN", value_name = "ADDR", global = true)]
+    #[arg(long, env = "WAYPOST_LISTEN", value_name = "IP:PORT", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
     /// Where operators look; port 0 picks a free one [default: 127.0.0.1:9090]
-    #[arg(long, env = "WAYPOST_ADMIN_LISTEN", value_name = "ADDR", global = true)]
+    #[arg(long, env = "WAYPOST_ADMIN_LISTEN", value_name = "IP:PORT", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_listen: Option<SocketAddr>,
 }

@@ -26,8 +26,9 @@ const MAX_ATTRIBUTE_BYTES: usize = 1024;
 pub struct Source {
     pub name: ByteString,
     pub provider: Provider,
-    rejected: Quiet,
+    unsigned: Quiet,
     stale: Quiet,
+    unauthorized: Quiet,
 }
 
 /// How a source verifies and reads its requests.
@@ -59,19 +60,30 @@ pub enum Rejection {
 
 impl Source {
     pub fn new(name: ByteString, provider: Provider) -> Source {
-        Source { name, provider, rejected: Quiet::default(), stale: Quiet::default() }
+        let (unsigned, stale, unauthorized) = Default::default();
+        Source { name, provider, unsigned, stale, unauthorized }
     }
 
-    /// Logs why a request is not an event. A right signature with a stale time is told apart: it may
-    /// be our clock, and then every request is refused.
+    /// Logs why a request is not an event, each reason by itself. A right signature with a stale time
+    /// may be our clock, and then every request is refused.
     pub fn log(&self, rejection: &Rejection, now_ms: u64) {
         let source = &self.name;
-        if let Rejection::Signature(signature::Error::Expired { .. }) = rejection {
-            if let Some(more) = self.stale.speaks(now_ms) {
-                tracing::warn!(%source, %rejection, more, "a request is not accepted; is the clock right?");
+        match rejection {
+            Rejection::Signature(signature::Error::Expired { .. }) => {
+                if let Some(more) = self.stale.speaks(now_ms) {
+                    tracing::warn!(%source, %rejection, more, "not accepted; is the clock right?");
+                }
             }
-        } else if let Some(more) = self.rejected.speaks(now_ms) {
-            tracing::info!(%source, %rejection, more, "a request is not accepted");
+            Rejection::Signature(_) => {
+                if let Some(more) = self.unsigned.speaks(now_ms) {
+                    tracing::info!(%source, %rejection, more, "a request is not accepted");
+                }
+            }
+            Rejection::Authorization => {
+                if let Some(more) = self.unauthorized.speaks(now_ms) {
+                    tracing::info!(%source, %rejection, more, "a request is not accepted");
+                }
+            }
         }
     }
 

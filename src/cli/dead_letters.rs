@@ -14,8 +14,12 @@ use crate::{
 /// Longest excerpt of a reason in a line.
 const MAX_REASON_CHARS: usize = 300;
 
-/// Look at what was given up on
+/// Look at what was given up on.
 #[derive(clap::Subcommand)]
+#[command(after_help = "\
+Examples:
+  waypost dead-letters list
+  waypost dead-letters list --json | jq -r .reason | sort | uniq -c")]
 pub enum Command {
     List(List),
 }

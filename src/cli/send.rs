@@ -105,7 +105,8 @@ fn find<'t>(table: &'t Table, name: Option<&str>) -> Result<(&'t Path, &'t Sourc
     };
     found.ok_or_else(|| {
         let names: Vec<&str> = table.sources().map(|(_, source)| &*source.name).collect();
-        Error(format!("no such source; the routing table has: {}", names.join(", ")))
+        let name = name.unwrap_or_default();
+        Error(format!("no such source `{name}`; the routing table has: {}", names.join(", ")))
     })
 }
 
@@ -129,11 +130,8 @@ fn body(arguments: &Arguments, source: &Source) -> Result<(Option<String>, Bytes
     };
     let sample = sample.ok_or_else(|| {
         let names: Vec<&str> = samples.iter().map(|sample| sample.name).collect();
-        Error(format!(
-            "no such sample for source `{}`; there are: {}",
-            source.name,
-            names.join(", ")
-        ))
+        let (name, names) = (arguments.sample.as_deref().unwrap_or_default(), names.join(", "));
+        Error(format!("no such sample `{name}` for source `{}`; there are: {names}", source.name))
     })?;
     Ok((Some(sample.name.to_owned()), Bytes::from_static(sample.body.trim_end().as_bytes())))
 }
@@ -149,7 +147,11 @@ fn authority(arguments: &Arguments, settings: &Settings) -> Result<String, Error
         return Ok(address.to_string());
     };
     match (url.scheme_str(), url.host()) {
-        (Some("http"), Some(host)) => Ok(format!("{host}:{}", url.port_u16().unwrap_or(80))),
-        _ => Err(Error(format!("--url {url}: write http://HOST:PORT; plain HTTP only"))),
+        (Some("http"), Some(host)) if matches!(url.path(), "" | "/") => {
+            Ok(format!("{host}:{}", url.port_u16().unwrap_or(80)))
+        }
+        _ => Err(Error(format!(
+            "--url {url}: write http://HOST:PORT; plain HTTP only, and the path is the source's"
+        ))),
     }
 }
