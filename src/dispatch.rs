@@ -319,10 +319,8 @@ impl Dispatcher {
             if let Err(down) = self.handle(wake) {
                 return Ok(Err(down));
             }
-            while let Some(Some((ticket, outcome))) = self.publishing.next().now_or_never() {
-                if let Err(down) = self.published(ticket, outcome) {
-                    return Ok(Err(down));
-                }
+            if let Err(down) = self.harvest() {
+                return Ok(Err(down));
             }
         }
     }
@@ -432,7 +430,8 @@ impl Dispatcher {
     /// Ends the connection, takes in what is known by then, and saves the cursors.
     async fn finish(mut self, mut broker: Box<dyn Broker>) -> Result<(), Error> {
         broker.close(CLOSE).await;
-        self.harvest();
+        // A broker that is down by now makes no difference any more.
+        let _down = self.harvest();
         // Nobody waits for the rest any more; it is published again after the next start.
         self.publishing.clear();
         // What is durably set aside by now must also be settled: it would be set aside twice.

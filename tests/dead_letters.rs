@@ -6,7 +6,8 @@ use std::path::Path;
 use crate::common::{
     burst,
     consume::{self, Consumed},
-    daemon::{Daemon, SOURCES},
+    daemon::Daemon,
+    ids::{assert_ids, ids},
     kept::{self, DeadLetter},
     sender::{self, Webhook},
     shared::Brokers,
@@ -50,10 +51,10 @@ impl Mixture {
         guilty: impl Fn(usize) -> Webhook,
     ) -> (Daemon, Mixture) {
         let mut mixture = Mixture { good: Vec::new(), guilty: Vec::new() };
-        let daemon = start(dir, &routes(unreachable), &[RETRY_BRIEFLY]);
+        let daemon = Daemon::with_sources(dir, &routes(unreachable), &[RETRY_BRIEFLY]);
         mixture.send_one(&daemon, 0, &guilty).await;
         assert!(daemon.stop().success());
-        let daemon = start(dir, &routes(broker), &[RETRY_BRIEFLY]);
+        let daemon = Daemon::with_sources(dir, &routes(broker), &[RETRY_BRIEFLY]);
         mixture.send_one(&daemon, MIXTURE, &guilty).await;
         (daemon, mixture)
     }
@@ -79,23 +80,6 @@ impl Mixture {
     fn all(&self) -> Vec<String> {
         [&self.good[..], &self.guilty].concat()
     }
-}
-
-/// Starts a daemon with the usual sources.
-fn start(dir: &Path, brokers_and_routes: &str, settings: &[(&str, &str)]) -> Daemon {
-    Daemon::start(dir, &format!("{SOURCES}\n{brokers_and_routes}"), settings)
-}
-
-fn ids(messages: &[Consumed], header: &str) -> Vec<String> {
-    messages.iter().map(|message| message.header(header).expect("an id").to_owned()).collect()
-}
-
-/// The same ids, each as often as the other has it.
-#[track_caller]
-fn assert_ids(mut found: Vec<String>, mut expected: Vec<String>) {
-    found.sort();
-    expected.sort();
-    assert_eq!(found, expected);
 }
 
 /// Exactly these events' messages to this broker and address are dead letters, once each, for a
@@ -295,7 +279,7 @@ async fn one_event_to_two_subjects_of_one_stream_arrives_twice() {
     let url = Brokers::shared().nats.url();
     create_stream(url, "letters-twice").await;
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = start(
+    let daemon = Daemon::with_sources(
         dir.path(),
         &format!(
             r#"
@@ -330,7 +314,7 @@ async fn what_cannot_be_addressed_is_a_dead_letter_and_its_other_targets_are_ser
     let url = Brokers::shared().nats.url();
     create_stream(url, "letters-other").await;
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = start(
+    let daemon = Daemon::with_sources(
         dir.path(),
         &format!(
             r#"
@@ -405,7 +389,7 @@ async fn what_a_removed_broker_was_owed_becomes_dead_letters_and_pins_nothing() 
     let [with, without] = routes_with_and_without(Brokers::shared().nats.url(), NO_KAFKA);
     let dir = tempfile::tempdir().expect("a directory");
     let small = [("WAYPOST_JOURNAL__SEGMENT_BYTES", "8192")];
-    let daemon = start(dir.path(), &with, &small);
+    let daemon = Daemon::with_sources(dir.path(), &with, &small);
     let events: Vec<Webhook> = (0..EVENTS).map(|n| event("good", n)).collect();
     let sent = burst::accept_all(daemon.listen, &events, CONNECTIONS).await;
     kept::wait_for_logged(dir.path(), "stays", EVENTS).await;
@@ -415,7 +399,7 @@ async fn what_a_removed_broker_was_owed_becomes_dead_letters_and_pins_nothing() 
     assert_eq!(kept::dead_letters(dir.path()), []);
     assert!(segments(dir.path()) > 1, "the test needs a journal of several segments");
 
-    let daemon = start(dir.path(), &without, &small);
+    let daemon = Daemon::with_sources(dir.path(), &without, &small);
     kept::wait_for_dead_letters(dir.path(), 2 * EVENTS).await;
     kept::eventually("the journal is freed", || segments(dir.path()) == 1).await;
     // Nobody owes them anything any more, and what comes now is delivered.
@@ -431,7 +415,7 @@ async fn what_a_removed_broker_was_owed_becomes_dead_letters_and_pins_nothing() 
     assert_ids(kept::logged(dir.path(), "stays"), [sent, later].concat());
 
     // A further start finds it done.
-    let daemon = start(dir.path(), &without, &small);
+    let daemon = Daemon::with_sources(dir.path(), &without, &small);
     assert!(daemon.stop().success());
     assert_eq!(kept::dead_letters(dir.path()), letters);
 }
@@ -449,7 +433,7 @@ async fn a_dead_letter_survives_kill_nine() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut sent = Vec::new();
     for round in 0..4 {
-        let daemon = start(dir.path(), routes, &[]);
+        let daemon = Daemon::with_sources(dir.path(), routes, &[]);
         let events: Vec<Webhook> = (0..10).map(|n| event("untaken", 10 * round + n)).collect();
         sent.extend(burst::accept_all(daemon.listen, &events, 10).await);
         // Killed at once, or once they are there: what was there once stays.
@@ -461,7 +445,7 @@ async fn a_dead_letter_survives_kill_nine() {
         let after = kept::dead_letters(dir.path());
         assert_eq!(after[..before.len()], before);
     }
-    let daemon = start(dir.path(), routes, &[]);
+    let daemon = Daemon::with_sources(dir.path(), routes, &[]);
     let found = || {
         // A crash may write one again whose cursor was not saved yet.
         let mut ids: Vec<String> =
@@ -491,7 +475,7 @@ routes:
   - {{ name: late, match: {{ type: late }}, to: [{{ broker: live, subject: letters-late.x }}] }}
 "#
     );
-    let daemon = start(dir.path(), &routes, &[WINDOW]);
+    let daemon = Daemon::with_sources(dir.path(), &routes, &[WINDOW]);
     let late: Vec<Webhook> = (0..WAITING).map(|n| event("late", n)).collect();
     let late = burst::accept_all(daemon.listen, &late, 4).await;
     let is_parked = |id: &String| kept::parked(dir.path(), "live").contains(id);
@@ -501,11 +485,11 @@ routes:
 
     // Parked is parked: across an orderly end, and across a crash. The others go their way.
     assert!(daemon.stop().success());
-    let daemon = start(dir.path(), &routes, &[WINDOW]);
+    let daemon = Daemon::with_sources(dir.path(), &routes, &[WINDOW]);
     early.extend(burst::accept_all(daemon.listen, &[event("early", 1)], 1).await);
     consume::read_stream(url, "letters-early", 2).await;
     daemon.kill();
-    let daemon = start(dir.path(), &routes, &[WINDOW]);
+    let daemon = Daemon::with_sources(dir.path(), &routes, &[WINDOW]);
     early.extend(burst::accept_all(daemon.listen, &[event("early", 2)], 1).await);
     let passed = consume::read_stream(url, "letters-early", 3).await;
     assert_ids(ids(&passed, "ce-id"), early);

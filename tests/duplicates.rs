@@ -6,9 +6,9 @@ use std::{fs, net::SocketAddr, path::Path, time::Duration};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::common::{
-    burst,
-    consume::{self, Consumed},
-    daemon::{Daemon, SOURCES},
+    burst, consume,
+    daemon::Daemon,
+    ids::{assert_ids, ids},
     kept,
     sender::{self, Answer, Webhook},
     shared::Brokers,
@@ -28,22 +28,6 @@ fn events(count: usize) -> Vec<Webhook> {
     (0..count).map(event).collect()
 }
 
-fn start(dir: &Path, brokers_and_routes: &str, settings: &[(&str, &str)]) -> Daemon {
-    Daemon::start(dir, &format!("{SOURCES}\n{brokers_and_routes}"), settings)
-}
-
-fn ids(messages: &[Consumed], header: &str) -> Vec<String> {
-    messages.iter().map(|message| message.header(header).expect("an id").to_owned()).collect()
-}
-
-/// The same ids, each as often as the other has it.
-#[track_caller]
-fn assert_ids(mut found: Vec<String>, mut expected: Vec<String>) {
-    found.sort();
-    expected.sort();
-    assert_eq!(found, expected);
-}
-
 /// Sends an event that is certainly new and waits until it came out. The `log` broker writes in
 /// order, so that what was admitted before it is there too.
 async fn fence(daemon: &Daemon, dir: &Path, n: usize) -> String {
@@ -61,7 +45,7 @@ async fn the_same_signed_bytes_from_many_at_once_are_one_event() {
     consume::create_topic(kafka, "duplicates", 3, &[]).await;
     consume::declare_queue(rabbitmq, "duplicates", "duplicates", "#", Default::default()).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = start(
+    let daemon = Daemon::with_sources(
         dir.path(),
         &format!(
             r#"
@@ -118,18 +102,18 @@ routes:
     );
     let dir = tempfile::tempdir().expect("a directory");
     let events = events(EVENTS);
-    let daemon = start(dir.path(), &routes, &[]);
+    let daemon = Daemon::with_sources(dir.path(), &routes, &[]);
     let sent = burst::accept_all(daemon.listen, &events, 10).await;
     consume::read_queue(url, "duplicates-again", EVENTS).await;
     kept::wait_for_logged(dir.path(), "all", EVENTS).await;
     // An orderly end saves the cursors, so that nothing is published again after the kills either.
     assert!(daemon.stop().success());
     for _ in 0..3 {
-        let daemon = start(dir.path(), &routes, &[]);
+        let daemon = Daemon::with_sources(dir.path(), &routes, &[]);
         assert_eq!(burst::accept_all(daemon.listen, &events, 10).await, sent);
         daemon.kill();
     }
-    let daemon = start(dir.path(), &routes, &[]);
+    let daemon = Daemon::with_sources(dir.path(), &routes, &[]);
     assert_eq!(burst::accept_all(daemon.listen, &events, 10).await, sent);
     let fence = fence(&daemon, dir.path(), EVENTS).await;
     let all = [sent, vec![fence]].concat();
@@ -147,7 +131,7 @@ async fn what_was_accepted_just_before_kill_nine_is_known_after_it() {
     // Each round is killed as soon as its last answer is there: nothing of it may have been
     // published, and no cursor saved.
     for round in 0..4 {
-        let daemon = start(dir.path(), LOGGED, &[]);
+        let daemon = Daemon::with_sources(dir.path(), LOGGED, &[]);
         let known = burst::accept_all(daemon.listen, &events[..10 * round], 10).await;
         assert_eq!(known, sent);
         sent.extend(
@@ -155,7 +139,7 @@ async fn what_was_accepted_just_before_kill_nine_is_known_after_it() {
         );
         daemon.kill();
     }
-    let daemon = start(dir.path(), LOGGED, &[]);
+    let daemon = Daemon::with_sources(dir.path(), LOGGED, &[]);
     assert_eq!(burst::accept_all(daemon.listen, &events, 10).await, sent);
     let fence = fence(&daemon, dir.path(), events.len()).await;
     assert!(daemon.stop().success());
@@ -174,7 +158,7 @@ async fn an_event_is_known_after_its_segment_was_deleted() {
     let small = [("WAYPOST_JOURNAL__SEGMENT_BYTES", "8192")];
     let dir = tempfile::tempdir().expect("a directory");
     let events = events(EVENTS);
-    let daemon = start(dir.path(), LOGGED, &small);
+    let daemon = Daemon::with_sources(dir.path(), LOGGED, &small);
     let first = segments(dir.path());
     let sent = burst::accept_all(daemon.listen, &events, 4).await;
     let is_gone = || first.iter().all(|name| !segments(dir.path()).contains(name));
@@ -183,10 +167,10 @@ async fn an_event_is_known_after_its_segment_was_deleted() {
     // While it runs, after an orderly end, and after a crash.
     assert_eq!(burst::accept_all(daemon.listen, &events, 4).await, sent);
     assert!(daemon.stop().success());
-    let daemon = start(dir.path(), LOGGED, &small);
+    let daemon = Daemon::with_sources(dir.path(), LOGGED, &small);
     assert_eq!(burst::accept_all(daemon.listen, &events, 4).await, sent);
     daemon.kill();
-    let daemon = start(dir.path(), LOGGED, &small);
+    let daemon = Daemon::with_sources(dir.path(), LOGGED, &small);
     assert_eq!(burst::accept_all(daemon.listen, &events, 4).await, sent);
     let fence = fence(&daemon, dir.path(), EVENTS).await;
     assert!(daemon.stop().success());
@@ -214,7 +198,7 @@ async fn two_miibo_requests_with_equal_bodies_are_two_events() {
     let bootstrap = Brokers::shared().kafka.bootstrap();
     consume::create_topic(bootstrap, "duplicates-miibo", 1, &[]).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = start(
+    let daemon = Daemon::with_sources(
         dir.path(),
         &format!(
             r#"
@@ -243,7 +227,7 @@ routes:
 async fn a_sender_that_hangs_up_before_the_answer_and_comes_again_gets_one_event() {
     const EVENTS: usize = 60;
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = start(dir.path(), LOGGED, &[]);
+    let daemon = Daemon::with_sources(dir.path(), LOGGED, &[]);
     let events = events(EVENTS);
     let mut sent = Vec::new();
     for (n, webhook) in events.iter().enumerate() {
@@ -305,7 +289,7 @@ async fn refused_and_taken_later(settings: &[(&str, &str)]) {
     for _ in 0..ROUNDS {
         // A file where the broker wants a directory: it is down until the file is gone.
         fs::write(&blocked, "in the way").expect("a file");
-        let daemon = start(dir.path(), &routes, settings);
+        let daemon = Daemon::with_sources(dir.path(), &routes, settings);
         let (mut accepted, refused) = send_until_refused(&daemon, &mut next).await;
         // Refused again, by one and by many at once: who waits for another's attempt learns its end.
         for answer in burst::post_all(daemon.listen, &vec![refused[0].clone(); 30], 30).await {
@@ -327,7 +311,7 @@ async fn refused_and_taken_later(settings: &[(&str, &str)]) {
         kept::eventually("everything", || logged().len() >= accepted.len()).await;
         assert!(daemon.stop().success());
 
-        let daemon = start(dir.path(), &routes, settings);
+        let daemon = Daemon::with_sources(dir.path(), &routes, settings);
         for (webhook, id) in &accepted {
             assert_eq!(accept_in_the_end(&daemon, webhook).await, *id);
         }
@@ -391,7 +375,7 @@ async fn accept_in_the_end(daemon: &Daemon, webhook: &Webhook) -> String {
 async fn beyond_its_bound_the_window_forgets_the_oldest() {
     let bound = [("WAYPOST_DEDUPE__MAX_KEYS", "4")];
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = start(dir.path(), LOGGED, &bound);
+    let daemon = Daemon::with_sources(dir.path(), LOGGED, &bound);
     let events = events(6);
     let sent = burst::accept_all(daemon.listen, &events, 1).await;
     burst::accept_all(daemon.listen, &events[2..], 1).await;
@@ -401,7 +385,7 @@ async fn beyond_its_bound_the_window_forgets_the_oldest() {
     kept::wait_for_logged(dir.path(), "all", 7).await;
     assert!(daemon.stop().success());
 
-    let daemon = start(dir.path(), LOGGED, &bound);
+    let daemon = Daemon::with_sources(dir.path(), LOGGED, &bound);
     burst::accept_all(daemon.listen, &events[3..], 1).await;
     burst::accept_all(daemon.listen, &events[..1], 1).await;
     burst::accept_all(daemon.listen, &events[1..2], 1).await;

@@ -158,18 +158,21 @@ impl Dispatcher {
         }
     }
 
-    /// Takes in every verdict that is there already: what is known is not published again.
-    pub(super) fn harvest(&mut self) {
-        while let Some(Some((ticket, outcome))) = self.publishing.next().now_or_never() {
-            // That the broker is down is known by now.
-            let _known = self.published(ticket, outcome);
+    /// Takes in every verdict that is there already: what is known is not published again. The error
+    /// is the first that says the broker is down.
+    pub(super) fn harvest(&mut self) -> Result<(), Down> {
+        let mut outcome = Ok(());
+        while let Some(Some((ticket, verdict))) = self.publishing.next().now_or_never() {
+            outcome = outcome.and(self.published(ticket, verdict));
         }
+        outcome
     }
 
     /// The connection is gone: everything in flight goes back to where it was in the order.
     pub(super) fn recall(&mut self, reason: String) {
         let alone = self.fruitless > FRUITLESS && self.in_flight.len() == 1;
-        self.harvest();
+        // That the broker is down is known by now.
+        let _known = self.harvest();
         self.publishing = FuturesUnordered::new();
         self.log_trouble(reason.clone());
         let mut jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();

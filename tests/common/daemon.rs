@@ -50,6 +50,11 @@ impl Daemon {
         }
     }
 
+    /// Starts a daemon with the [`SOURCES`] of most tests.
+    pub fn with_sources(dir: &Path, brokers_and_routes: &str, settings: &[(&str, &str)]) -> Daemon {
+        Daemon::start(dir, &format!("{SOURCES}\n{brokers_and_routes}"), settings)
+    }
+
     /// Starts a daemon that is expected to end by itself; its status and log.
     pub fn fails(dir: &Path, routes: &str, settings: &[(&str, &str)]) -> (ExitStatus, String) {
         let (mut child, log) = Daemon::spawn(dir, routes, settings);

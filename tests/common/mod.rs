@@ -5,6 +5,7 @@ pub mod burst;
 pub mod consume;
 pub mod daemon;
 pub mod faults;
+pub mod ids;
 pub mod journal_disk;
 pub mod kept;
 pub mod log_files;
