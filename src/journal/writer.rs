@@ -6,6 +6,8 @@
 use std::{
     io::{self, IoSlice},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,6 +24,10 @@ use super::{
 
 /// Keys and headers of a batch share a buffer; this much of it is kept for the next one.
 const HEADS_KEPT_BYTES: usize = 1 << 20;
+
+/// How long a batch may wait for company: less than a sync takes, several times what it takes a
+/// sender on the same machine to come again.
+const GATHER: Duration = Duration::from_micros(100);
 
 /// An append on its way. Once it is in the queue its completion is called, whatever happens.
 pub(super) struct Pending {
@@ -93,6 +99,8 @@ pub(super) struct Writer {
     next: u64,
     /// Headers and keys of the batch being written.
     heads: Vec<u8>,
+    /// How many entries the last batch held.
+    last_batch: usize,
     /// Whether the last batch met a full disk; only changes are logged.
     disk_full: bool,
 }
@@ -116,18 +124,29 @@ impl Writer {
         active: Active,
         next: u64,
     ) -> Writer {
-        Writer { shared, queue, active, next, heads: Vec::new(), disk_full: false }
+        Writer { shared, queue, active, next, heads: Vec::new(), last_batch: 0, disk_full: false }
     }
 
     /// Runs until the queue is closed and empty, or a fatal error.
     pub fn run(mut self) {
         while let Some(command) = self.queue.blocking_recv() {
+            self.gather();
             let batch = self.collect(command);
+            self.last_batch = batch.len();
             if let Err(error) = self.commit(batch) {
                 return self.fail(error);
             }
         }
         self.shared.stop(Stop::Closed);
+    }
+
+    /// Waits a moment for the others, where many came together last time: those who were answered
+    /// then come again one after the other, and the first of them alone is not worth a sync that
+    /// keeps the rest waiting. Who comes alone waits for nobody.
+    fn gather(&self) {
+        if self.queue.len() + 1 < self.last_batch / 2 {
+            thread::sleep(GATHER);
+        }
     }
 
     /// Takes what else waits, within a batch's bounds.
