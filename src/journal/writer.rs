@@ -7,7 +7,7 @@ use std::{
     io::{self, IoSlice},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -25,9 +25,15 @@ use super::{
 /// Keys and headers of a batch share a buffer; this much of it is kept for the next one.
 const HEADS_KEPT_BYTES: usize = 1 << 20;
 
-/// How long a batch may wait for company: less than a sync takes, several times what it takes a
-/// sender on the same machine to come again.
-const GATHER: Duration = Duration::from_micros(100);
+/// How long a batch waits for company at the most; never longer than half of what the sync takes that
+/// is saved by it.
+const GATHER: Duration = Duration::from_micros(200);
+
+/// Not worth falling asleep for.
+const GATHER_LEAST: Duration = Duration::from_micros(20);
+
+/// How many must have come together last time for it.
+const GATHER_FROM: usize = 4;
 
 /// An append on its way. Once it is in the queue its completion is called, whatever happens.
 pub(super) struct Pending {
@@ -101,6 +107,8 @@ pub(super) struct Writer {
     heads: Vec<u8>,
     /// How many entries the last batch held.
     last_batch: usize,
+    /// How long the last sync took.
+    sync_took: Duration,
     /// Whether the last batch met a full disk; only changes are logged.
     disk_full: bool,
 }
@@ -124,7 +132,16 @@ impl Writer {
         active: Active,
         next: u64,
     ) -> Writer {
-        Writer { shared, queue, active, next, heads: Vec::new(), last_batch: 0, disk_full: false }
+        Writer {
+            shared,
+            queue,
+            active,
+            next,
+            heads: Vec::new(),
+            last_batch: 0,
+            sync_took: Duration::ZERO,
+            disk_full: false,
+        }
     }
 
     /// Runs until the queue is closed and empty, or a fatal error.
@@ -144,8 +161,10 @@ impl Writer {
     /// then come again one after the other, and the first of them alone is not worth a sync that
     /// keeps the rest waiting. Who comes alone waits for nobody.
     fn gather(&self) {
-        if self.queue.len() + 1 < self.last_batch / 2 {
-            thread::sleep(GATHER);
+        let pointless = self.last_batch < GATHER_FROM || self.queue.len() + 1 >= self.last_batch;
+        let wait = (self.sync_took / 2).min(GATHER);
+        if !pointless && wait >= GATHER_LEAST {
+            thread::sleep(wait);
         }
     }
 
@@ -231,7 +250,9 @@ impl Writer {
         let start = self.active.len;
         match self.write(batch) {
             Ok(len) => {
+                let started = Instant::now();
                 self.active.file.sync_data().map_err(Error::sync(&path))?;
+                self.sync_took = started.elapsed();
                 Ok(len)
             }
             Err(error) => {
