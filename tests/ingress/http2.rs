@@ -169,6 +169,10 @@ fn whoever_dawdles_on_http2_is_let_go() {
     let mut rude = Http2::connect(daemon.listen);
     assert_eq!(rude.ask(1, frames::request(1, &event(2))), Answer::Status(200));
     rude.polite = false;
+    // And one that takes no body (SETTINGS_INITIAL_WINDOW_SIZE = 0), so that its stream never ends.
+    let no_window = frames::frame(frames::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let mut stingy = saying(&[&opening[..], &no_window].concat());
+    assert_eq!(stingy.ask(1, frames::request(1, &event(3))), Answer::Status(200));
 
     for connection in &mut silent {
         connection.closed();
@@ -177,6 +181,7 @@ fn whoever_dawdles_on_http2_is_let_go() {
     no_body.closed();
     assert_eq!(idle.closed(), Some(0));
     assert_eq!(rude.closed(), Some(0));
+    assert_eq!(stingy.closed(), Some(0));
 
     // PINGs buy no time.
     let mut pinging = Http2::connect(daemon.listen);
