@@ -29,7 +29,7 @@ impl Refusal {
             }
             Refusal::PlainHttp => {
                 b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
-                  content-type: application/json\r\ncontent-length: 42\r\n\r\n\
+                  content-type: application/json\r\ncontent-length: 43\r\n\r\n\
                   {\"error\":\"this port speaks TLS; use https\"}"
             }
         }

@@ -19,6 +19,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::preface::Version;
+use crate::{clock::now_ms, quiet::Quiet};
 
 mod identity;
 
@@ -27,9 +28,6 @@ use identity::{Identity, Pem};
 
 /// How often the files are read.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// First byte of every TLS connection: a record that holds a handshake (RFC 8446, section 5.1).
-const HANDSHAKE: u8 = 22;
 
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
@@ -47,6 +45,7 @@ pub struct Tls {
     http2: bool,
     in_force: ArcSwap<InForce>,
     failed_handshakes: AtomicU64,
+    trouble: Quiet,
 }
 
 struct InForce {
@@ -72,7 +71,8 @@ impl Tls {
         let pem = Pem::read(&files)?;
         let seen = pem.digest();
         let in_force = ArcSwap::from_pointee(InForce::new(&files, &pem, http2)?);
-        let tls = Arc::new(Tls { files, http2, in_force, failed_handshakes: AtomicU64::new(0) });
+        let (failed_handshakes, trouble) = Default::default();
+        let tls = Arc::new(Tls { files, http2, in_force, failed_handshakes, trouble });
         let watch = Watch { tls: tls.clone(), seen, judged: seen };
         Ok((tls, watch))
     }
@@ -87,23 +87,34 @@ impl Tls {
         self.failed_handshakes.load(Relaxed)
     }
 
-    /// Waits for the first byte and does the handshake. The caller bounds the time.
+    /// Waits for the first byte, which tells plain HTTP (a method's letter) from a handshake, and does
+    /// the handshake. The caller bounds the time.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<Accepted> {
-        let mut first = [HANDSHAKE];
-        stream.peek(&mut first).await?;
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 0 {
+            // A probe of the port, as load balancers make them.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         if first[0].is_ascii_uppercase() {
             return Ok(Accepted::PlainHttp(stream));
         }
         let config = self.in_force.load().config.clone();
         let accepted = TlsAcceptor::from(config).accept(stream).await;
-        let stream = accepted.inspect_err(|_| {
-            self.failed_handshakes.fetch_add(1, Relaxed);
-        })?;
+        let stream = accepted.inspect_err(|error| self.failed(error))?;
         let version = match stream.get_ref().1.alpn_protocol() {
             Some(HTTP2) => Version::Http2,
             _ => Version::Http1,
         };
         Ok(Accepted::Tls(version, Box::new(stream)))
+    }
+}
+
+impl Tls {
+    fn failed(&self, error: &io::Error) {
+        self.failed_handshakes.fetch_add(1, Relaxed);
+        if let Some(more) = self.trouble.speaks(now_ms()) {
+            tracing::info!(%error, more, "a TLS handshake failed");
+        }
     }
 }
 

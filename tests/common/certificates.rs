@@ -39,6 +39,11 @@ impl Authority {
         self.0.pem()
     }
 
+    /// Its own certificate as if it were a host's.
+    pub fn own(&self) -> Pair {
+        Pair { cert: self.pem(), key: self.0.key().serialize_pem() }
+    }
+
     /// A certificate for these names.
     pub fn issue(&self, names: &[&str]) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();

@@ -1,5 +1,11 @@
 //! HTTP/2: off by default; where it is on, what holds for HTTP/1.1 holds there too.
 
+use http::Request;
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
 use super::*;
 use crate::common::{
     frames::{self, Answer, END_HEADERS, END_STREAM, Fields, Http2, PREFACE},
@@ -117,7 +123,39 @@ fn a_refused_stream_does_not_cost_the_connection() {
     malformed.push(("connection".to_owned(), "close".to_owned()));
     let request = frames::with_body(3, &malformed, b"");
     assert_eq!(connection.ask(3, request), Answer::Reset(frames::PROTOCOL_ERROR));
-    assert_eq!(connection.ask(5, frames::request(5, &event(3))), Answer::Status(200));
+    // What is sent for nothing is given back to the window of the whole connection, many times over.
+    let large = Webhook { path: "/elsewhere".to_owned(), ..event_of(3, 60_000) };
+    for stream in (5..45).step_by(2) {
+        let answer = connection.ask(stream, frames::request(stream, &large));
+        assert_eq!(answer, Answer::Status(404), "{stream}");
+    }
+    assert_eq!(connection.ask(45, frames::request(45, &event(4))), Answer::Status(200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_larger_than_the_windows_arrive_whole_beside_each_other() {
+    let (_dir, daemon) = start(&[ON]);
+    let socket = TcpStream::connect(daemon.listen).await.expect("a connection");
+    let client = http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await;
+    let (sender, connection) = client.expect("HTTP/2");
+    tokio::spawn(connection);
+    let webhooks: Vec<Webhook> =
+        (0..4).map(|n| sender::miibo(n.to_string().repeat(2 << 20))).collect();
+    let answers = webhooks.iter().map(|webhook| {
+        let mut request = Request::post(format!("http://waypost.test{}", webhook.path));
+        for (name, value) in &webhook.headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(webhook.body.clone())).expect("a request");
+        let mut sender = sender.clone();
+        async move { sender.send_request(request).await.expect("an answer").status() }
+    });
+    let answers = futures_util::future::join_all(answers).await;
+    assert!(answers.iter().all(|status| status.as_u16() == 200), "{answers:?}");
+    let mut published = log_files::wait_for(&daemon.data_dir(), webhooks.len());
+    published.sort_by(|a, b| a.body.cmp(&b.body));
+    let arrived = published.iter().map(|published| &published.body[..]);
+    assert!(arrived.eq(webhooks.iter().map(|webhook| &webhook.body[..])), "other bodies");
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn payload_text_in_the_log_is_escaped_and_cut() {
     ] {
         assert_eq!(ask(&daemon, raw::request(&webhook)).status, 200);
         let mut tampered = webhook;
-        tampered.headers[0].1.push_str("\u{1b}");
+        tampered.headers[0].1.push('\u{1b}');
         // A control character in a header, or a wrong signature.
         assert!([400, 401].contains(&ask(&daemon, raw::request(&tampered)).status));
     }

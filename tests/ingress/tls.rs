@@ -27,14 +27,14 @@ struct Secured {
 
 impl Secured {
     fn start(settings: &[(&str, &str)]) -> Secured {
-        Secured::start_in(".", settings)
-    }
-
-    /// With the files in this directory below the daemon's own.
-    fn start_in(at: &str, settings: &[(&str, &str)]) -> Secured {
-        let dir = tempfile::tempdir().expect("a directory");
         let authority = Authority::new();
         let pair = authority.issue(&["localhost", HOST]);
+        Secured::showing(authority, pair, ".", settings)
+    }
+
+    /// With these files, in this directory below the daemon's own.
+    fn showing(authority: Authority, pair: Pair, at: &str, settings: &[(&str, &str)]) -> Secured {
+        let dir = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(dir.path().join(at)).expect("a directory");
         pair.write(&dir.path().join(at));
         let files = [format!("{at}/cert.pem"), format!("{at}/key.pem")];
@@ -233,8 +233,11 @@ fn files_that_cannot_be_used_are_named_at_the_start() {
     assert!(log.contains("ingress.tls.key is not; set both"), "{log}");
 }
 
+/// Puts a pair's files into a directory.
+type Change = fn(&Path, &Pair);
+
 /// The ways in which files change, each by its name.
-fn ways() -> [(&'static str, fn(&Path, &Pair)); 3] {
+fn ways() -> [(&'static str, Change); 3] {
     [
         ("written over", |dir, pair| pair.write(dir)),
         ("renamed", |dir, pair| {
@@ -327,7 +330,9 @@ fn a_bad_pair_leaves_the_old_one_in_force_and_is_told_once() {
 
 #[test]
 fn send_speaks_tls_to_the_daemon_it_finds_and_to_one_it_is_told_of() {
-    let secured = Secured::start_in("tls", &[]);
+    let authority = Authority::new();
+    let pair = authority.issue(&["localhost", HOST]);
+    let secured = Secured::showing(authority, pair, "tls", &[]);
     let send = |further: &[&str]| {
         let arguments = [&["send", "miibo"], further].concat();
         daemon::command(secured.dir.path(), &arguments)
@@ -368,4 +373,34 @@ fn send_speaks_tls_to_the_daemon_it_finds_and_to_one_it_is_told_of() {
     let (status, text) = send(&[]);
     assert_eq!(status.code(), Some(1), "{text}");
     assert!(text.contains("another certificate than its file holds"), "{text}");
+}
+
+#[test]
+fn send_says_why_an_authoritys_own_certificate_will_not_do() {
+    let authority = Authority::new();
+    let pair = authority.own();
+    let secured = Secured::showing(authority, pair, ".", &[]);
+    let url = format!("https://localhost:{}", secured.daemon.listen.port());
+    let arguments = ["send", "miibo", "--url", &url, "--cacert", "cert.pem"];
+    let (status, text) = daemon::command(secured.dir.path(), &arguments);
+    assert_eq!(status.code(), Some(1), "{text}");
+    assert!(text.contains("an authority's own certificate (CA:TRUE)"), "{text}");
+    // The daemon itself is found and trusted all the same.
+    let (status, text) = daemon::command(secured.dir.path(), &["send", "miibo"]);
+    assert!(status.success(), "{text}");
+}
+
+#[test]
+fn a_failed_handshake_is_told_and_a_probe_of_the_port_is_not() {
+    let secured = Secured::start(&[]);
+    for _ in 0..3 {
+        drop(Raw::connect(secured.daemon.listen));
+    }
+    assert_eq!(secured.raw().ask(raw::request(&event(1))).status, 200);
+    assert!(!secured.daemon.log().contains("handshake"), "{}", secured.daemon.log());
+    // One that trusts another authority.
+    let stranger = Authority::new();
+    let offer = Offer::default();
+    assert!(certificates::connect(secured.daemon.listen, &stranger, offer).is_err());
+    secured.await_log("a TLS handshake failed", 1);
 }

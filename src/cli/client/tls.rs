@@ -72,14 +72,21 @@ impl Tls {
 }
 
 fn advice(error: &io::Error) -> &'static str {
-    use CertificateError::{ApplicationVerificationFailure, UnknownIssuer};
+    use CertificateError::{ApplicationVerificationFailure, BadSignature, Other, UnknownIssuer};
     use rustls::Error::{InvalidCertificate, InvalidMessage};
 
     match error.get_ref().and_then(|cause| cause.downcast_ref()) {
-        Some(InvalidCertificate(UnknownIssuer)) => "\nName the authority's file with --cacert.",
+        Some(InvalidCertificate(UnknownIssuer | BadSignature)) => {
+            "\nName the authority's file with --cacert."
+        }
         Some(InvalidCertificate(ApplicationVerificationFailure)) => {
             "\nThe daemon shows another certificate than its file holds. If the file has just \
              changed, try again in some seconds; else use --url and --cacert."
+        }
+        // The library has no name for this one.
+        Some(InvalidCertificate(Other(why))) if why.to_string().contains("CaUsedAsEndEntity") => {
+            "\nIt shows an authority's own certificate (CA:TRUE), as `openssl req -x509` makes them. \
+             Issue one for the host: -addext basicConstraints=critical,CA:FALSE"
         }
         Some(InvalidMessage(_)) => "\nDoes it speak plain HTTP? Then write http:// with --url.",
         _ => "",
