@@ -44,10 +44,16 @@ impl Authority {
         Pair { cert: self.pem(), key: self.0.key().serialize_pem() }
     }
 
-    /// A certificate for these names.
+    /// A certificate for these names, for very long.
     pub fn issue(&self, names: &[&str]) -> Pair {
+        self.issue_until(names, 4000)
+    }
+
+    /// The same up to a year's first day.
+    pub fn issue_until(&self, names: &[&str], year: i32) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names");
+        let mut params = CertificateParams::new(names).expect("names");
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
         Pair { cert: cert.pem(), key: key.serialize_pem() }

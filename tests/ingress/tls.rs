@@ -233,6 +233,19 @@ fn files_that_cannot_be_used_are_named_at_the_start() {
     assert!(log.contains("ingress.tls.key is not; set both"), "{log}");
 }
 
+#[test]
+fn an_expired_certificate_is_told_and_shown_all_the_same() {
+    let authority = Authority::new();
+    let pair = authority.issue_until(&["localhost"], 2020);
+    let secured = Secured::showing(authority, pair, ".", &[]);
+    secured.await_log("has expired: renew it cert=./cert.pem expires=2020-01-01T00:00:00Z", 1);
+    let refused = secured.connect(Offer::default()).err().expect("a client that looks");
+    assert!(refused.contains("expired"), "{refused}");
+    // Who pins it does not look.
+    let (status, text) = daemon::command(secured.dir.path(), &["send", "miibo"]);
+    assert!(status.success(), "{text}");
+}
+
 /// Puts a pair's files into a directory.
 type Change = fn(&Path, &Pair);
 
