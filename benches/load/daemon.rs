@@ -44,7 +44,7 @@ impl Daemon {
         fs::write(dir.join("routes.yaml"), routes).expect("to write routes.yaml");
         let log = File::options().create(true).append(true).open(dir.join("daemon.log"));
         let started = Instant::now();
-        let child = Command::new(env!("CARGO_BIN_EXE_waypost"))
+        let child = command()
             .args(["run", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .current_dir(dir)
             .env_clear()
@@ -71,6 +71,17 @@ impl Daemon {
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
+}
+
+/// The program; under the profiler that `UNDER` names, if any, such as `UNDER="valgrind
+/// --tool=callgrind"`. It must become the program (`exec`), which is looked for by its process id.
+fn command() -> Command {
+    let program = env!("CARGO_BIN_EXE_waypost");
+    let under = std::env::var("UNDER").unwrap_or_default();
+    let mut words = under.split_whitespace().chain([program]);
+    let mut command = Command::new(words.next().expect("at least the program"));
+    command.args(words);
+    command
 }
 
 impl Drop for Daemon {
