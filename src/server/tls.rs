@@ -107,9 +107,7 @@ impl Tls {
         };
         Ok(Accepted::Tls(version, Box::new(stream)))
     }
-}
 
-impl Tls {
     fn failed(&self, error: &io::Error) {
         self.failed_handshakes.fetch_add(1, Relaxed);
         if let Some(more) = self.trouble.speaks(now_ms()) {
