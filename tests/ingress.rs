@@ -11,6 +11,7 @@ use crate::common::{
 };
 
 mod bodies;
+mod certificate;
 mod connections;
 mod drain;
 mod floods;
