@@ -16,4 +16,5 @@ mod journal_damage;
 mod journal_use;
 mod kill_nine;
 mod rabbitmq_returns;
+mod service;
 mod standard_webhooks;
