@@ -7,6 +7,7 @@ mod broker_restarts;
 mod commands;
 mod dead_letters;
 mod delivery;
+mod deploy;
 mod disk_faults;
 mod duplicates;
 mod harness;
