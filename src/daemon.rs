@@ -33,6 +33,7 @@ use crate::{
     quiet::Quiet,
     routing::{BrokerKind, BrokerSettings, Table, UNROUTED},
     server::{self, Transport, tls},
+    service,
     settings::Settings,
 };
 
@@ -148,8 +149,13 @@ pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> R
     let cannot = |cause| Error::DataDir { path: addresses_file.clone(), cause };
     fs::write(&addresses_file, serde_json::to_vec(&addresses).map_err(io::Error::from)?)
         .map_err(cannot)?;
+    service::ready(addresses.listen).await;
+    let journal = opened.main.clone();
     let doors = Doors { listener, transport, watch, admin_listener };
-    let outcome = serve(&settings, table, opened, doors, stop).await;
+    let outcome = tokio::select! {
+        outcome = serve(&settings, table, opened, doors, stop) => outcome,
+        never = service::watchdog(journal.failed()) => match never {},
+    };
     // A file that stays names a daemon that does not answer, which the commands then say.
     if let Err(error) = fs::remove_file(&addresses_file) {
         tracing::warn!(%error, file = %addresses_file.display(), "cannot remove a file");
@@ -378,6 +384,7 @@ async fn serve(
     // The order matters: first no new requests, then no new messages, then nothing to write.
     let deadline = settings.shutdown.deadline;
     tracing::info!("draining");
+    service::stopping().await;
     tokio::time::sleep(settings.shutdown.delay.unwrap_or_default()).await;
     ingress.drain();
     stop_requests.cancel();

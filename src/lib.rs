@@ -18,7 +18,7 @@
 //! 6. Segments that every cursor has passed are deleted.
 //!
 //! [`daemon`] wires all of this together and is the only module that knows all others; [`cli`] runs
-//! it, and is what people call. [`admin`] is the operators' listener.
+//! it, and is what people call. [`admin`] is the operators' listener; `service` tells systemd.
 //!
 //! # Who may import whom
 //!
@@ -58,6 +58,7 @@ pub mod quiet;
 pub mod routing;
 pub mod secret;
 pub mod server;
+mod service;
 pub mod settings;
 pub mod shutdown;
 pub mod signature;

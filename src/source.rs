@@ -10,9 +10,11 @@ use crate::{event::Event, quiet::Quiet, signature};
 
 pub mod miibo;
 pub mod sonzai;
+pub mod standard;
 
 pub use miibo::Miibo;
 pub use sonzai::Sonzai;
+pub use standard::Standard;
 
 /// The type of an event whose body does not say it and whose path does not either.
 pub const UNPARSED: &str = "unparsed";
@@ -36,6 +38,7 @@ pub struct Source {
 pub enum Provider {
     Sonzai(Sonzai),
     Miibo(Miibo),
+    Standard(Standard),
 }
 
 /// A request on a source's path, read but not yet trusted.
@@ -92,6 +95,7 @@ impl Source {
         match &self.provider {
             Provider::Sonzai(sonzai) => sonzai.receive(&self.name, request),
             Provider::Miibo(miibo) => miibo.receive(&self.name, request),
+            Provider::Standard(standard) => standard.receive(&self.name, request),
         }
     }
 }
@@ -99,13 +103,27 @@ impl Source {
 /// The headers that make a body a request of this source, as its provider would send it now.
 pub type Signed = Vec<(HeaderName, String)>;
 
+/// Why a source's secrets cannot sign a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotSign {
+    #[error("it has no secret for this type")]
+    NoSecret,
+    #[error("it has public keys alone, which sign nothing; add a `whsec_` secret beside them")]
+    PublicKeys,
+}
+
 impl Source {
-    /// Signs `body` as the provider would, with the first secret for `event_type`; `None` if there
-    /// is none.
-    pub fn sign(&self, event_type: Option<&str>, body: &[u8], now_s: u64) -> Option<Signed> {
+    /// Signs `body` as the provider would, with the first secret for `event_type`.
+    pub fn sign(
+        &self,
+        event_type: Option<&str>,
+        body: &[u8],
+        now_s: u64,
+    ) -> Result<Signed, CannotSign> {
         match &self.provider {
             Provider::Sonzai(sonzai) => sonzai.sign(event_type, body, now_s),
             Provider::Miibo(miibo) => miibo.sign(body),
+            Provider::Standard(standard) => standard.sign(body, now_s),
         }
     }
 }
@@ -133,6 +151,22 @@ fn event(source: &ByteString, request: Request, facts: Facts) -> Event {
         extensions: facts.extensions,
         headers: public_headers(request.headers),
         body: request.body,
+    }
+}
+
+/// An event's type: the verified body's where it names one, else the path's.
+fn kind(in_body: Option<ByteString>, in_path: Option<&str>) -> ByteString {
+    match (in_body, in_path) {
+        (Some(body), Some(path)) if body != path => {
+            tracing::debug!(
+                path_type = path, body_type = ?body,
+                "a verified body names another event type than its path; the body's counts"
+            );
+            body
+        }
+        (Some(body), _) => body,
+        (None, Some(path)) => path.into(),
+        (None, None) => ByteString::from_static(UNPARSED),
     }
 }
 

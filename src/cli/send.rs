@@ -63,9 +63,9 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<(), Error> {
     }
     let event_type = event_type.unwrap_or_default();
     let signing_type = path.has_type().then_some(&*event_type);
-    let signed = source.sign(signing_type, &body, now_ms() / 1000).ok_or_else(|| {
-        Error(format!("source `{}` has no secret for type `{event_type}`", source.name))
-    })?;
+    let signed = source
+        .sign(signing_type, &body, now_ms() / 1000)
+        .map_err(|why| Error(format!("cannot sign as source `{}`: {why}", source.name)))?;
     let endpoint = endpoint(&arguments, settings)?;
     let mut request = Request::post(path.of_type(&event_type))
         .header("host", &endpoint.authority)
