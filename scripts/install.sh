@@ -42,6 +42,7 @@ build_packages() {
 test_packages() {
     need rabbitmq-server rabbitmq_is_there
     need util-linux have setsid
+    need prometheus have promtool
     need 'openjdk-17-jre-headless|openjdk-21-jre-headless' java_is_recent
     kafka_is_current || need maven have mvn
 }

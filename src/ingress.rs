@@ -1,11 +1,14 @@
 //! Receives webhooks: finds the source, reads the body within limits, and hands the event over to be
 //! admitted. What can go wrong is a [`Rejection`], which alone knows statuses and words.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, header, request::Parts};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use tokio::{
@@ -13,7 +16,14 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{admit::Admit, clock::now_ms, quiet::Quiet, routing::Table, source};
+use crate::{
+    admit::Admit,
+    clock::now_ms,
+    meter::Histogram,
+    quiet::Quiet,
+    routing::Table,
+    source::{self, Answers, Source},
+};
 
 mod head;
 mod rejection;
@@ -43,48 +53,94 @@ struct Inner {
     /// A permit a byte of body.
     bytes: Arc<Semaphore>,
     not_admitted: Quiet,
+    stats: Stats,
+}
+
+/// What is counted here; the sources count what is theirs.
+#[derive(Debug)]
+pub struct Stats {
+    /// From a request's head to its answer.
+    pub took: Histogram,
+    /// To requests on no source's path.
+    pub strangers: Answers,
 }
 
 impl Ingress {
     pub fn new(table: Arc<ArcSwap<Table>>, admit: Admit, limits: Limits) -> Ingress {
         let bytes = Arc::new(Semaphore::new(limits.max_in_flight_bytes));
-        Ingress(Arc::new(Inner { table, admit, limits, bytes, not_admitted: Quiet::default() }))
+        let stats = Stats { took: Histogram::of_times(), strangers: Answers::default() };
+        let not_admitted = Quiet::default();
+        Ingress(Arc::new(Inner { table, admit, limits, bytes, not_admitted, stats }))
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub fn stats(&self) -> &Stats {
+        &self.0.stats
+    }
+
+    /// Of all bodies being read or committed.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.0.limits.max_in_flight_bytes.saturating_sub(self.0.bytes.available_permits())
     }
 
     /// Answers one request.
     pub async fn receive(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        match self.0.receive(request).await {
+        let started = Instant::now();
+        let (head, body) = request.into_parts();
+        // The request finishes on the table it began with.
+        let table = self.0.table.load_full();
+        let (outcome, answers) = match table.source(head.uri.path()) {
+            Some((source, path_type)) => {
+                let outcome = self.0.receive(&table, source, path_type, &head, body).await;
+                (outcome, &source.stats.answers)
+            }
+            None => (Err(Rejection::NoSuchSource), &self.0.stats.strangers),
+        };
+        let response = match outcome {
             Ok(id) => accepted(&id),
             Err(rejection) => rejection.into_response(),
-        }
+        };
+        answers.count(response.status());
+        self.0.stats.took.observe_time(started.elapsed());
+        response
     }
 }
 
 impl Inner {
     /// Returns the event's id once the event is durable.
-    async fn receive(&self, request: Request<Incoming>) -> Result<String, Rejection> {
-        let (head, body) = request.into_parts();
-        // The request finishes on the table it began with.
-        let table = self.table.load_full();
-        let (source, path_type) = table.source(head.uri.path()).ok_or(Rejection::NoSuchSource)?;
+    async fn receive(
+        &self,
+        table: &Table,
+        source: &Source,
+        path_type: Option<&str>,
+        head: &Parts,
+        body: Incoming,
+    ) -> Result<String, Rejection> {
         if head.method != Method::POST {
             return Err(Rejection::Method);
         }
-        head::check(&head)?;
+        head::check(head)?;
         let (body, room) = timeout(self.limits.body_timeout, self.read(body))
             .await
             .map_err(|_| Rejection::BodyTimeout)??;
+        source.stats.body_bytes.add(body.len() as u64);
         let now_ms = now_ms();
         let request = source::Request { path_type, headers: &head.headers, body, now_ms };
         let event = source.receive(request).map_err(|rejection| {
             source.log(&rejection, now_ms);
             Rejection::NotVerified
         })?;
-        let admitted = self.admit.admit(&table, event, room).await.inspect_err(|error| {
+        let admitted = self.admit.admit(table, event, room).await.inspect_err(|error| {
             if let Some(more) = self.not_admitted.speaks(now_ms) {
                 tracing::warn!(%error, more, "an event is refused for now");
             }
         })?;
+        if admitted.duplicate {
+            source.stats.duplicates.inc();
+        }
         tracing::debug!(event = %admitted.id, duplicate = admitted.duplicate, "accepted");
         Ok(admitted.id.to_string())
     }

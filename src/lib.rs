@@ -24,8 +24,8 @@
 //!
 //! `cli` → `daemon` → {`ingress`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
 //! `broker`, `routing`, `source`, `signature`} → `event`. The ingress never sees brokers, brokers
-//! never see the journal, and the journal knows bytes and positions only. `clock`, `quiet`, `secret`,
-//! `body` and `feed` are small and know nothing of the rest.
+//! never see the journal, and the journal knows bytes and positions only. `clock`, `meter`,
+//! `quiet`, `secret`, `body` and `feed` are small and know nothing of the rest.
 //!
 //! # Invariants
 //!
@@ -54,6 +54,7 @@ pub mod event;
 pub mod feed;
 pub mod ingress;
 pub mod journal;
+pub mod meter;
 pub mod quiet;
 pub mod routing;
 pub mod secret;

@@ -20,6 +20,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{clock::now_ms, quiet::Quiet};
 
+mod load;
+
+pub use load::Load;
+
 /// Most headers in one request; hyper's default, named here because it is part of the promise.
 const MAX_HEADERS: usize = 100;
 
@@ -56,6 +60,7 @@ pub struct Limits {
 pub async fn serve<H, F, B>(
     listener: TcpListener,
     limits: Limits,
+    load: Arc<Load>,
     handler: H,
     stop: CancellationToken,
 ) where
@@ -78,9 +83,13 @@ pub async fn serve<H, F, B>(
         };
         let abort = abort.clone();
         if let Ok(place) = places.clone().try_acquire_owned() {
-            let serving = connection(stream, limits, handler.clone(), stop.clone(), place);
+            let (load, handler, stop) = (load.clone(), handler.clone(), stop.clone());
+            let serving = connection(stream, limits, load, handler, stop, place);
             connections.spawn(async move { abort.run_until_cancelled(serving).await });
-        } else if let Ok(place) = refusals.clone().try_acquire_owned() {
+            continue;
+        }
+        load.shed.inc();
+        if let Ok(place) = refusals.clone().try_acquire_owned() {
             let refusing = refuse(stream, place);
             connections.spawn(async move { abort.run_until_cancelled(refusing).await });
         }
@@ -122,6 +131,7 @@ async fn refuse(mut stream: TcpStream, _place: OwnedSemaphorePermit) {
 async fn connection<H, F, B>(
     stream: TcpStream,
     limits: Limits,
+    load: Arc<Load>,
     handler: H,
     stop: CancellationToken,
     _place: OwnedSemaphorePermit,
@@ -130,7 +140,9 @@ async fn connection<H, F, B>(
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes, Error = Infallible> + 'static,
 {
+    let _open = load.opened();
     if let Err(error) = greet(&stream, limits.first_byte_timeout, &stop).await {
+        load.unspoken(&error);
         tracing::debug!(%error, "a connection ended before its first byte");
         return;
     }
@@ -153,6 +165,7 @@ async fn connection<H, F, B>(
         }
     };
     if let Err(error) = ended {
+        load.failed(&error);
         tracing::debug!(%error, "a connection ended early");
     }
 }

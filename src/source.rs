@@ -10,9 +10,11 @@ use crate::{event::Event, quiet::Quiet, signature};
 
 pub mod miibo;
 pub mod sonzai;
+mod stats;
 
 pub use miibo::Miibo;
 pub use sonzai::Sonzai;
+pub use stats::{Answers, Stats};
 
 /// The type of an event whose body does not say it and whose path does not either.
 pub const UNPARSED: &str = "unparsed";
@@ -26,6 +28,7 @@ const MAX_ATTRIBUTE_BYTES: usize = 1024;
 pub struct Source {
     pub name: ByteString,
     pub provider: Provider,
+    pub stats: Stats,
     unsigned: Quiet,
     stale: Quiet,
     unauthorized: Quiet,
@@ -49,6 +52,15 @@ pub struct Request<'r> {
     pub now_ms: u64,
 }
 
+/// A verified request.
+struct Received {
+    event: Event,
+    /// Which secret verified it: its index in the configured list.
+    key: usize,
+    /// Whether the body names another event type than the path.
+    type_disputed: bool,
+}
+
 /// Why a request is not an event. The sender learns none of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
@@ -61,7 +73,8 @@ pub enum Rejection {
 impl Source {
     pub fn new(name: ByteString, provider: Provider) -> Source {
         let (unsigned, stale, unauthorized) = Default::default();
-        Source { name, provider, unsigned, stale, unauthorized }
+        let stats = Stats::new(provider.secrets());
+        Source { name, provider, stats, unsigned, stale, unauthorized }
     }
 
     /// Logs why a request is not an event, each reason by itself. A right signature with a stale time
@@ -89,9 +102,21 @@ impl Source {
 
     /// Verifies the request over its raw bytes, then builds the event.
     pub fn receive(&self, request: Request) -> Result<Event, Rejection> {
-        match &self.provider {
+        let verdict = match &self.provider {
             Provider::Sonzai(sonzai) => sonzai.receive(&self.name, request),
             Provider::Miibo(miibo) => miibo.receive(&self.name, request),
+        };
+        self.stats.count(&verdict);
+        verdict.map(|received| received.event)
+    }
+}
+
+impl Provider {
+    /// How many secrets its longest list holds.
+    fn secrets(&self) -> usize {
+        match self {
+            Provider::Sonzai(sonzai) => sonzai.secrets(),
+            Provider::Miibo(miibo) => miibo.keys.len(),
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::{
     io::{self, IoSlice},
     sync::Arc,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -169,13 +170,10 @@ impl Writer {
             }
             Err(Trouble::NoSpace) => {
                 self.note_disk_full(true);
-                batch.into_iter().for_each(|pending| pending.finish(Err(AppendError::NoSpace)));
+                self.refuse(batch, &AppendError::NoSpace);
             }
             Err(Trouble::Fatal(error)) => {
-                let refuse = |pending: Pending| {
-                    pending.finish(Err(AppendError::Failed(error.clone())));
-                };
-                batch.into_iter().for_each(refuse);
+                self.refuse(batch, &AppendError::Failed(error.clone()));
                 return Err(error);
             }
         }
@@ -203,7 +201,14 @@ impl Writer {
             None => true,
         };
         let refused: Vec<Pending> = batch.extract_if(.., full).collect();
-        refused.into_iter().for_each(|pending| pending.finish(Err(AppendError::Full)));
+        self.refuse(refused, &AppendError::Full);
+    }
+
+    fn refuse(&self, batch: impl IntoIterator<Item = Pending>, error: &AppendError) {
+        for pending in batch {
+            self.shared.stats.refused(error);
+            pending.finish(Err(error.clone()));
+        }
     }
 
     /// Writes the batch and syncs it; returns the segment's new length.
@@ -212,7 +217,9 @@ impl Writer {
         let start = self.active.len;
         match self.write(batch) {
             Ok(len) => {
+                let started = Instant::now();
                 self.active.file.sync_data().map_err(Error::sync(&path))?;
+                self.shared.stats.synced(started.elapsed());
                 Ok(len)
             }
             Err(error) => {
@@ -264,6 +271,7 @@ impl Writer {
         self.shared.segments.grown(self.active.meta.base, len, first, offset);
         self.shared.tail.push(batch.iter().map(|pending| pending.payload.clone()));
         self.shared.watermark.send_modify(|watermark| watermark.end = self.next);
+        self.shared.stats.committed(batch.len() as u64);
         for (position, pending) in (first..).zip(batch) {
             pending.finish(Ok(Position(position)));
         }
@@ -293,7 +301,7 @@ impl Writer {
         self.queue.close();
         while let Some(command) = self.queue.blocking_recv() {
             if let Command::Append(pending) = command {
-                pending.finish(Err(AppendError::Failed(error.clone())));
+                self.refuse([pending], &AppendError::Failed(error.clone()));
             }
         }
     }
