@@ -18,7 +18,8 @@
 //! 6. Segments that every cursor has passed are deleted.
 //!
 //! [`daemon`] wires all of this together and is the only module that knows all others; [`cli`] runs
-//! it, and is what people call. [`admin`] is the operators' listener.
+//! it, and is what people call. [`admin`] is the operators' listener: whoever counts owns its
+//! [`meter`]s, and there everything counted is shown.
 //!
 //! # Who may import whom
 //!

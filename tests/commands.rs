@@ -323,7 +323,8 @@ fn a_file_of_variables_is_read_and_the_real_environment_wins() {
 #[test]
 fn every_command_explains_itself_by_example() {
     let dir = tempfile::tempdir().expect("a directory");
-    for command in [&[][..], &["run"], &["send"], &["tail"], &["dead-letters", "list"]] {
+    for command in [&[][..], &["run"], &["send"], &["tail"], &["status"], &["dead-letters", "list"]]
+    {
         let outcome = waypost(dir.path(), &[command, &["--help"]].concat(), &[]);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
         let example = ["  waypost", command.first().copied().unwrap_or_default()].join(" ");
@@ -424,7 +425,8 @@ fn a_port_of_its_own_choice_is_logged_and_the_daemon_is_alive_there() {
     }
     let get = |path: &str| {
         let mut stream = TcpStream::connect(daemon.admin_listen).expect("a connection");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("to write");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");

@@ -3,6 +3,7 @@
 
 mod common;
 
+mod admin;
 mod broker_restarts;
 mod commands;
 mod dead_letters;
@@ -15,4 +16,6 @@ mod journal_crash;
 mod journal_damage;
 mod journal_use;
 mod kill_nine;
+mod metrics;
 mod rabbitmq_returns;
+mod status;

@@ -95,6 +95,13 @@ impl Raw {
         Some(answer)
     }
 
+    /// All that comes until the other side closes.
+    #[track_caller]
+    pub fn everything(&mut self) -> String {
+        while self.read() {}
+        String::from_utf8(std::mem::take(&mut self.unread)).expect("text in UTF-8")
+    }
+
     /// Waits until the other side closes, without another word.
     #[track_caller]
     pub fn assert_closed(&mut self) {
