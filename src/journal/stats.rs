@@ -99,3 +99,28 @@ impl Stats {
         (*lock(&self.no_room)).map(|(bound, at)| (bound, at.elapsed()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_append_that_finds_no_room_counts_until_one_is_taken() {
+        let stats = Stats::new();
+        assert_eq!(stats.refuses(), None);
+        for (error, bound) in
+            [(AppendError::Full, NoRoom::Journal), (AppendError::NoSpace, NoRoom::Disk)]
+        {
+            stats.refused(&error);
+            assert_eq!(stats.refuses().map(|(bound, _)| bound), Some(bound));
+        }
+        // Says nothing about room.
+        stats.refused(&AppendError::TooLarge);
+        stats.refused(&AppendError::Closed);
+        assert_eq!(stats.refuses().map(|(bound, _)| bound), Some(NoRoom::Disk));
+        stats.committed(3);
+        assert_eq!(stats.refuses(), None);
+        assert_eq!((stats.appended.get(), stats.batches.read().sum), (3, 3));
+        assert!(stats.refusals().all(|(_, count)| count == 1));
+    }
+}
