@@ -131,6 +131,11 @@ impl Lane {
         let unreadable = |cause: String| Error::Unreadable { position, cause };
         match self.kind {
             LaneKind::Main => {
+                let owes = Record::owes(&bytes, &self.broker);
+                if !owes.map_err(|e| unreadable(e.to_string()))? {
+                    self.window.skip(position.next());
+                    return Ok(());
+                }
                 let record = Record::decode(bytes).map_err(|e| unreadable(e.to_string()))?;
                 let event = Arc::new(record.event);
                 time_ms = event.time_ms;
