@@ -33,7 +33,7 @@ mod view;
 
 pub use rates::Rates;
 pub use ready::Reason;
-pub use status::{BrokerStatus, SourceStatus, State, Status};
+pub use status::{BrokerStatus, SourceStatus, Status};
 pub use token::{Error as TokenError, Token};
 pub use view::{Broker, View};
 
@@ -159,8 +159,11 @@ fn readiness(view: &Arc<View>) -> Response<Body> {
     let reasons = view.not_ready();
     let brokers = view.brokers.iter().map(|broker| {
         let condition = broker.stats.condition();
-        let state = State::from(condition.state);
-        json!({ "name": &*broker.name, "state": state, "trouble": condition.trouble })
+        json!({
+            "name": &*broker.name,
+            "state": condition.state,
+            "trouble": condition.trouble,
+        })
     });
     let brokers: Vec<serde_json::Value> = brokers.collect();
     let ready = reasons.is_empty();

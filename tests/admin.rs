@@ -9,7 +9,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::common::{
-    daemon::Daemon,
+    daemon::{ALL_TO_FILES, Daemon},
     faults::{Fault, Faults},
     log_files,
     operator::{ask, json},
@@ -19,15 +19,6 @@ use crate::common::{
 
 /// How long what must come about may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-const TO_FILES: &str = r#"
-brokers:
-  local: { type: log }
-routes:
-  - name: all
-    match: { type: "**" }
-    to: [{ broker: local, topic: all }]
-"#;
 
 /// A broker that nobody answers for.
 const TO_NOBODY: &str = r#"
@@ -71,7 +62,7 @@ fn await_ready(daemon: &Daemon, ready: bool) -> serde_json::Value {
 
 #[test]
 fn a_page_is_shown_to_who_asks_for_it_rightly() {
-    let (_dir, daemon) = start(TO_FILES, &[]);
+    let (_dir, daemon) = start(ALL_TO_FILES, &[]);
     for (path, content_type) in [
         ("/livez", "text/plain"),
         ("/readyz", "application/json"),
@@ -103,7 +94,7 @@ fn a_page_is_shown_to_who_asks_for_it_rightly() {
 
 #[test]
 fn head_gets_the_head_alone() {
-    let (_dir, daemon) = start(TO_FILES, &[]);
+    let (_dir, daemon) = start(ALL_TO_FILES, &[]);
     let with_token = format!("authorization: Bearer {}", token(&daemon));
     for path in ["/livez", "/readyz", "/metrics", "/api/status", "/api/tail"] {
         let mut raw = Raw::connect(daemon.admin_listen);
@@ -120,7 +111,7 @@ fn head_gets_the_head_alone() {
 
 #[test]
 fn payloads_are_shown_only_with_the_token() {
-    let (dir, daemon) = start(TO_FILES, &[]);
+    let (dir, daemon) = start(ALL_TO_FILES, &[]);
     assert_eq!(send(&daemon, r#"{"private":"words"}"#), 200);
     log_files::wait_for(&daemon.data_dir(), 1);
     let token = token(&daemon);
@@ -160,17 +151,17 @@ fn payloads_are_shown_only_with_the_token() {
     }
     assert!(!daemon.log().contains(&token));
     assert!(daemon.stop().success());
-    let daemon = Daemon::with_sources(dir.path(), TO_FILES, &[]);
+    let daemon = Daemon::with_sources(dir.path(), ALL_TO_FILES, &[]);
     assert_eq!(self::token(&daemon), token, "it is kept over restarts");
 }
 
 #[test]
 fn a_damaged_token_keeps_the_daemon_from_starting_with_the_way_out() {
-    let (dir, daemon) = start(TO_FILES, &[]);
+    let (dir, daemon) = start(ALL_TO_FILES, &[]);
     let file = daemon.data_dir().join("admin.token");
     assert!(daemon.stop().success());
     fs::write(file, "not a token").expect("to write");
-    let routes = format!("{}{TO_FILES}", crate::common::daemon::SOURCES);
+    let routes = format!("{}{ALL_TO_FILES}", crate::common::daemon::SOURCES);
     let (status, log) = Daemon::fails(dir.path(), &routes, &[]);
     assert!(!status.success());
     assert!(log.contains("admin.token") && log.contains("remove it"), "{log}");
@@ -178,7 +169,7 @@ fn a_damaged_token_keeps_the_daemon_from_starting_with_the_way_out() {
 
 #[test]
 fn a_page_in_a_browser_cannot_read_it_by_a_name_that_leads_to_loopback() {
-    let (_dir, daemon) = start(TO_FILES, &[]);
+    let (_dir, daemon) = start(ALL_TO_FILES, &[]);
     let with_host = |host: &str| {
         let request = format!("GET /api/status HTTP/1.1\r\nhost: {host}\r\n\r\n");
         Raw::connect(daemon.admin_listen).ask(request).status
@@ -189,7 +180,7 @@ fn a_page_in_a_browser_cannot_read_it_by_a_name_that_leads_to_loopback() {
         assert_eq!(with_host(host), 200, "{host}");
     }
     // Where others may reach it, they may use its name.
-    let (_dir, daemon) = start(TO_FILES, &[("WAYPOST_ADMIN_LISTEN", "0.0.0.0:0")]);
+    let (_dir, daemon) = start(ALL_TO_FILES, &[("WAYPOST_ADMIN_LISTEN", "0.0.0.0:0")]);
     let port = daemon.admin_listen.port();
     let mut raw = Raw::connect(([127, 0, 0, 1], port).into());
     let answer = raw.ask("GET /readyz HTTP/1.1\r\nhost: waypost.monitoring.svc\r\n\r\n");
@@ -241,7 +232,7 @@ fn a_full_journal_makes_it_unready() {
 fn a_full_disk_makes_it_unready_until_there_is_room() {
     let dir = tempfile::tempdir().expect("a directory");
     let faults = Faults::new(dir.path(), &dir.path().join("data/journal"));
-    let daemon = Daemon::with_sources(dir.path(), TO_FILES, &faults.settings());
+    let daemon = Daemon::with_sources(dir.path(), ALL_TO_FILES, &faults.settings());
     assert_eq!(send(&daemon, r#"{"n":1}"#), 200);
     faults.arm(Fault::Full);
     assert_eq!(send(&daemon, r#"{"n":2}"#), 503);
@@ -256,7 +247,7 @@ fn a_full_disk_makes_it_unready_until_there_is_room() {
 
 #[test]
 fn a_daemon_that_drains_is_not_ready_and_still_accepts() {
-    let (_dir, daemon) = start(TO_FILES, &[("WAYPOST_SHUTDOWN__DELAY", "10m")]);
+    let (_dir, daemon) = start(ALL_TO_FILES, &[("WAYPOST_SHUTDOWN__DELAY", "10m")]);
     await_ready(&daemon, true);
     daemon.terminate();
     let answer = await_ready(&daemon, false);

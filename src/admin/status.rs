@@ -8,7 +8,12 @@ use super::{
     ready::Reason,
     view::{Broker, View},
 };
-use crate::{clock::rfc3339, dispatch, journal::Journal, source::Source};
+use crate::{
+    clock::{now_ms, rfc3339},
+    dispatch::State,
+    journal::Journal,
+    source::Source,
+};
 
 /// See the module. Counts are since the start of the process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,29 +109,6 @@ pub struct BrokerStatus {
     pub dead_letters: u64,
 }
 
-/// How a broker stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    Connecting,
-    Connected,
-    Down,
-    Draining,
-    Ended,
-}
-
-impl From<dispatch::State> for State {
-    fn from(state: dispatch::State) -> State {
-        match state {
-            dispatch::State::Connecting => State::Connecting,
-            dispatch::State::Connected => State::Connected,
-            dispatch::State::Down => State::Down,
-            dispatch::State::Draining => State::Draining,
-            dispatch::State::Ended => State::Ended,
-        }
-    }
-}
-
 impl View {
     /// The daemon at a glance. Asks the disk, so it may block.
     pub fn status(&self) -> Status {
@@ -181,9 +163,9 @@ impl View {
         BrokerStatus {
             name: broker.name.to_string(),
             kind: broker.kind.to_owned(),
-            state: condition.state.into(),
+            state: condition.state,
             since: rfc3339(condition.since_ms),
-            since_seconds: crate::clock::now_ms().saturating_sub(condition.since_ms) / 1000,
+            since_seconds: now_ms().saturating_sub(condition.since_ms) / 1000,
             trouble: condition.trouble,
             lag_records,
             lag_bytes,

@@ -6,7 +6,8 @@ use http_body_util::BodyExt;
 
 use super::{Error, block_on, operator, print, printable};
 use crate::{
-    admin::{BrokerStatus, SourceStatus, State, Status},
+    admin::{BrokerStatus, SourceStatus, Status},
+    dispatch::State,
     settings::Settings,
 };
 
@@ -54,9 +55,9 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error
 
 fn text(status: &Status) -> String {
     let mut out = String::new();
-    // Writing to a string does not fail.
-    head(&mut out, status).and_then(|()| sources(&mut out, status)).expect("text");
-    brokers(&mut out, status).expect("text");
+    for part in [head, sources, brokers] {
+        part(&mut out, status).expect("writing to a string does not fail");
+    }
     out
 }
 
