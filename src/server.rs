@@ -142,7 +142,7 @@ async fn connection<H, F, B>(
 {
     let _open = load.opened();
     if let Err(error) = greet(&stream, limits.first_byte_timeout, &stop).await {
-        load.unspoken(&error);
+        load.failed(&error);
         tracing::debug!(%error, "a connection ended before its first byte");
         return;
     }
@@ -164,7 +164,7 @@ async fn connection<H, F, B>(
             serving.await
         }
     };
-    if let Err(error) = ended {
+    if let Err(error) = ended.map_err(io::Error::other) {
         load.failed(&error);
         tracing::debug!(%error, "a connection ended early");
     }

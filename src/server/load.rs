@@ -44,22 +44,16 @@ impl Load {
         Open(self)
     }
 
-    /// A connection ended before its first byte.
-    pub(super) fn unspoken(&self, error: &io::Error) {
-        let silent = error.kind() == io::ErrorKind::TimedOut;
-        self.failures[if silent { 0 } else { 4 }].inc();
-    }
-
-    /// A connection ended early.
-    pub(super) fn failed(&self, error: &hyper::Error) {
-        let at = if error.is_timeout() {
-            1
-        } else if error.is_parse_too_large() {
-            3
-        } else if error.is_parse() {
-            2
-        } else {
-            4
+    /// A connection ended early: before its first byte, or with hyper's error inside.
+    pub(super) fn failed(&self, error: &io::Error) {
+        let hyper = error.get_ref().and_then(|inner| inner.downcast_ref::<hyper::Error>());
+        let at = match hyper {
+            None if error.kind() == io::ErrorKind::TimedOut => 0,
+            Some(error) if error.is_timeout() => 1,
+            // A head that is too large is a kind of malformed one.
+            Some(error) if error.is_parse_too_large() => 3,
+            Some(error) if error.is_parse() => 2,
+            _ => 4,
         };
         self.failures[at].inc();
     }
