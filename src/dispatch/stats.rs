@@ -183,10 +183,10 @@ impl Dispatcher {
         stats.retrying.set(self.retries.len() as u64);
         for (lane, progress) in [(&self.main, &stats.main), (&self.parked, &stats.parked_lane)] {
             let window = lane.window();
-            progress.cursor.set(window.cursor().0);
             progress.next.set(lane.next_position().0);
             progress.unsettled.set(window.unsettled() as u64);
             progress.oldest_ms.set(window.oldest_ms().unwrap_or_default());
+            progress.cursor.set(window.cursor().0);
         }
     }
 }
