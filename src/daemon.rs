@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -32,7 +32,7 @@ use crate::{
     journal::{self, Journal, RealDisk, Storage},
     quiet::Quiet,
     routing::{BrokerKind, BrokerSettings, Table, UNROUTED},
-    server::{self, Load},
+    server::{self, Load, Transport, tls},
     settings::Settings,
 };
 
@@ -67,6 +67,8 @@ pub enum Error {
     #[error("cannot listen on {address}: {cause}; choose another with --{flag}")]
     Bind { address: SocketAddr, flag: &'static str, cause: io::Error },
     #[error(transparent)]
+    Tls(#[from] tls::Error),
+    #[error(transparent)]
     Journal(#[from] journal::Error),
     #[error(transparent)]
     Token(#[from] admin::TokenError),
@@ -90,6 +92,9 @@ pub struct Addresses {
     pub pid: u32,
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
+    /// The file of the certificate that is shown on `listen`, where TLS is spoken there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
 }
 
 impl Addresses {
@@ -115,9 +120,18 @@ struct Opened {
     token: Token,
 }
 
+/// Where requests come in.
+struct Doors {
+    listener: TcpListener,
+    transport: Transport,
+    watch: Option<tls::Watch>,
+    admin_listener: TcpListener,
+}
+
 /// Runs until `stop` is cancelled and everything is drained, or something fails that it cannot go on
 /// without.
 pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> Result<(), Error> {
+    let (transport, watch) = transport(&settings)?;
     let opened = open(&settings, &table)?;
     let (listener, admin_listener) = (
         bind(settings.listen, "listen").await?,
@@ -127,16 +141,18 @@ pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> R
         pid: std::process::id(),
         listen: listener.local_addr()?,
         admin_listen: admin_listener.local_addr()?,
+        tls_cert: settings.tls_files().map(|(cert, _)| path::absolute(cert)).transpose()?,
     };
     tracing::info!(
         listen = %addresses.listen, admin_listen = %addresses.admin_listen,
-        data_dir = %settings.data_dir.display(), "waypost is ready"
+        tls = transport.tls.is_some(), data_dir = %settings.data_dir.display(), "waypost is ready"
     );
     let addresses_file = Addresses::file(&settings.data_dir);
     let cannot = |cause| Error::DataDir { path: addresses_file.clone(), cause };
     fs::write(&addresses_file, serde_json::to_vec(&addresses).map_err(io::Error::from)?)
         .map_err(cannot)?;
-    let outcome = serve(&settings, table, opened, listener, admin_listener, stop).await;
+    let doors = Doors { listener, transport, watch, admin_listener };
+    let outcome = serve(&settings, table, opened, doors, stop).await;
     // A file that stays names a daemon that does not answer, which the commands then say.
     if let Err(error) = fs::remove_file(&addresses_file) {
         tracing::warn!(%error, file = %addresses_file.display(), "cannot remove a file");
@@ -146,6 +162,17 @@ pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> R
 
 async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|cause| Error::Bind { address, flag, cause })
+}
+
+/// What the ingress speaks, and the watch over its certificate.
+fn transport(settings: &Settings) -> Result<(Transport, Option<tls::Watch>), Error> {
+    let http2 = settings.ingress.http2;
+    let Some((cert, key)) = settings.tls_files() else {
+        return Ok((Transport { tls: None, http2 }, None));
+    };
+    let files = tls::Files { cert: cert.to_owned(), key: key.to_owned() };
+    let (tls, watch) = tls::Tls::open(files, http2)?;
+    Ok((Transport { tls: Some(tls), http2 }, Some(watch)))
 }
 
 fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
@@ -300,10 +327,10 @@ async fn serve(
     settings: &Settings,
     table: Table,
     opened: Opened,
-    listener: TcpListener,
-    admin_listener: TcpListener,
+    doors: Doors,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let Doors { listener, transport, watch, admin_listener } = doors;
     let Opened { main, dead_letters, parked, dispatchers, window, shared, token } = opened;
     let (stop_requests, stop_brokers, stop_admin) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -320,6 +347,7 @@ async fn serve(
         stop: stop.clone(),
         table,
         ingress: ingress.clone(),
+        tls: transport.tls.clone(),
         connections: Arc::new(Load::new(&limits)),
         admin_connections: Arc::new(Load::new(&admin_limits)),
         window,
@@ -330,11 +358,13 @@ async fn serve(
         brokers: dispatchers.iter().zip(&parked).map(viewed).collect(),
         rates: Rates::default(),
     });
+    let receiving = ingress.clone();
     let requests = server::serve(
         listener,
+        transport,
         limits,
         view.connections.clone(),
-        move |request| ingress.clone().receive(request),
+        move |request| receiving.clone().receive(request),
         stop_requests.clone(),
     );
     let on_loopback = admin_listener.local_addr()?.ip().is_loopback();
@@ -342,6 +372,7 @@ async fn serve(
         Admin::new(view.clone(), shared.feed.clone(), token, on_loopback, stop_admin.clone());
     let operators = server::serve(
         admin_listener,
+        Transport::default(),
         admin_limits,
         view.admin_connections.clone(),
         move |request| admin.clone().answer(request),
@@ -363,6 +394,13 @@ async fn serve(
         view.note_rates(stop_noting).await;
         Ok(())
     });
+    if let Some(watch) = watch {
+        let stop = stop_brokers.clone();
+        tasks.spawn(async move {
+            watch.run(stop).await;
+            Ok(())
+        });
+    }
     tasks.spawn(reclaim(
         main.clone(),
         shared.progress.clone(),
@@ -389,6 +427,7 @@ async fn serve(
     let deadline = settings.shutdown.deadline;
     tracing::info!("draining");
     tokio::time::sleep(settings.shutdown.delay.unwrap_or_default()).await;
+    ingress.drain();
     stop_requests.cancel();
     if timeout(deadline, &mut requests).await.is_err() {
         tracing::warn!("requests were still running at the deadline");
@@ -460,6 +499,8 @@ fn ingress_limits(settings: &Settings) -> ingress::Limits {
     ingress::Limits {
         max_body_bytes: settings.ingress.max_body_bytes as usize,
         max_in_flight_bytes: settings.ingress.max_in_flight_bytes as usize,
+        max_requests: settings.ingress.max_connections as usize,
+        max_headers: server::MAX_HEADERS,
         body_timeout: settings.ingress.body_timeout,
     }
 }

@@ -2,7 +2,10 @@
 //! admitted. What can go wrong is a [`Rejection`], which alone knows statuses and words.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -39,6 +42,10 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// All bodies being read or committed.
     pub max_in_flight_bytes: usize,
+    /// Over all connections: one of HTTP/2 carries many.
+    pub max_requests: usize,
+    /// In one request.
+    pub max_headers: usize,
     pub body_timeout: Duration,
 }
 
@@ -52,6 +59,9 @@ struct Inner {
     limits: Limits,
     /// A permit a byte of body.
     bytes: Arc<Semaphore>,
+    /// A permit a request.
+    requests: Semaphore,
+    draining: AtomicBool,
     not_admitted: Quiet,
     stats: Stats,
 }
@@ -67,10 +77,16 @@ pub struct Stats {
 
 impl Ingress {
     pub fn new(table: Arc<ArcSwap<Table>>, admit: Admit, limits: Limits) -> Ingress {
-        let bytes = Arc::new(Semaphore::new(limits.max_in_flight_bytes));
-        let stats = Stats { took: Histogram::of_times(), strangers: Answers::default() };
-        let not_admitted = Quiet::default();
-        Ingress(Arc::new(Inner { table, admit, limits, bytes, not_admitted, stats }))
+        Ingress(Arc::new(Inner {
+            table,
+            admit,
+            limits,
+            bytes: Arc::new(Semaphore::new(limits.max_in_flight_bytes)),
+            requests: Semaphore::new(limits.max_requests),
+            draining: AtomicBool::new(false),
+            not_admitted: Quiet::default(),
+            stats: Stats { took: Histogram::of_times(), strangers: Answers::default() },
+        }))
     }
 
     pub fn limits(&self) -> &Limits {
@@ -86,43 +102,55 @@ impl Ingress {
         self.0.limits.max_in_flight_bytes.saturating_sub(self.0.bytes.available_permits())
     }
 
+    /// Requests that are not answered yet, those apart that are refused at once.
+    pub fn in_flight_requests(&self) -> usize {
+        self.0.limits.max_requests.saturating_sub(self.0.requests.available_permits())
+    }
+
+    /// Refuses what comes from now on, on whatever connection; what is under way is finished.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Relaxed);
+    }
+
     /// Answers one request.
     pub async fn receive(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         // The request finishes on the table it began with.
         let table = self.0.table.load_full();
-        let (outcome, answers) = match table.source(head.uri.path()) {
-            Some((source, path_type)) => {
-                let outcome = self.0.receive(&table, source, path_type, &head, body).await;
-                (outcome, &source.stats.answers)
-            }
-            None => (Err(Rejection::NoSuchSource), &self.0.stats.strangers),
-        };
-        let response = match outcome {
+        let found = table.source(head.uri.path());
+        let response = match self.0.receive(&table, found, &head, body).await {
             Ok(id) => accepted(&id),
             Err(rejection) => rejection.into_response(),
         };
-        answers.count(response.status());
-        self.0.stats.took.observe_time(started.elapsed());
+        let Stats { took, strangers } = &self.0.stats;
+        found.map_or(strangers, |(source, _)| &source.stats.answers).count(response.status());
+        took.observe_time(started.elapsed());
         response
     }
 }
+
+/// A source, and the event type that the path names.
+type Found<'f> = Option<(&'f Arc<Source>, Option<&'f str>)>;
 
 impl Inner {
     /// Returns the event's id once the event is durable.
     async fn receive(
         &self,
         table: &Table,
-        source: &Source,
-        path_type: Option<&str>,
+        found: Found<'_>,
         head: &Parts,
         body: Incoming,
     ) -> Result<String, Rejection> {
+        if self.draining.load(Relaxed) {
+            return Err(Rejection::Draining);
+        }
+        let _place = self.requests.try_acquire().map_err(|_| Rejection::Busy)?;
+        let (source, path_type) = found.ok_or(Rejection::NoSuchSource)?;
         if head.method != Method::POST {
             return Err(Rejection::Method);
         }
-        head::check(head)?;
+        head::check(head, self.limits.max_headers)?;
         let (body, room) = timeout(self.limits.body_timeout, self.read(body))
             .await
             .map_err(|_| Rejection::BodyTimeout)??;

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::common::{
     brokers::Nats,
+    certificates::Authority,
     consume,
     daemon::{Daemon, MIIBO_SECRET, SONZAI_SECRET},
     operator::{Scrape, await_metrics},
@@ -41,6 +42,19 @@ fn start(brokers_and_routes: &str, settings: &[(&str, &str)]) -> (TempDir, Daemo
     let dir = tempfile::tempdir().expect("a directory");
     let settings = [&[("FIRST_SECRET", "whsec_first")], settings].concat();
     let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{brokers_and_routes}"), &settings);
+    (dir, daemon)
+}
+
+/// A daemon that shows all there is, its certificate's among them.
+fn start_with_tls() -> (TempDir, Daemon) {
+    let dir = tempfile::tempdir().expect("a directory");
+    Authority::new().issue(&["localhost"]).write(dir.path());
+    let settings = [
+        ("FIRST_SECRET", "whsec_first"),
+        ("WAYPOST_INGRESS__TLS__CERT", "cert.pem"),
+        ("WAYPOST_INGRESS__TLS__KEY", "key.pem"),
+    ];
+    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{TO_FILES}"), &settings);
     (dir, daemon)
 }
 
@@ -96,6 +110,10 @@ fn promtool_finds_nothing_wrong_with_a_scrape() {
     send(&daemon, &with_signature(sonzai(2), "t=1,v1=00"), 401);
     let scrape = Scrape::of(&daemon);
     assert_nothing_wrong(&promtool(&["check", "metrics"], &scrape.text));
+    let (_dir, with_tls) = start_with_tls();
+    let more = Scrape::of(&with_tls);
+    assert_nothing_wrong(&promtool(&["check", "metrics"], &more.text));
+    assert!(more.get("waypost_tls_certificate_expires_seconds") > sender::now_s() as f64);
     // It would have said so.
     let wrong = scrape.text.replace("# HELP waypost_ready Whether events can be taken.\n", "");
     assert!(!promtool(&["check", "metrics"], &wrong).status.success());
@@ -105,7 +123,7 @@ fn promtool_finds_nothing_wrong_with_a_scrape() {
 fn the_alerts_that_come_along_parse_and_name_only_metrics_that_there_are() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/alerts.yaml");
     assert_nothing_wrong(&promtool(&["check", "rules", file], ""));
-    let (_dir, daemon) = start(TO_FILES, &[]);
+    let (_dir, daemon) = start_with_tls();
     let families = families(&Scrape::of(&daemon));
     let rules = std::fs::read_to_string(file).expect("the alerts");
     let named = names_in(&rules);
@@ -116,7 +134,7 @@ fn the_alerts_that_come_along_parse_and_name_only_metrics_that_there_are() {
 
 #[test]
 fn every_metric_is_documented_and_every_documented_metric_is_there() {
-    let (_dir, daemon) = start(TO_FILES, &[]);
+    let (_dir, daemon) = start_with_tls();
     let families = families(&Scrape::of(&daemon));
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
     let documented = names_in(&std::fs::read_to_string(file).expect("the documentation"));

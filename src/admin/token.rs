@@ -54,7 +54,7 @@ impl Token {
         let path = file(data_dir);
         let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
         let token = text.trim_end();
-        if token.len() != 2 * BYTES || hex::decode(token).is_err() {
+        if token.len() != 2 * BYTES || !token.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(Error::Malformed { path });
         }
         Ok(Token(token.into()))
@@ -88,7 +88,7 @@ fn create(data_dir: &Path, path: &Path) -> Result<(), Error> {
         let mut file =
             options.create(true).write(true).truncate(true).mode(MODE).open(&unfinished)?;
         file.set_permissions(Permissions::from_mode(MODE))?;
-        writeln!(file, "{}", hex::encode(bytes))?;
+        writeln!(file, "{}", const_hex::encode(bytes))?;
         file.sync_all()?;
         fs::rename(&unfinished, path)?;
         File::open(data_dir)?.sync_all()
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_file_that_holds_no_token_is_refused_with_the_way_out() {
-        for text in ["", "\n", "short", &"g".repeat(64), &"a".repeat(66)] {
+        for text in ["", "\n", "short", &"g".repeat(64), &format!("0x{:062}", 1), &"a".repeat(66)] {
             let dir = tempfile::tempdir().unwrap();
             fs::write(file(dir.path()), text).unwrap();
             let error = Token::open(dir.path()).unwrap_err().to_string();

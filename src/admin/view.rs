@@ -22,7 +22,7 @@ use crate::{
     ingress::Ingress,
     journal::Journal,
     routing::Table,
-    server::Load,
+    server::{Load, tls::Tls},
 };
 
 /// See the module.
@@ -34,6 +34,8 @@ pub struct View {
     pub stop: CancellationToken,
     pub table: Arc<ArcSwap<Table>>,
     pub ingress: Ingress,
+    /// Where the ingress speaks it.
+    pub tls: Option<Arc<Tls>>,
     /// Of senders, and of operators.
     pub connections: Arc<Load>,
     pub admin_connections: Arc<Load>,

@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::{Error, client};
+use super::{Error, client::Endpoint};
 use crate::{admin::Token, daemon::Addresses, settings::Settings};
 
 /// Where the admin listener is: what was configured, if anything was; else that of the daemon that
@@ -41,7 +41,8 @@ pub async fn get(
         request = request.header(header::AUTHORIZATION, token.authorization());
     }
     let request = request.body(Full::default()).map_err(Error::new)?;
-    let response = client::request(&address.to_string(), request).await.map_err(|error| {
+    let endpoint = Endpoint::plain(address.to_string());
+    let response = endpoint.request(request).await.map_err(|error| {
         let hint = "name its data directory with --data-dir, or its admin listener with \
                     --admin-listen";
         Error(format!("{error} If it is, {hint}."))

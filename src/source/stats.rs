@@ -6,7 +6,7 @@ use super::{Received, Rejection};
 use crate::{meter::Counter, signature};
 
 /// The statuses that requests are answered with; the first is the one of what is accepted.
-static STATUSES: [StatusCode; 9] = [
+static STATUSES: [StatusCode; 10] = [
     StatusCode::OK,
     StatusCode::BAD_REQUEST,
     StatusCode::UNAUTHORIZED,
@@ -15,6 +15,7 @@ static STATUSES: [StatusCode; 9] = [
     StatusCode::REQUEST_TIMEOUT,
     StatusCode::PAYLOAD_TOO_LARGE,
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
     StatusCode::SERVICE_UNAVAILABLE,
 ];
 
@@ -119,7 +120,7 @@ mod tests {
             answers.count(status);
         }
         let counts: Vec<u64> = answers.read().map(|(_, count)| count).collect();
-        assert_eq!(counts, [1, 1, 1, 1, 1, 1, 1, 1, 1, 2]);
+        assert_eq!(counts, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2]);
         assert_eq!((answers.accepted(), answers.read().next()), (1, Some(("200", 1))));
     }
 

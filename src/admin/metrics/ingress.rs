@@ -35,7 +35,12 @@ fn connections(view: &View, out: &mut Families) -> fmt::Result {
         load.failures().map(move |(reason, count)| (labels(reason), count))
     });
     let help = "Connections that ended early, before or between requests or in the middle of one.";
-    out.counters("waypost_connections_failed_total", help, failures)
+    out.counters("waypost_connections_failed_total", help, failures)?;
+    let Some(tls) = &view.tls else { return Ok(()) };
+    let help = "Connections that ended within their TLS handshake; deadlines apart.";
+    out.counter("waypost_tls_failed_handshakes_total", help, tls.failed_handshakes())?;
+    let help = "When the certificate in force ends, since the Unix epoch.";
+    out.gauge("waypost_tls_certificate_expires_seconds", help, tls.expires_s())
 }
 
 fn requests(view: &View, out: &mut Families) -> fmt::Result {
@@ -50,6 +55,12 @@ fn requests(view: &View, out: &mut Families) -> fmt::Result {
     out.counters("waypost_ingress_requests_total", help, answers)?;
     let help = "From a request's head to its answer.";
     out.times("waypost_ingress_request_duration_seconds", help, &ingress.stats().took.read())?;
+    let help = "Requests not answered yet.";
+    let in_flight = ingress.in_flight_requests() as u64;
+    out.gauge("waypost_ingress_in_flight_requests", help, in_flight)?;
+    let help = "The most requests at once.";
+    let max_requests = ingress.limits().max_requests as u64;
+    out.gauge("waypost_ingress_in_flight_limit_requests", help, max_requests)?;
     let help = "Bytes of bodies that were read.";
     let bodies = each(&table, |stats| stats.body_bytes.get());
     out.counters("waypost_ingress_body_bytes_total", help, bodies)?;
