@@ -9,8 +9,8 @@
 //! | `/api/tail` | GET | what comes out, with payloads; wants the [`token`] |
 //!
 //! Anything that shows payloads or changes something wants the token. Where the listener is on
-//! loopback, requests must name it by address or as `localhost`: a page in somebody's browser,
-//! whose own name was made to lead here, names itself.
+//! loopback, requests for all but `/livez` must name it by address or as `localhost`: a page in
+//! somebody's browser, whose own name was made to lead here, names itself.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
@@ -71,6 +71,11 @@ impl Page {
         }
     }
 
+    /// Whether it says more than that the process answers.
+    fn shows_something(self) -> bool {
+        self != Page::Livez
+    }
+
     /// Whether it shows payloads or changes something.
     fn wants_token(self) -> bool {
         match self {
@@ -108,13 +113,13 @@ impl Admin {
     /// Answers one request.
     pub async fn answer(self, request: Request<Incoming>) -> Response<Body> {
         let (method, headers) = (request.method(), request.headers());
-        if self.0.on_loopback && !names_this_machine(headers) {
-            return refused(StatusCode::MISDIRECTED_REQUEST, "ask for localhost, or by address");
-        }
         let Some(page) = Page::of(request.uri().path()) else {
             let pages = PAGES.map(|(path, _)| path).join(", ");
             return refused(StatusCode::NOT_FOUND, &format!("no such page; there are {pages}"));
         };
+        if self.0.on_loopback && page.shows_something() && !names_this_machine(headers) {
+            return refused(StatusCode::MISDIRECTED_REQUEST, "ask for localhost, or by address");
+        }
         let head = method == Method::HEAD && page.method() == Method::GET;
         if *method != page.method() && !head {
             return not_allowed(page);
