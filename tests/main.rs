@@ -3,6 +3,7 @@
 
 mod common;
 
+mod admin;
 mod broker_restarts;
 mod commands;
 mod dead_letters;
@@ -16,6 +17,8 @@ mod journal_crash;
 mod journal_damage;
 mod journal_use;
 mod kill_nine;
+mod metrics;
 mod rabbitmq_returns;
 mod service;
 mod standard_webhooks;
+mod status;
