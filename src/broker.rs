@@ -16,8 +16,10 @@ mod absent;
 pub mod cloudevents;
 pub mod kafka;
 pub mod log;
+pub mod material;
 pub mod nats;
 pub mod rabbitmq;
+pub mod tls;
 
 pub use absent::Absent;
 

@@ -16,6 +16,7 @@ mod durability;
 mod outgoing;
 mod probe;
 mod record;
+mod security;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,13 +32,16 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-pub use self::config::{Settings, SettingsError};
 use self::{
     alone::Alone,
     client::{Context, Delivery, Producer},
     durability::Durability,
     outgoing::{Enqueued, Outgoing},
     probe::Probe,
+};
+pub use self::{
+    config::{Settings, SettingsError},
+    security::{Mechanism, Sasl},
 };
 use super::{Broker, Confirmation, Error, Publication};
 
@@ -80,9 +84,10 @@ struct Shared {
 }
 
 impl Kafka {
-    /// Checks the settings; connects to nothing.
+    /// Checks the settings and the files that they name; connects to nothing.
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         settings.check()?;
+        settings.producer()?;
         let durability = Arc::new(Durability::new(settings.clone()));
         Ok(Self { settings, durability, connection: None, starting: None })
     }

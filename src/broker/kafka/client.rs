@@ -40,7 +40,7 @@ const MAX_FACILITIES: usize = 64;
 
 /// Starts a producer and waits until a broker has answered it. Blocks.
 pub fn connect(settings: &Settings, deadline: Duration) -> Result<Producer, Error> {
-    let producer = start(&settings.producer())?;
+    let producer = start(&settings.producer()?)?;
     let context = producer.client().context();
     let begun = Instant::now();
     // librdkafka is lazy about a second attempt while there is nothing to send: once every broker

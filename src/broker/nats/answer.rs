@@ -4,28 +4,51 @@
 use std::error::Error as _;
 
 use async_nats::{
-    ConnectError, ConnectErrorKind,
+    ConnectError, ConnectErrorKind, ServerError,
     jetstream::{
         self, ErrorCode,
         context::{PublishError, PublishErrorKind},
     },
 };
 
-use super::super::Error;
+use super::{
+    super::{Error, tls},
+    Login,
+    settings::Servers,
+};
 
 /// `connect` failed.
-pub fn not_connected(error: &ConnectError, servers: &str) -> Error {
-    let check = match error.kind() {
-        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-            "check user and password in `url`"
+pub fn not_connected(error: &ConnectError, servers: &Servers) -> Error {
+    let place = servers.shown();
+    if let Some(cause) = tls::cause(error) {
+        let why = servers.tls.as_ref().unwrap_or(&tls::Settings::default()).why(cause);
+        return Error::Down(format!("cannot connect to NATS at {place}: {why}"));
+    }
+    let refused = error.source().and_then(|source| source.downcast_ref::<ServerError>());
+    let check = match (error.kind(), refused) {
+        (ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication, _) => {
+            Login::check(servers.login.as_ref())
         }
-        ConnectErrorKind::Dns | ConnectErrorKind::ServerParse => "check the host names in `url`",
-        ConnectErrorKind::Tls => "check whether the server wants TLS, which is not supported yet",
-        ConnectErrorKind::TimedOut | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => {
-            "check that the server runs and that `url` names it"
+        (_, Some(refused)) if concerns_login(refused) => Login::check(servers.login.as_ref()),
+        (ConnectErrorKind::Dns | ConnectErrorKind::ServerParse, _) => {
+            "check the host names in `url`"
         }
+        (ConnectErrorKind::Tls, _) => "check the CA certificates of this system, and `tls:`",
+        (ConnectErrorKind::TimedOut, _) if !servers.tls_first => {
+            "check that the server runs, that `url` names it, and whether it wants `tls_first: true`"
+        }
+        (
+            ConnectErrorKind::TimedOut | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects,
+            _,
+        ) => "check that the server runs and that `url` names it",
     };
-    Error::Down(format!("cannot connect to NATS at {servers}: {error}: {check}"))
+    Error::Down(format!("cannot connect to NATS at {place}: {error}: {check}"))
+}
+
+/// Whether the server's words are about who we are, which it also says without a kind of its own:
+/// "User Authentication Expired", "Account Authentication Revoked".
+fn concerns_login(error: &ServerError) -> bool {
+    matches!(error, ServerError::Other(text) if text.to_ascii_lowercase().contains("authentication"))
 }
 
 /// The client did not take the message.
