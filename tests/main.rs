@@ -4,6 +4,7 @@
 mod common;
 
 mod broker_restarts;
+mod broker_tls;
 mod commands;
 mod dead_letters;
 mod delivery;

@@ -2,6 +2,7 @@
 
 pub mod brokers;
 pub mod burst;
+pub mod certificates;
 pub mod consume;
 pub mod daemon;
 pub mod faults;

@@ -1,7 +1,7 @@
 //! One broker's process, from start to end; the same for all three.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     thread::sleep,
     time::{Duration, Instant},
@@ -92,6 +92,11 @@ impl Server {
     /// Lets it run again after [`pause`](Self::pause).
     pub fn resume(&mut self) {
         self.leash().signal_all(Signal::CONT);
+    }
+
+    /// Where its files are.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     fn leash(&self) -> &Leash {

@@ -1,0 +1,271 @@
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, jetstream::stream};
+use nkeys::KeyPair;
+
+use super::{Scene, jwt::Operator, tls};
+use crate::common::{
+    brokers::{Access, Nats},
+    certificates::{Authority, Issued, LOOPBACK},
+    consume,
+    sender::now_s,
+};
+
+const STREAM: &str = "tests";
+const TO: &str = "subject: tests.s";
+
+/// A server that speaks nothing but TLS, and a client of the tests' own.
+struct Secured {
+    nats: Nats,
+    authority: Authority,
+    access: Access,
+}
+
+impl Secured {
+    /// `users` in the words of the server's configuration.
+    fn start(users: &str) -> Secured {
+        let authority = Authority::new("nats tests");
+        let shown = tls(authority.server(&["localhost"]), &authority, false);
+        let access = Access { tls: Some(shown), tls_first: false, users: users.to_owned() };
+        Secured::with(authority, access)
+    }
+
+    fn with(authority: Authority, access: Access) -> Secured {
+        let nats = Nats::start_with(&access).unwrap_or_else(|error| panic!("{error}"));
+        Secured { nats, authority, access }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Access)) {
+        change(&mut self.access);
+        self.nats.change(&self.access);
+    }
+
+    fn at(&self, url: &str, rest: &str) -> String {
+        let (_, port) = self.nats.url().rsplit_once(':').expect("a port");
+        format!("type: nats, url: \"{url}:{port}\", {rest}")
+    }
+
+    /// Connects as somebody whom the server knows.
+    async fn client(&self, scene: &Scene, options: ConnectOptions) -> Client {
+        let ca = scene.file("reader-ca.pem", &self.authority.pem);
+        let options = options.add_root_certificates(ca.into()).require_tls(true);
+        let url = self.nats.url().replace("127.0.0.1", "localhost");
+        options.connect(url).await.expect("a connection to nats")
+    }
+}
+
+async fn create(client: Client) {
+    let subjects = vec![format!("{STREAM}.>")];
+    let config = stream::Config { name: STREAM.to_owned(), subjects, ..Default::default() };
+    consume::create_stream_by(client, config).await;
+}
+
+/// Whether everything that was sent is in the stream, once for each broker.
+async fn assert_arrived(client: Client, scene: &Scene, times: usize) {
+    let there = consume::read_stream_by(client, STREAM, scene.sent.len() * times).await;
+    scene.assert_arrived(&there);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_with_a_password_gets_in_from_the_url_or_from_beside_it() {
+    let password = "nats/passw0rd@:%";
+    let secured = Secured::start(&format!(
+        "authorization {{ users: [{{ user: waypost, password: \"{password}\" }}] }}"
+    ));
+    let mut scene = Scene::new();
+    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let encoded = scene.secret("ENCODED", "nats%2Fpassw0rd%40%3A%25");
+    let plain = scene.secret("PLAIN", password);
+    let reader = || ConnectOptions::with_user_and_password("waypost".into(), password.into());
+    create(secured.client(&scene, reader()).await).await;
+    let trusted = format!("tls: {{ ca: {ca} }}");
+    let beside = format!("{trusted}, user: waypost, password: \"{plain}\"");
+    scene.start(&[
+        ("url", secured.at(&format!("tls://waypost:{encoded}@localhost"), &trusted), TO),
+        ("beside", secured.at("nats://localhost", &beside), "subject: tests.beside"),
+    ]);
+    scene.send(20).await;
+    assert_arrived(secured.client(&scene, reader()).await, &scene, 2).await;
+    scene.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_gets_in() {
+    let secured = Secured::start("authorization { token: \"nats-t0ken-nobody-knows\" }");
+    let mut scene = Scene::new();
+    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let token = scene.secret("TOKEN", "nats-t0ken-nobody-knows");
+    let reader = || ConnectOptions::with_token("nats-t0ken-nobody-knows".into());
+    create(secured.client(&scene, reader()).await).await;
+    let rest = format!("tls: {{ ca: {ca} }}, token: \"{token}\"");
+    scene.start(&[("token", secured.at("tls://localhost", &rest), TO)]);
+    scene.send(20).await;
+    assert_arrived(secured.client(&scene, reader()).await, &scene, 1).await;
+    scene.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_nkey_gets_in_from_a_file_or_from_the_environment() {
+    let user = KeyPair::new_user();
+    let seed = user.seed().expect("a seed");
+    let secured =
+        Secured::start(&format!("authorization {{ users: [{{ nkey: {} }}] }}", user.public_key()));
+    let mut scene = Scene::new();
+    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let file = scene.secret_file("waypost.nk", &format!("{seed}\n"));
+    let text = scene.secret("NKEY", &seed);
+    let reader = || ConnectOptions::with_nkey(seed.clone());
+    create(secured.client(&scene, reader()).await).await;
+    let rest = |nkey: &str| format!("tls: {{ ca: {ca} }}, nkey: \"{nkey}\"");
+    scene.start(&[
+        ("file", secured.at("tls://localhost", &rest(&file)), TO),
+        ("text", secured.at("tls://localhost", &rest(&text)), "subject: tests.text"),
+    ]);
+    scene.send(20).await;
+    assert_arrived(secured.client(&scene, reader()).await, &scene, 2).await;
+    scene.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn creds_get_in_from_a_file_or_from_the_environment_and_renewed_ones_are_read() {
+    let operator = Operator::new();
+    let secured = Secured::start(&operator.configuration());
+    let creds = operator.creds(None);
+    let mut scene = Scene::new();
+    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let file = scene.secret_file("waypost.creds", &creds);
+    let text = scene.secret("CREDS", &creds);
+    let expired = scene.secret_file("expired.creds", &operator.creds(Some(now_s() - 10)));
+    let reader = || ConnectOptions::with_credentials(&creds).expect("creds");
+    create(secured.client(&scene, reader()).await).await;
+    let rest = |creds: &str| format!("tls: {{ ca: {ca} }}, creds: \"{creds}\"");
+    scene.start(&[
+        ("file", secured.at("tls://localhost", &rest(&file)), TO),
+        ("text", secured.at("tls://localhost", &rest(&text)), "subject: tests.text"),
+        ("expired", secured.at("tls://localhost", &rest(&expired)), "subject: tests.expired"),
+    ]);
+    scene.send(20).await;
+    assert_arrived(secured.client(&scene, reader()).await, &scene, 2).await;
+    scene.await_trouble("expired", &["check that the user in `creds`", "expired"]).await;
+    scene.secret_file("expired.creds", &operator.creds(Some(now_s() + 3600)));
+    assert_arrived(secured.client(&scene, reader()).await, &scene, 3).await;
+    scene.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_login_is_down_and_says_what_to_check() {
+    let secured = Secured::start("authorization { token: \"nats-t0ken-nobody-knows\" }");
+    let mut scene = Scene::new();
+    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let wrong = scene.secret("WRONG", "wrong-passw0rd");
+    let nkey = scene.secret("NKEY", &KeyPair::new_user().seed().expect("a seed"));
+    let creds = scene.secret("CREDS", &Operator::new().creds(None));
+    let at = |rest: &str| secured.at("tls://localhost", &format!("tls: {{ ca: {ca} }}, {rest}"));
+    scene.start(&[
+        ("none", at(""), TO),
+        ("password", at(&format!("user: me, password: \"{wrong}\"")), TO),
+        ("token", at(&format!("token: \"{wrong}\"")), TO),
+        ("nkey", at(&format!("nkey: \"{nkey}\"")), TO),
+        ("creds", at(&format!("creds: \"{creds}\"")), TO),
+    ]);
+    scene.send(1).await;
+    scene.await_trouble("none", &["authorization violation", "the server wants a login"]).await;
+    scene.await_trouble("password", &["check user and password"]).await;
+    scene.await_trouble("token", &["check `token`"]).await;
+    scene.await_trouble("nkey", &["public key of `nkey`"]).await;
+    scene.await_trouble("creds", &["check that the user in `creds`"]).await;
+    scene.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_another_ca_or_host_is_refused_and_says_so() {
+    let secured = Secured::start("");
+    let plain = Nats::start();
+    let mut scene = Scene::new();
+    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let other = scene.file("other.pem", &Authority::new("others").pem);
+    let (ca, other) = (format!("tls: {{ ca: {ca} }}"), format!("tls: {{ ca: {other} }}"));
+    let no_tls = format!("type: nats, url: \"{}\", {ca}", plain.url());
+    scene.start(&[
+        ("other", secured.at("nats://localhost", &other), TO),
+        ("system", secured.at("tls://localhost", ""), TO),
+        ("asked", secured.at("nats://localhost", ""), TO),
+        ("misnamed", secured.at("nats://127.0.0.1", &ca), TO),
+        ("plain", no_tls, TO),
+    ]);
+    scene.send(1).await;
+    scene.await_trouble("other", &["no CA in `tls.ca` has signed it"]).await;
+    scene.await_trouble("system", &["name its CA in `tls.ca`"]).await;
+    scene.await_trouble("asked", &["name its CA in `tls.ca`"]).await;
+    scene.await_trouble("misnamed", &["localhost", "host name"]).await;
+    scene.await_trouble("plain", &["check that the port speaks TLS"]).await;
+    scene.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_for_mended_credentials_flows_and_nothing_is_given_up() {
+    let authority = Authority::new("nats tests");
+    let clients = |issued: Issued| Some(tls(issued, &authority, true));
+    let token = |token: &str| format!("authorization {{ token: \"{token}\", timeout: 5 }}");
+    let access = Access {
+        tls: clients(authority.expired_server()),
+        tls_first: false,
+        users: token("another"),
+    };
+    let renewed = clients(authority.server(&LOOPBACK));
+    let client = authority.client("waypost");
+    let mut secured = Secured::with(authority, access);
+    let mut scene = Scene::new();
+    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let cert = scene.file("cert.pem", &client.cert);
+    let key = scene.secret_file("key.pem", &client.key);
+    let right = scene.secret("TOKEN", "nats-t0ken-nobody-knows");
+    let shown = format!("tls: {{ ca: {ca}, cert: {cert}, key: {key} }}, token: \"{right}\"");
+    let nothing = format!("tls: {{ ca: {ca} }}, token: \"{right}\"");
+    scene.start(&[
+        ("shown", secured.at("tls://localhost", &shown), TO),
+        ("nothing", secured.at("tls://localhost", &nothing), TO),
+    ]);
+    scene.send(20).await;
+    scene.await_trouble("shown", &["certificate has expired"]).await;
+    secured.change(|access| access.tls = renewed);
+    scene.await_trouble("nothing", &["client certificate", "`tls.cert`"]).await;
+    scene.await_trouble("shown", &["check `token`"]).await;
+    secured.change(|access| access.users = token("nats-t0ken-nobody-knows"));
+    let reader = || {
+        let options = ConnectOptions::with_token("nats-t0ken-nobody-knows".into());
+        options.add_client_certificate(cert.clone().into(), key.clone().into())
+    };
+    create(secured.client(&scene, reader()).await).await;
+    assert_arrived(secured.client(&scene, reader()).await, &scene, 1).await;
+
+    // A server that hangs, dies, and comes back is found again over TLS.
+    secured.nats.pause();
+    scene.send(20).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    secured.nats.kill();
+    secured.nats.restart();
+    assert_arrived(secured.client(&scene, reader()).await, &scene, 1).await;
+    scene.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_wants_tls_first_gets_it() {
+    let authority = Authority::new("nats tests");
+    let shown = tls(authority.server(&LOOPBACK), &authority, false);
+    let users = String::new();
+    let secured = Secured::with(authority, Access { tls: Some(shown), tls_first: true, users });
+    let mut scene = Scene::new();
+    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let trusted = format!("tls: {{ ca: {ca} }}");
+    let reader = || ConnectOptions::new().tls_first();
+    create(secured.client(&scene, reader()).await).await;
+    scene.start(&[
+        ("first", secured.at("tls://localhost", &format!("{trusted}, tls_first: true")), TO),
+        ("late", secured.at("tls://localhost", &trusted), "subject: tests.late"),
+    ]);
+    scene.send(20).await;
+    assert_arrived(secured.client(&scene, reader()).await, &scene, 1).await;
+    scene.await_trouble("late", &["wants `tls_first: true`"]).await;
+    scene.end();
+}
