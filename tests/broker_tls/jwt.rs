@@ -10,17 +10,23 @@ use crate::common::sender::now_s;
 pub struct Operator {
     operator: KeyPair,
     account: KeyPair,
+    /// The account of the server itself, which JetStream wants.
+    system: KeyPair,
 }
 
 impl Operator {
     pub fn new() -> Operator {
-        Operator { operator: KeyPair::new_operator(), account: KeyPair::new_account() }
+        Operator {
+            operator: KeyPair::new_operator(),
+            account: KeyPair::new_account(),
+            system: KeyPair::new_account(),
+        }
     }
 
     /// The server's configuration: it knows the operator, and holds its account.
     pub fn configuration(&self) -> String {
         let operator = self.operator.public_key();
-        let account = self.account.public_key();
+        let [account, system] = [&self.account, &self.system].map(KeyPair::public_key);
         let operators = json!({ "type": "operator", "version": 2 });
         let limits = json!({
             "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
@@ -28,10 +34,13 @@ impl Operator {
             "consumer": -1,
         });
         let accounts = json!({ "type": "account", "version": 2, "limits": limits });
+        let systems = json!({ "type": "account", "version": 2 });
         format!(
-            "operator: {}\nresolver: MEMORY\nresolver_preload: {{ {account}: {} }}\n",
+            "operator: {}\nsystem_account: {system}\nresolver: MEMORY\n\
+             resolver_preload: {{ {account}: {}, {system}: {} }}\n",
             jwt(&self.operator, &operator, operators, None),
             jwt(&self.operator, &account, accounts, None),
+            jwt(&self.operator, &system, systems, None),
         )
     }
 

@@ -24,31 +24,27 @@ pub fn not_connected(error: &ConnectError, servers: &Servers) -> Error {
         let why = servers.tls.as_ref().unwrap_or(&tls::Settings::default()).why(cause);
         return Error::Down(format!("cannot connect to NATS at {place}: {why}"));
     }
-    let refused = error.source().and_then(|source| source.downcast_ref::<ServerError>());
-    let check = match (error.kind(), refused) {
-        (ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication, _) => {
-            Login::check(servers.login.as_ref())
-        }
-        (_, Some(refused)) if concerns_login(refused) => Login::check(servers.login.as_ref()),
-        (ConnectErrorKind::Dns | ConnectErrorKind::ServerParse, _) => {
-            "check the host names in `url`"
-        }
-        (ConnectErrorKind::Tls, _) => "check the CA certificates of this system, and `tls:`",
-        (ConnectErrorKind::TimedOut, _) if !servers.tls_first => {
+    let check = match error.kind() {
+        _ if concerns_login(error) => Login::check(servers.login.as_ref()),
+        ConnectErrorKind::Dns | ConnectErrorKind::ServerParse => "check the host names in `url`",
+        ConnectErrorKind::Tls => "check the CA certificates of this system, and `tls:`",
+        _ if servers.tls.is_some() && !servers.tls_first => {
             "check that the server runs, that `url` names it, and whether it wants `tls_first: true`"
         }
-        (
-            ConnectErrorKind::TimedOut | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects,
-            _,
-        ) => "check that the server runs and that `url` names it",
+        _ => "check that the server runs and that `url` names it",
     };
     Error::Down(format!("cannot connect to NATS at {place}: {error}: {check}"))
 }
 
-/// Whether the server's words are about who we are, which it also says without a kind of its own:
+/// Whether it is about who we are, which the server also says in words without a kind of their own:
 /// "User Authentication Expired", "Account Authentication Revoked".
-fn concerns_login(error: &ServerError) -> bool {
-    matches!(error, ServerError::Other(text) if text.to_ascii_lowercase().contains("authentication"))
+fn concerns_login(error: &ConnectError) -> bool {
+    let said = error.source().and_then(|source| source.downcast_ref::<ServerError>());
+    match (error.kind(), said) {
+        (ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication, _) => true,
+        (_, Some(ServerError::Other(text))) => text.to_lowercase().contains("authentication"),
+        _ => false,
+    }
 }
 
 /// The client did not take the message.
