@@ -130,10 +130,8 @@ impl Scene {
         let (started, name) = (Instant::now(), format!("broker={broker} "));
         loop {
             let log = self.daemon().log();
-            let troubles: Vec<&str> = log
-                .lines()
-                .filter(|line| line.contains("the broker is in trouble") && line.contains(&name))
-                .collect();
+            let troubles: Vec<&str> =
+                troubles(&log).filter(|trouble| trouble.starts_with(&name)).collect();
             if troubles.iter().any(|line| words.iter().all(|word| line.contains(word))) {
                 return;
             }
@@ -146,15 +144,19 @@ impl Scene {
         }
     }
 
-    /// Ends the daemon: nothing was given up on, and no secret was logged.
-    fn end(self) {
-        let mut this = self;
-        let daemon = this.daemon.take().expect("started");
+    /// Ends the daemon: nothing was given up on, no secret was logged, and no trouble twice.
+    fn end(mut self) {
+        let daemon = self.daemon.take().expect("started");
         let log = daemon.log();
         assert!(daemon.stop().success());
-        this.assert_silent(&log);
-        let (_, dead_letters) = daemon::command(this.dir.path(), &["dead-letters", "list"]);
+        self.assert_silent(&log);
+        let (_, dead_letters) = daemon::command(self.dir.path(), &["dead-letters", "list"]);
         assert_eq!(dead_letters, "no dead letters\n");
+        if !log.contains("INFO connected") {
+            let told: Vec<&str> = troubles(&log).collect();
+            let once: BTreeSet<&str> = told.iter().copied().collect();
+            assert_eq!(told.len(), once.len(), "{}", told.join("\n"));
+        }
     }
 
     fn assert_silent(&self, log: &str) {
@@ -163,6 +165,13 @@ impl Scene {
             assert_eq!(line, None, "a secret is in the log");
         }
     }
+}
+
+/// What was said of brokers in trouble: `broker=NAME reason=…`.
+fn troubles(log: &str) -> impl Iterator<Item = &str> {
+    let said =
+        |line| Some(str::split_once(line, "the broker is in trouble; its messages wait ")?.1);
+    log.lines().filter_map(said)
 }
 
 fn routes(brokers: &[(&str, String, &str)]) -> String {

@@ -17,6 +17,7 @@ mod outgoing;
 mod probe;
 mod record;
 mod security;
+mod trouble;
 
 use std::{sync::Arc, time::Duration};
 

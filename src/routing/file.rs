@@ -61,7 +61,7 @@ pub struct Broker {
 #[derive(Debug)]
 pub enum Tls {
     On(bool),
-    With(TlsMaterial),
+    With(Box<TlsMaterial>),
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,7 +89,8 @@ impl<'de> Deserialize<'de> for Tls {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Tls, A::Error> {
-                TlsMaterial::deserialize(MapAccessDeserializer::new(map)).map(Tls::With)
+                let material = TlsMaterial::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Tls::With(Box::new(material)))
             }
         }
 

@@ -205,8 +205,8 @@ async fn a_wrong_password_or_none_is_down_and_says_what_to_check() {
         let words = ["SASL authentication", "check `sasl.user` and `sasl.password`"];
         scene.await_trouble(mechanism, &words).await;
     }
-    scene.await_trouble("none", &["whether it wants `sasl:`"]).await;
-    scene.await_trouble("clear", &["whether it wants `tls:`"]).await;
+    scene.await_trouble("none", &["whether the listener wants `tls:` or `sasl:`"]).await;
+    scene.await_trouble("clear", &["whether the listener wants `tls:` or `sasl:`"]).await;
     scene.end();
 }
 

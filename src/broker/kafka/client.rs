@@ -17,7 +17,7 @@ use rdkafka::{
 };
 use tokio::sync::oneshot;
 
-use super::{super::Error, config::Settings};
+use super::{super::Error, config::Settings, trouble};
 
 /// `ThreadedProducer` rather than `FutureProducer`: the latter copies each message that fails.
 pub type Producer = ThreadedProducer<Context>;
@@ -52,13 +52,8 @@ pub fn connect(settings: &Settings, deadline: Duration) -> Result<Producer, Erro
             return Ok(producer);
         }
     }
-    let trouble = context.trouble();
-    Err(Error::Down(format!(
-        "no Kafka broker at {} answered{}: check that the brokers run, that `bootstrap` \
-         names them, and that their advertised listeners can be reached from here",
-        settings.bootstrap,
-        trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default(),
-    )))
+    let words = trouble::explain(context.trouble().as_deref(), settings);
+    Err(Error::Down(format!("no Kafka broker at {} answered{words}", settings.bootstrap)))
 }
 
 /// Starts a producer without waiting for a broker.
