@@ -47,6 +47,24 @@ impl Scene {
         }
     }
 
+    /// `tls:` for a broker whose certificate this authority has signed.
+    fn trusting(&self, authority: &Authority) -> String {
+        format!("tls: {{ ca: {} }}", self.authority(authority))
+    }
+
+    /// The same, with a certificate of our own.
+    fn showing(&mut self, authority: &Authority, client: &Issued) -> String {
+        let ca = self.authority(authority);
+        let cert = self.file("cert.pem", &client.cert);
+        let key = self.secret_file("key.pem", &client.key);
+        format!("tls: {{ ca: {ca}, cert: {cert}, key: {key} }}")
+    }
+
+    /// Writes an authority's certificate into a file of its name.
+    fn authority(&self, authority: &Authority) -> String {
+        self.file(&format!("{}.pem", authority.name), &authority.pem)
+    }
+
     /// Writes a file for the daemon; its path.
     fn file(&self, name: &str, content: &str) -> String {
         let path = self.dir.path().join(name);
@@ -192,7 +210,7 @@ fn tls(Issued { cert, key }: Issued, clients: &Authority, demands_client: bool) 
 
 #[test]
 fn unusable_material_keeps_the_daemon_from_starting_and_is_named() {
-    let authority = Authority::new("waypost tests");
+    let authority = Authority::new("waypost-tests");
     let (one, another) = (authority.client("one"), authority.client("another"));
     let mut scene = Scene::new();
     let cert = scene.file("cert.pem", &one.cert);

@@ -21,7 +21,7 @@ impl Secured {
     fn shared() -> &'static Secured {
         static SHARED: OnceLock<Secured> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let authority = Authority::new("kafka tests");
+            let authority = Authority::new("kafka-tests");
             let shown = |issued| Some(tls(issued, &authority, false));
             let good = || authority.server(&LOOPBACK);
             let user = || Some((USER.to_owned(), PASSWORD.to_owned()));
@@ -66,13 +66,13 @@ fn settings(port: u16, rest: &str) -> String {
 async fn messages_arrive_over_tls_with_a_ca_in_a_file_or_in_the_environment() {
     let secured = Secured::shared();
     let mut scene = Scene::new();
-    let in_file = scene.file("ca.pem", &secured.authority.pem);
+    let in_file = scene.trusting(&secured.authority);
     let in_environment = scene.variable("CA", &secured.authority.pem);
     for topic in ["tls-file", "tls-text"] {
         secured.create(topic).await;
     }
     scene.start(&[
-        ("file", secured.at("TLS", &format!("tls: {{ ca: {in_file} }}")), "topic: tls-file"),
+        ("file", secured.at("TLS", &in_file), "topic: tls-file"),
         (
             "text",
             secured.at("TLS", &format!("tls: {{ ca: \"{in_environment}\" }}")),
@@ -91,19 +91,17 @@ async fn a_client_certificate_is_shown_where_one_is_demanded() {
     let secured = Secured::shared();
     let client = secured.authority.client("waypost");
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
-    let cert = scene.file("cert.pem", &client.cert);
-    let key_file = scene.secret_file("key.pem", &client.key);
-    let key_text = scene.secret("KEY", &client.key);
+    let in_files = scene.showing(&secured.authority, &client);
+    let ca = scene.variable("CA", &secured.authority.pem);
+    let cert = scene.variable("CERT", &client.cert);
+    let key = scene.secret("KEY", &client.key);
+    let in_environment = format!("tls: {{ ca: \"{ca}\", cert: \"{cert}\", key: \"{key}\" }}");
     for topic in ["mutual-file", "mutual-text"] {
         secured.create(topic).await;
     }
-    let with = |key: &str| {
-        secured.at("MUTUAL", &format!("tls: {{ ca: {ca}, cert: {cert}, key: \"{key}\" }}"))
-    };
     scene.start(&[
-        ("file", with(&key_file), "topic: mutual-file"),
-        ("text", with(&key_text), "topic: mutual-text"),
+        ("file", secured.at("MUTUAL", &in_files), "topic: mutual-file"),
+        ("text", secured.at("MUTUAL", &in_environment), "topic: mutual-text"),
     ]);
     scene.send(20).await;
     for topic in ["mutual-file", "mutual-text"] {
@@ -117,15 +115,12 @@ async fn without_the_right_client_certificate_the_broker_is_down_and_says_so() {
     let secured = Secured::shared();
     let stranger = Authority::new("strangers").client("waypost");
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
-    let cert = scene.file("cert.pem", &stranger.cert);
-    let key = scene.secret_file("key.pem", &stranger.key);
-    let nothing = format!("tls: {{ ca: {ca} }}");
-    let strange = format!("tls: {{ ca: {ca}, cert: {cert}, key: {key} }}");
+    let trusted = scene.trusting(&secured.authority);
+    let shown = scene.showing(&secured.authority, &stranger);
     let to = "topic: refused";
     scene.start(&[
-        ("nothing", secured.at("MUTUAL", &nothing), to),
-        ("strange", secured.at("MUTUAL", &strange), to),
+        ("nothing", secured.at("MUTUAL", &trusted), to),
+        ("strange", secured.at("MUTUAL", &shown), to),
     ]);
     scene.send(1).await;
     scene.await_trouble("nothing", &["demands a client certificate", "`tls.cert`"]).await;
@@ -137,16 +132,16 @@ async fn without_the_right_client_certificate_the_broker_is_down_and_says_so() {
 async fn a_certificate_of_another_ca_host_or_time_is_refused_and_says_so() {
     let secured = Secured::shared();
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
-    let other = scene.file("other.pem", &Authority::new("others").pem);
-    let (ca, other) = (format!("tls: {{ ca: {ca} }}"), format!("tls: {{ ca: {other} }}"));
+    let trusted = scene.trusting(&secured.authority);
+    let other = scene.trusting(&Authority::new("others"));
+    let no_tls = format!("type: kafka, bootstrap: \"{}\", {trusted}", secured.kafka.bootstrap());
     let to = "topic: refused";
     scene.start(&[
         ("other", secured.at("TLS", &other), to),
         ("system", secured.at("TLS", "tls: true"), to),
-        ("misnamed", secured.at("MISNAMED", &ca), to),
-        ("expired", secured.at("EXPIRED", &ca), to),
-        ("plain", format!("type: kafka, bootstrap: \"{}\", {ca}", secured.kafka.bootstrap()), to),
+        ("misnamed", secured.at("MISNAMED", &trusted), to),
+        ("expired", secured.at("EXPIRED", &trusted), to),
+        ("plain", no_tls, to),
     ]);
     scene.send(1).await;
     scene.await_trouble("other", &["no CA in `tls.ca` has signed it"]).await;
@@ -161,7 +156,7 @@ async fn a_certificate_of_another_ca_host_or_time_is_refused_and_says_so() {
 async fn every_sasl_mechanism_lets_messages_through_with_and_without_tls() {
     let secured = Secured::shared();
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let trusted = scene.trusting(&secured.authority);
     let password = scene.secret("KAFKA_PASSWORD", PASSWORD);
     let sasl = |mechanism: &str| {
         format!("sasl: {{ mechanism: {mechanism}, user: {USER}, password: \"{password}\" }}")
@@ -170,7 +165,7 @@ async fn every_sasl_mechanism_lets_messages_through_with_and_without_tls() {
         MECHANISMS.map(|m| [format!("sasl-{m}"), format!("sasl-tls-{m}")]).into_iter().collect();
     let mut brokers = Vec::new();
     for (mechanism, [clear, secret]) in MECHANISMS.iter().zip(&topics) {
-        let tls = format!("tls: {{ ca: {ca} }}, {}", sasl(mechanism));
+        let tls = format!("{trusted}, {}", sasl(mechanism));
         brokers.push((clear, secured.at("SASL", &sasl(mechanism)), format!("topic: {clear}")));
         brokers.push((secret, secured.at("BOTH", &tls), format!("topic: {secret}")));
         secured.create(clear).await;
@@ -212,7 +207,7 @@ async fn a_wrong_password_or_none_is_down_and_says_what_to_check() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waited_for_a_mended_certificate_and_password_flows_and_nothing_is_given_up() {
-    let authority = Authority::new("kafka tests");
+    let authority = Authority::new("kafka-tests");
     let shown = |issued| Some(tls(issued, &authority, false));
     let user = |password: &str| Some((USER.to_owned(), password.to_owned()));
     let listeners = vec![
@@ -225,13 +220,12 @@ async fn what_waited_for_a_mended_certificate_and_password_flows_and_nothing_is_
     secured.create("cert").await;
     secured.create("login").await;
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
-    let ca = format!("tls: {{ ca: {ca} }}");
+    let trusted = scene.trusting(&secured.authority);
     let password = scene.secret("KAFKA_PASSWORD", PASSWORD);
     let sasl = format!("mechanism: plain, user: {USER}, password: \"{password}\"");
     scene.start(&[
-        ("cert", secured.at("CERT", &ca), "topic: cert"),
-        ("login", secured.at("LOGIN", &format!("{ca}, sasl: {{ {sasl} }}")), "topic: login"),
+        ("cert", secured.at("CERT", &trusted), "topic: cert"),
+        ("login", secured.at("LOGIN", &format!("{trusted}, sasl: {{ {sasl} }}")), "topic: login"),
     ]);
     scene.send(20).await;
     scene.await_trouble("cert", &["certificate has expired"]).await;

@@ -24,7 +24,7 @@ struct Secured {
 impl Secured {
     /// `users` in the words of the server's configuration.
     fn start(users: &str) -> Secured {
-        let authority = Authority::new("nats tests");
+        let authority = Authority::new("nats-tests");
         let shown = tls(authority.server(&["localhost"]), &authority, false);
         let access = Access { tls: Some(shown), tls_first: false, users: users.to_owned() };
         Secured::with(authority, access)
@@ -73,12 +73,11 @@ async fn a_user_with_a_password_gets_in_from_the_url_or_from_beside_it() {
         "authorization {{ users: [{{ user: waypost, password: \"{password}\" }}] }}"
     ));
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let trusted = scene.trusting(&secured.authority);
     let encoded = scene.secret("ENCODED", "nats%2Fpassw0rd%40%3A%25");
     let plain = scene.secret("PLAIN", password);
     let reader = || ConnectOptions::with_user_and_password("waypost".into(), password.into());
     create(secured.client(&scene, reader()).await).await;
-    let trusted = format!("tls: {{ ca: {ca} }}");
     let beside = format!("{trusted}, user: waypost, password: \"{plain}\"");
     scene.start(&[
         ("url", secured.at(&format!("tls://waypost:{encoded}@localhost"), &trusted), TO),
@@ -93,11 +92,11 @@ async fn a_user_with_a_password_gets_in_from_the_url_or_from_beside_it() {
 async fn a_token_gets_in() {
     let secured = Secured::start("authorization { token: \"nats-t0ken-nobody-knows\" }");
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let trusted = scene.trusting(&secured.authority);
     let token = scene.secret("TOKEN", "nats-t0ken-nobody-knows");
     let reader = || ConnectOptions::with_token("nats-t0ken-nobody-knows".into());
     create(secured.client(&scene, reader()).await).await;
-    let rest = format!("tls: {{ ca: {ca} }}, token: \"{token}\"");
+    let rest = format!("{trusted}, token: \"{token}\"");
     scene.start(&[("token", secured.at("tls://localhost", &rest), TO)]);
     scene.send(20).await;
     assert_arrived(secured.client(&scene, reader()).await, &scene, 1).await;
@@ -111,12 +110,12 @@ async fn an_nkey_gets_in_from_a_file_or_from_the_environment() {
     let secured =
         Secured::start(&format!("authorization {{ users: [{{ nkey: {} }}] }}", user.public_key()));
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let trusted = scene.trusting(&secured.authority);
     let file = scene.secret_file("waypost.nk", &format!("{seed}\n"));
     let text = scene.secret("NKEY", &seed);
     let reader = || ConnectOptions::with_nkey(seed.clone());
     create(secured.client(&scene, reader()).await).await;
-    let rest = |nkey: &str| format!("tls: {{ ca: {ca} }}, nkey: \"{nkey}\"");
+    let rest = |nkey: &str| format!("{trusted}, nkey: \"{nkey}\"");
     scene.start(&[
         ("file", secured.at("tls://localhost", &rest(&file)), TO),
         ("text", secured.at("tls://localhost", &rest(&text)), "subject: tests.text"),
@@ -132,13 +131,13 @@ async fn creds_get_in_from_a_file_or_from_the_environment_and_renewed_ones_are_r
     let secured = Secured::start(&operator.configuration());
     let creds = operator.creds(None);
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let trusted = scene.trusting(&secured.authority);
     let file = scene.secret_file("waypost.creds", &creds);
     let text = scene.secret("CREDS", &creds);
     let expired = scene.secret_file("expired.creds", &operator.creds(Some(now_s() - 10)));
     let reader = || ConnectOptions::with_credentials(&creds).expect("creds");
     create(secured.client(&scene, reader()).await).await;
-    let rest = |creds: &str| format!("tls: {{ ca: {ca} }}, creds: \"{creds}\"");
+    let rest = |creds: &str| format!("{trusted}, creds: \"{creds}\"");
     scene.start(&[
         ("file", secured.at("tls://localhost", &rest(&file)), TO),
         ("text", secured.at("tls://localhost", &rest(&text)), "subject: tests.text"),
@@ -156,11 +155,11 @@ async fn creds_get_in_from_a_file_or_from_the_environment_and_renewed_ones_are_r
 async fn a_wrong_login_is_down_and_says_what_to_check() {
     let secured = Secured::start("authorization { token: \"nats-t0ken-nobody-knows\" }");
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
+    let trusted = scene.trusting(&secured.authority);
     let wrong = scene.secret("WRONG", "wrong-passw0rd");
     let nkey = scene.secret("NKEY", &KeyPair::new_user().seed().expect("a seed"));
     let creds = scene.secret("CREDS", &Operator::new().creds(None));
-    let at = |rest: &str| secured.at("tls://localhost", &format!("tls: {{ ca: {ca} }}, {rest}"));
+    let at = |rest: &str| secured.at("tls://localhost", &format!("{trusted}, {rest}"));
     scene.start(&[
         ("none", at(""), TO),
         ("password", at(&format!("user: me, password: \"{wrong}\"")), TO),
@@ -182,15 +181,14 @@ async fn a_certificate_of_another_ca_or_host_is_refused_and_says_so() {
     let secured = Secured::start("");
     let plain = Nats::start();
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
-    let other = scene.file("other.pem", &Authority::new("others").pem);
-    let (ca, other) = (format!("tls: {{ ca: {ca} }}"), format!("tls: {{ ca: {other} }}"));
-    let no_tls = format!("type: nats, url: \"{}\", {ca}", plain.url());
+    let trusted = scene.trusting(&secured.authority);
+    let other = scene.trusting(&Authority::new("others"));
+    let no_tls = format!("type: nats, url: \"{}\", {trusted}", plain.url());
     scene.start(&[
         ("other", secured.at("nats://localhost", &other), TO),
         ("system", secured.at("tls://localhost", ""), TO),
         ("asked", secured.at("nats://localhost", ""), TO),
-        ("misnamed", secured.at("nats://127.0.0.1", &ca), TO),
+        ("misnamed", secured.at("nats://127.0.0.1", &trusted), TO),
         ("plain", no_tls, TO),
     ]);
     scene.send(1).await;
@@ -204,7 +202,7 @@ async fn a_certificate_of_another_ca_or_host_is_refused_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waited_for_mended_credentials_flows_and_nothing_is_given_up() {
-    let authority = Authority::new("nats tests");
+    let authority = Authority::new("nats-tests");
     let clients = |issued: Issued| Some(tls(issued, &authority, true));
     let token = |token: &str| format!("authorization {{ token: \"{token}\", timeout: 5 }}");
     let access = Access {
@@ -216,12 +214,12 @@ async fn what_waited_for_mended_credentials_flows_and_nothing_is_given_up() {
     let client = authority.client("waypost");
     let mut secured = Secured::with(authority, access);
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
-    let cert = scene.file("cert.pem", &client.cert);
-    let key = scene.secret_file("key.pem", &client.key);
+    let trusted = scene.trusting(&secured.authority);
+    let shown = scene.showing(&secured.authority, &client);
+    let [cert, key] = ["cert.pem", "key.pem"].map(|file| scene.dir.path().join(file));
     let right = scene.secret("TOKEN", "nats-t0ken-nobody-knows");
-    let shown = format!("tls: {{ ca: {ca}, cert: {cert}, key: {key} }}, token: \"{right}\"");
-    let nothing = format!("tls: {{ ca: {ca} }}, token: \"{right}\"");
+    let shown = format!("{shown}, token: \"{right}\"");
+    let nothing = format!("{trusted}, token: \"{right}\"");
     scene.start(&[
         ("shown", secured.at("tls://localhost", &shown), TO),
         ("nothing", secured.at("tls://localhost", &nothing), TO),
@@ -234,7 +232,7 @@ async fn what_waited_for_mended_credentials_flows_and_nothing_is_given_up() {
     secured.change(|access| access.users = token("nats-t0ken-nobody-knows"));
     let reader = || {
         let options = ConnectOptions::with_token("nats-t0ken-nobody-knows".into());
-        options.add_client_certificate(cert.clone().into(), key.clone().into())
+        options.add_client_certificate(cert.clone(), key.clone())
     };
     create(secured.client(&scene, reader()).await).await;
     assert_arrived(secured.client(&scene, reader()).await, &scene, 1).await;
@@ -251,13 +249,12 @@ async fn what_waited_for_mended_credentials_flows_and_nothing_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_wants_tls_first_gets_it() {
-    let authority = Authority::new("nats tests");
+    let authority = Authority::new("nats-tests");
     let shown = tls(authority.server(&LOOPBACK), &authority, false);
     let users = String::new();
     let secured = Secured::with(authority, Access { tls: Some(shown), tls_first: true, users });
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
-    let trusted = format!("tls: {{ ca: {ca} }}");
+    let trusted = scene.trusting(&secured.authority);
     let reader = || ConnectOptions::new().tls_first();
     create(secured.client(&scene, reader()).await).await;
     scene.start(&[

@@ -19,7 +19,7 @@ impl Secured {
     fn shared() -> &'static Secured {
         static SHARED: OnceLock<Secured> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let authority = Authority::new("rabbitmq tests");
+            let authority = Authority::new("rabbitmq-tests");
             let shown = tls(authority.server(&["localhost"]), &authority, false);
             let rabbitmq = RabbitMq::start_with(&shown).unwrap_or_else(|error| panic!("{error}"));
             rabbitmq.add_user("waypost-cert", "never-used");
@@ -51,15 +51,14 @@ async fn messages_arrive_over_tls_with_a_password_or_a_certificate_for_a_name() 
     let secured = Secured::shared();
     let client = secured.authority.client("waypost-cert");
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
-    let cert = scene.file("cert.pem", &client.cert);
-    let key = scene.secret_file("key.pem", &client.key);
+    let trusted = scene.trusting(&secured.authority);
+    let shown = scene.showing(&secured.authority, &client);
     let password = scene.secret("RABBITMQ_PASSWORD", PASSWORD);
+    // However it is encoded.
+    scene.keep_secret("passw0rd");
     for queue in ["in-url", "beside-url", "external"] {
         secured.declare(queue).await;
     }
-    let trusted = format!("tls: {{ ca: {ca} }}");
-    let shown = format!("tls: {{ ca: {ca}, cert: {cert}, key: {key} }}");
     let beside = format!("{trusted}, user: waypost-user, password: \"{password}\"");
     let external = "?auth_mechanism=external";
     scene.start(&[
@@ -88,16 +87,15 @@ async fn messages_arrive_over_tls_with_a_password_or_a_certificate_for_a_name() 
 async fn a_certificate_of_another_ca_or_host_is_refused_and_says_so() {
     let secured = Secured::shared();
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
-    let other = scene.file("other.pem", &Authority::new("others").pem);
+    let trusted = scene.trusting(&secured.authority);
+    let other = scene.trusting(&Authority::new("others"));
     let to = "exchange: e, routing_key: k";
-    let (ca, other) = (format!("tls: {{ ca: {ca} }}"), format!("tls: {{ ca: {other} }}"));
     let plain_port = secured.rabbitmq.url().rsplit_once(':').expect("a port").1;
-    let plain = format!("type: rabbitmq, url: \"amqps://localhost:{plain_port}\", {ca}");
+    let plain = format!("type: rabbitmq, url: \"amqps://localhost:{plain_port}\", {trusted}");
     scene.start(&[
         ("other", secured.at("localhost", "", &other), to),
         ("system", secured.at("localhost", "", "tls: true"), to),
-        ("misnamed", secured.at("127.0.0.1", "", &ca), to),
+        ("misnamed", secured.at("127.0.0.1", "", &trusted), to),
         ("plain", plain, to),
     ]);
     scene.send(1).await;
@@ -113,12 +111,10 @@ async fn a_wrong_login_is_down_and_says_what_to_check() {
     let secured = Secured::shared();
     let stranger = secured.authority.client("nobody-known");
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
-    let cert = scene.file("cert.pem", &stranger.cert);
-    let key = scene.secret_file("key.pem", &stranger.key);
+    let trusted = scene.trusting(&secured.authority);
+    let shown = scene.showing(&secured.authority, &stranger);
     let wrong = scene.secret("WRONG", "wrong-passw0rd");
-    let beside = format!("tls: {{ ca: {ca} }}, user: waypost-user, password: \"{wrong}\"");
-    let shown = format!("tls: {{ ca: {ca}, cert: {cert}, key: {key} }}");
+    let beside = format!("{trusted}, user: waypost-user, password: \"{wrong}\"");
     let external = "?auth_mechanism=external";
     let to = "exchange: e, routing_key: k";
     scene.start(&[
@@ -133,7 +129,7 @@ async fn a_wrong_login_is_down_and_says_what_to_check() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waited_for_mended_credentials_flows_and_nothing_is_given_up() {
-    let authority = Authority::new("rabbitmq tests");
+    let authority = Authority::new("rabbitmq-tests");
     let expired = tls(authority.expired_server(), &authority, true);
     let rabbitmq = RabbitMq::start_with(&expired).unwrap_or_else(|error| panic!("{error}"));
     let mut secured = Secured { rabbitmq, authority };
@@ -141,13 +137,14 @@ async fn what_waited_for_mended_credentials_flows_and_nothing_is_given_up() {
     secured.declare("mended").await;
     let client = secured.authority.client("waypost");
     let mut scene = Scene::new();
-    let ca = scene.file("ca.pem", &secured.authority.pem);
-    let cert = scene.file("cert.pem", &client.cert);
-    let key = scene.secret_file("key.pem", &client.key);
+    let trusted = scene.trusting(&secured.authority);
+    let shown = scene.showing(&secured.authority, &client);
     let password = scene.secret("RABBITMQ_PASSWORD", PASSWORD);
+    // However it is encoded.
+    scene.keep_secret("passw0rd");
     let login = format!("user: waypost-user, password: \"{password}\"");
-    let shown = format!("tls: {{ ca: {ca}, cert: {cert}, key: {key} }}, {login}");
-    let nothing = format!("tls: {{ ca: {ca} }}, {login}");
+    let shown = format!("{shown}, {login}");
+    let nothing = format!("{trusted}, {login}");
     scene.start(&[
         ("shown", secured.at("localhost", "", &shown), "exchange: mended, routing_key: k"),
         ("nothing", secured.at("localhost", "", &nothing), "exchange: mended, routing_key: k"),

@@ -10,6 +10,7 @@ pub const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
 
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    pub name: &'static str,
     /// Its certificate, in PEM.
     pub pem: String,
 }
@@ -23,13 +24,13 @@ pub struct Issued {
 
 impl Authority {
     /// `name` tells it from the others: a client looks for the signer of a certificate by it.
-    pub fn new(name: &str) -> Authority {
+    pub fn new(name: &'static str) -> Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         let pem = params.self_signed(&key).expect("a certificate").pem();
-        Authority { issuer: Issuer::new(params, key), pem }
+        Authority { issuer: Issuer::new(params, key), name, pem }
     }
 
     /// For a server with these host names or addresses.
