@@ -94,7 +94,7 @@ async fn a_client_certificate_is_shown_where_one_is_demanded() {
     let in_files = scene.showing(&secured.authority, &client);
     let ca = scene.variable("CA", &secured.authority.pem);
     let cert = scene.variable("CERT", &client.cert);
-    let key = scene.secret("KEY", &client.key);
+    let key = scene.secret("KEY", client.key.trim_end());
     let in_environment = format!("tls: {{ ca: \"{ca}\", cert: \"{cert}\", key: \"{key}\" }}");
     for topic in ["mutual-file", "mutual-text"] {
         secured.create(topic).await;

@@ -69,14 +69,20 @@ async fn assert_arrived(client: Client, scene: &Scene, times: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_with_a_password_gets_in_from_the_url_or_from_beside_it() {
     let password = "nats/passw0rd@:%";
+    // It may do no more than docs/brokers.md says that it must.
     let secured = Secured::start(&format!(
-        "authorization {{ users: [{{ user: waypost, password: \"{password}\" }}] }}"
+        r#"authorization {{ users: [
+             {{ user: reader, password: "for reading" }}
+             {{ user: waypost, password: "{password}", permissions: {{
+                  publish: ["tests.>", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.*"]
+                  subscribe: "_INBOX.>" }} }}
+           ] }}"#
     ));
     let mut scene = Scene::new();
     let trusted = scene.trusting(&secured.authority);
     let encoded = scene.secret("ENCODED", "nats%2Fpassw0rd%40%3A%25");
     let plain = scene.secret("PLAIN", password);
-    let reader = || ConnectOptions::with_user_and_password("waypost".into(), password.into());
+    let reader = || ConnectOptions::with_user_and_password("reader".into(), "for reading".into());
     create(secured.client(&scene, reader()).await).await;
     let beside = format!("{trusted}, user: waypost, password: \"{plain}\"");
     scene.start(&[
@@ -85,6 +91,7 @@ async fn a_user_with_a_password_gets_in_from_the_url_or_from_beside_it() {
     ]);
     scene.send(20).await;
     assert_arrived(secured.client(&scene, reader()).await, &scene, 2).await;
+    assert!(!secured.nats.log().contains("Violation"));
     scene.end();
 }
 

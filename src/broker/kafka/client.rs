@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -58,11 +59,15 @@ pub fn connect(settings: &Settings, deadline: Duration) -> Result<Producer, Erro
 
 /// Starts a producer without waiting for a broker.
 pub fn start(config: &ClientConfig) -> Result<Producer, Error> {
-    config.create_with_context(Context::default()).map_err(|error| not_started(&error))
+    config.create_with_context(Context::default()).map_err(|error| match error {
+        // Its own words show the value, which may be a secret.
+        KafkaError::ClientConfig(_, why, setting, _) => not_started(&format!("{setting}: {why}")),
+        error => not_started(&error),
+    })
 }
 
-pub fn not_started(error: &dyn std::error::Error) -> Error {
-    Error::Down(format!("the Kafka client could not be started: {error}"))
+pub fn not_started(why: &dyn fmt::Display) -> Error {
+    Error::Down(format!("the Kafka client could not be started: {why}"))
 }
 
 /// The producer was replaced or closed before it said what became of a message.

@@ -137,11 +137,16 @@ impl Server {
         }
     }
 
-    fn log_tail(&self) -> String {
-        let log = match std::fs::read(&self.log) {
+    /// Everything that it has said so far.
+    pub fn log(&self) -> String {
+        match std::fs::read(&self.log) {
             Ok(log) => String::from_utf8_lossy(&log).into_owned(),
-            Err(error) => return format!("Its log cannot be read: {error}"),
-        };
+            Err(error) => format!("its log cannot be read: {error}"),
+        }
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let tail = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
         format!("Its log ends:\n{}", tail.join("\n"))
