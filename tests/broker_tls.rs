@@ -162,11 +162,18 @@ impl Scene {
         }
     }
 
-    /// Ends the daemon: nothing was given up on, no secret was logged, and no trouble twice.
-    fn end(mut self) {
+    /// Ends the daemon in order; its log.
+    fn stop(&mut self) -> String {
         let daemon = self.daemon.take().expect("started");
         let log = daemon.log();
-        assert!(daemon.stop().success());
+        let status = daemon.stop();
+        assert!(status.success(), "the daemon ended with {status}");
+        log
+    }
+
+    /// Ends the daemon: nothing was given up on, no secret was logged, and no trouble twice.
+    fn end(mut self) {
+        let log = self.stop();
         self.assert_silent(&log);
         let (_, dead_letters) = daemon::command(self.dir.path(), &["dead-letters", "list"]);
         assert_eq!(dead_letters, "no dead letters\n");

@@ -89,6 +89,9 @@ impl Kafka {
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         settings.check()?;
         settings.producer()?;
+        // Before librdkafka does it its own way: the process may end while one of its threads is in a
+        // handshake, which crashes if OpenSSL cleans up at exit. This crate asks it not to.
+        openssl_sys::init();
         let durability = Arc::new(Durability::new(settings.clone()));
         Ok(Self { settings, durability, connection: None, starting: None })
     }

@@ -9,6 +9,10 @@ use crate::common::{
 
 const USER: &str = "waypost-user";
 const PASSWORD: &str = "kafka-passw0rd";
+
+/// The moment of the stop is another one each time.
+const ROUNDS: usize = 12;
+
 const MECHANISMS: [&str; 3] = ["plain", "scram-sha-256", "scram-sha-512"];
 
 /// One node whose listeners differ in what they ask for and what they show.
@@ -150,6 +154,19 @@ async fn a_certificate_of_another_ca_host_or_time_is_refused_and_says_so() {
     scene.await_trouble("expired", &["certificate has expired"]).await;
     scene.await_trouble("plain", &["check that the port speaks TLS"]).await;
     scene.end();
+}
+
+/// Libraries that clean up at the end of the process have crashed in threads that still used them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_stopped_within_a_handshake_ends_in_order() {
+    let secured = Secured::shared();
+    let mut scene = Scene::new();
+    let brokers =
+        ["a", "b", "c", "d"].map(|name| (name, secured.at("TLS", "tls: true"), "topic: t"));
+    for _ in 0..ROUNDS {
+        scene.start(&brokers);
+        scene.stop();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
