@@ -1,4 +1,4 @@
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use super::{Scene, tls};
 use crate::common::{
@@ -10,8 +10,9 @@ use crate::common::{
 const USER: &str = "waypost-user";
 const PASSWORD: &str = "kafka-passw0rd";
 
-/// The moment of the stop is another one each time.
+/// The moment of the stop is another one each time, within so many milliseconds.
 const ROUNDS: usize = 12;
+const MOMENTS_MS: u64 = 1200;
 
 const MECHANISMS: [&str; 3] = ["plain", "scram-sha-256", "scram-sha-512"];
 
@@ -165,6 +166,8 @@ async fn a_daemon_that_is_stopped_within_a_handshake_ends_in_order() {
         ["a", "b", "c", "d"].map(|name| (name, secured.at("TLS", "tls: true"), "topic: t"));
     for _ in 0..ROUNDS {
         scene.start(&brokers);
+        // Their clients are started, fail, and are started again all the time.
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(..MOMENTS_MS))).await;
         scene.stop();
     }
 }
