@@ -9,6 +9,9 @@ DATA_DIR ?= data
 KILLS ?= 400
 CRASH_CASES ?= 500
 
+# How long each target of `make fuzz` runs.
+FUZZ_SECONDS ?= 60
+
 WAYPOST = $(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/waypost
 
 # A first look needs no more than this machine.
@@ -18,7 +21,7 @@ export WAYPOST_LISTEN ?= 127.0.0.1:8080
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak brokers
+.PHONY: help run test soak bench fuzz audit brokers
 
 help: ## list these commands
 	@awk -F': ## ' '/^[a-z]+: ## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +44,18 @@ soak: ## kill the daemon, and lose power, hundreds of times (KILLS=400 CRASH_CAS
 		WAYPOST_KILLS=$(KILLS) WAYPOST_KILL_SEED=$$seed \
 		WAYPOST_CRASH_CASES=$(CRASH_CASES) WAYPOST_CRASH_SEED=$$seed \
 		cargo test --locked --test main -- --nocapture kill_nine journal_crash
+
+bench: ## what an event costs, beside a bare server and against real brokers (ARGS="--help" tells more)
+	@scripts/install.sh test
+	cargo bench --locked --bench load -- $(ARGS)
+
+fuzz: ## run every fuzz target (FUZZ_SECONDS=60 each); wants nightly Rust
+	@scripts/install.sh fuzz
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
+audit: ## check the dependencies: licences, bans, sources
+	@scripts/install.sh audit
+	cargo deny --locked check bans licenses sources
 
 brokers: ## start Kafka, RabbitMQ and NATS for work by hand, until Ctrl-C
 	@scripts/install.sh test

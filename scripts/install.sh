@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, and only that: `install.sh build` for building, `install.sh test` for
-# the tests as well. Looks at what is there rather than at what was done before, so it may be run
-# at any time.
+# the tests as well, `install.sh fuzz` and `install.sh audit` for those two. Looks at what is there
+# rather than at what was done before, so it may be run at any time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Where Rust and Go usually are, for shells that were not told so.
@@ -42,6 +42,7 @@ build_packages() {
 test_packages() {
     need rabbitmq-server rabbitmq_is_there
     need util-linux have setsid
+    need systemd have systemd-analyze
     need 'openjdk-17-jre-headless|openjdk-21-jre-headless' java_is_recent
     kafka_is_current || need maven have mvn
 }
@@ -114,6 +115,16 @@ Maven could not collect Kafka's jars."
     sha256sum <tests/kafka/pom.xml >"$kafka_stamp"
 }
 
+fuzz_tools() {
+    have rustup || die "rustup is missing: fuzzing needs a nightly toolchain beside the stable one."
+    rustup run nightly rustc --version >/dev/null 2>&1 || rustup toolchain install nightly --profile minimal
+    have cargo-fuzz || cargo install --locked cargo-fuzz
+}
+
+audit_tools() {
+    have cargo-deny || cargo install --locked cargo-deny
+}
+
 case ${1-} in
 build)
     build_packages
@@ -129,7 +140,19 @@ test)
     nats
     kafka
     ;;
+fuzz)
+    build_packages
+    install_packages
+    rust
+    fuzz_tools
+    ;;
+audit)
+    build_packages
+    install_packages
+    rust
+    audit_tools
+    ;;
 *)
-    die "usage: scripts/install.sh build|test"
+    die "usage: scripts/install.sh build|test|fuzz|audit"
     ;;
 esac

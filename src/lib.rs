@@ -4,8 +4,8 @@
 //!
 //! # The life of an event
 //!
-//! 1. [`server`] accepts a connection within limits; [`ingress`] finds the source that owns the path
-//!    in the [`routing`] table and reads the raw body.
+//! 1. [`server`] accepts a connection within limits, over TLS or not; [`ingress`] finds the source
+//!    that owns the path in the [`routing`] table and reads the raw body.
 //! 2. The [`source`] verifies the [`signature`] over the raw bytes, before anything is parsed, and
 //!    builds the [`event`]. [`body`] reads the few fields that takes.
 //! 3. [`admit`] is the one way in. Known already ([`dedupe`])? Then it is answered like the first.
@@ -18,7 +18,7 @@
 //! 6. Segments that every cursor has passed are deleted.
 //!
 //! [`daemon`] wires all of this together and is the only module that knows all others; [`cli`] runs
-//! it, and is what people call. [`admin`] is the operators' listener.
+//! it, and is what people call. [`admin`] is the operators' listener; `service` tells systemd.
 //!
 //! # Who may import whom
 //!
@@ -58,6 +58,7 @@ pub mod quiet;
 pub mod routing;
 pub mod secret;
 pub mod server;
+mod service;
 pub mod settings;
 pub mod shutdown;
 pub mod signature;

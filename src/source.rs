@@ -10,9 +10,11 @@ use crate::{event::Event, quiet::Quiet, signature};
 
 pub mod miibo;
 pub mod sonzai;
+pub mod standard;
 
 pub use miibo::Miibo;
 pub use sonzai::Sonzai;
+pub use standard::Standard;
 
 /// The type of an event whose body does not say it and whose path does not either.
 pub const UNPARSED: &str = "unparsed";
@@ -36,6 +38,7 @@ pub struct Source {
 pub enum Provider {
     Sonzai(Sonzai),
     Miibo(Miibo),
+    Standard(Standard),
 }
 
 /// A request on a source's path, read but not yet trusted.
@@ -92,6 +95,7 @@ impl Source {
         match &self.provider {
             Provider::Sonzai(sonzai) => sonzai.receive(&self.name, request),
             Provider::Miibo(miibo) => miibo.receive(&self.name, request),
+            Provider::Standard(standard) => standard.receive(&self.name, request),
         }
     }
 }
@@ -99,13 +103,27 @@ impl Source {
 /// The headers that make a body a request of this source, as its provider would send it now.
 pub type Signed = Vec<(HeaderName, String)>;
 
+/// Why a source's secrets cannot sign a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotSign {
+    #[error("it has no secret for this type")]
+    NoSecret,
+    #[error("it has public keys alone, which sign nothing; add a `whsec_` secret beside them")]
+    PublicKeys,
+}
+
 impl Source {
-    /// Signs `body` as the provider would, with the first secret for `event_type`; `None` if there
-    /// is none.
-    pub fn sign(&self, event_type: Option<&str>, body: &[u8], now_s: u64) -> Option<Signed> {
+    /// Signs `body` as the provider would, with the first secret for `event_type`.
+    pub fn sign(
+        &self,
+        event_type: Option<&str>,
+        body: &[u8],
+        now_s: u64,
+    ) -> Result<Signed, CannotSign> {
         match &self.provider {
             Provider::Sonzai(sonzai) => sonzai.sign(event_type, body, now_s),
             Provider::Miibo(miibo) => miibo.sign(body),
+            Provider::Standard(standard) => standard.sign(body, now_s),
         }
     }
 }
@@ -136,6 +154,22 @@ fn event(source: &ByteString, request: Request, facts: Facts) -> Event {
     }
 }
 
+/// An event's type: the verified body's where it names one, else the path's.
+fn kind(in_body: Option<ByteString>, in_path: Option<&str>) -> ByteString {
+    match (in_body, in_path) {
+        (Some(body), Some(path)) if body != path => {
+            tracing::debug!(
+                path_type = path, body_type = ?body,
+                "a verified body names another event type than its path; the body's counts"
+            );
+            body
+        }
+        (Some(body), _) => body,
+        (None, Some(path)) => path.into(),
+        (None, None) => ByteString::from_static(UNPARSED),
+    }
+}
+
 /// Text that may stand in a CloudEvents attribute: not empty, bounded, no control characters.
 fn attribute(text: &str) -> Option<ByteString> {
     let fits = !text.is_empty() && text.len() <= MAX_ATTRIBUTE_BYTES;
@@ -144,17 +178,27 @@ fn attribute(text: &str) -> Option<ByteString> {
 
 /// The headers that may be kept with an event: no credentials, no signatures, nothing that belongs
 /// to the connection, and nothing that is an attribute already.
+///
+/// All of them share one buffer: an event is short-lived, and each string of its own would cost an
+/// allocation.
 fn public_headers(headers: &HeaderMap) -> Vec<(ByteString, ByteString)> {
-    headers
-        .iter()
-        .filter(|(name, _)| is_public(name.as_str()))
-        .filter_map(|(name, value)| Some((name.as_str().into(), value.to_str().ok()?.into())))
-        .collect()
+    let public = || {
+        let all = headers.iter().filter(|(name, _)| is_public(name.as_str()));
+        all.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+    };
+    let bytes = public().map(|(name, value)| name.len() + value.len()).sum();
+    let mut all = String::with_capacity(bytes);
+    public().for_each(|(name, value)| all.extend([name, value]));
+    let mut rest = ByteString::from(all);
+    let mut take = |len| {
+        let (taken, left) = rest.split_at(len);
+        rest = left;
+        taken
+    };
+    public().map(|(name, value)| (take(name.len()), take(value.len()))).collect()
 }
 
 fn is_public(name: &str) -> bool {
-    const SECRET: [&str; 8] =
-        ["auth", "cookie", "signature", "hmac", "secret", "token", "api-key", "apikey"];
     const ELSEWHERE: [&str; 7] = [
         "connection",
         "content-length",
@@ -164,7 +208,19 @@ fn is_public(name: &str) -> bool {
         "traceparent",
         "transfer-encoding",
     ];
-    !ELSEWHERE.contains(&name) && !SECRET.iter().any(|part| name.contains(part))
+    !ELSEWHERE.contains(&name) && !sounds_secret(name.as_bytes())
+}
+
+/// Whether a header's name says that its value is nobody's business. Looked for in one pass: every
+/// request brings several headers.
+fn sounds_secret(name: &[u8]) -> bool {
+    const SECRET: [&[u8]; 8] =
+        [b"auth", b"cookie", b"signature", b"hmac", b"secret", b"token", b"api-key", b"apikey"];
+    let begins = |rest: &[u8]| match rest[0] {
+        b'a' | b'c' | b's' | b'h' | b't' => SECRET.iter().any(|part| rest.starts_with(part)),
+        _ => false,
+    };
+    (0..name.len()).any(|at| begins(&name[at..]))
 }
 
 #[cfg(test)]

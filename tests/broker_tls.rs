@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::common::{
     brokers::Tls,
-    certificates::{Authority, Issued},
+    certificates::{Authority, Pair},
     consume::Consumed,
     daemon::{self, Daemon},
     sender,
@@ -53,7 +53,7 @@ impl Scene {
     }
 
     /// The same, with a certificate of our own.
-    fn showing(&mut self, authority: &Authority, client: &Issued) -> String {
+    fn showing(&mut self, authority: &Authority, client: &Pair) -> String {
         let ca = self.authority(authority);
         let cert = self.file("cert.pem", &client.cert);
         let key = self.secret_file("key.pem", &client.key);
@@ -62,7 +62,7 @@ impl Scene {
 
     /// Writes an authority's certificate into a file of its name.
     fn authority(&self, authority: &Authority) -> String {
-        self.file(&format!("{}.pem", authority.name), &authority.pem)
+        self.file(&format!("{}.pem", authority.name), &authority.pem())
     }
 
     /// Writes a file for the daemon; its path.
@@ -211,13 +211,13 @@ fn routes(brokers: &[(&str, String, &str)]) -> String {
 }
 
 /// The server's side of TLS with a certificate of its own, and who may come in.
-fn tls(Issued { cert, key }: Issued, clients: &Authority, demands_client: bool) -> Tls {
-    Tls { cert, key, client_ca: clients.pem.clone(), demands_client }
+fn tls(Pair { cert, key }: Pair, clients: &Authority, demands_client: bool) -> Tls {
+    Tls { cert, key, client_ca: clients.pem(), demands_client }
 }
 
 #[test]
 fn unusable_material_keeps_the_daemon_from_starting_and_is_named() {
-    let authority = Authority::new("waypost-tests");
+    let authority = Authority::named("waypost-tests");
     let (one, another) = (authority.client("one"), authority.client("another"));
     let mut scene = Scene::new();
     let cert = scene.file("cert.pem", &one.cert);

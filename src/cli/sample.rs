@@ -1,4 +1,4 @@
-//! Sample bodies, one for each type that Sonzai and miibo document.
+//! Sample bodies, one for each type that Sonzai and miibo document, and Standard Webhooks' example.
 
 use crate::source::Provider;
 
@@ -28,10 +28,14 @@ const SONZAI: [Sample; 6] = [
 const MIIBO: [Sample; 3] =
     [sample!("user_utterance"), sample!("agent_response"), sample!("function_calling")];
 
+/// The specification's own example.
+const STANDARD: [Sample; 1] = [sample!("contact.created")];
+
 /// The samples of a provider; the first is the default.
 pub fn of(provider: &Provider) -> &'static [Sample] {
     match provider {
         Provider::Sonzai(_) => &SONZAI,
         Provider::Miibo(_) => &MIIBO,
+        Provider::Standard(_) => &STANDARD,
     }
 }

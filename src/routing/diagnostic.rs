@@ -10,6 +10,8 @@ pub struct Diagnostic {
     /// In characters, from 1.
     pub column: usize,
     pub message: String,
+    /// Whether what stands there may be a secret, however the line looks.
+    pub secret: bool,
 }
 
 /// A file that does not compile, with every problem found. Prints as a compiler would.
@@ -28,7 +30,8 @@ impl Invalid {
         let line = |d: &Diagnostic| text.lines().nth(d.line.wrapping_sub(1)).unwrap_or_default();
         let excerpt = |d: &Diagnostic| {
             let line = line(d);
-            let shown = &line[..secret_at(line).unwrap_or(line.len())];
+            let unseen = if d.secret { 0 } else { line.len() };
+            let shown = &line[..secret_at(line).unwrap_or(unseen)];
             let mut excerpt: String = shown.chars().take(MAX_EXCERPT).collect();
             if excerpt.len() < line.len() {
                 excerpt.push('…');
@@ -59,7 +62,7 @@ fn secret_at(line: &str) -> Option<usize> {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (Diagnostic { line, column, message }, excerpt)) in
+        for (index, (Diagnostic { line, column, message, .. }, excerpt)) in
             self.problems.iter().enumerate()
         {
             if index > 0 {

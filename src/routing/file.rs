@@ -210,11 +210,11 @@ fn given<const N: usize>(settings: [(&'static str, Option<Location>); N]) -> Giv
 pub fn parse(text: &str) -> Result<File, Vec<Diagnostic>> {
     if text.len() > MAX_FILE_BYTES {
         let message = format!("the file is larger than {MAX_FILE_BYTES} bytes");
-        return Err(vec![Diagnostic { line: 1, column: 1, message }]);
+        return Err(vec![of_the_file(message)]);
     }
     if text.trim().is_empty() {
         let message = "the file is empty; it needs sources:, brokers: and routes:".to_owned();
-        return Err(vec![Diagnostic { line: 1, column: 1, message }]);
+        return Err(vec![of_the_file(message)]);
     }
     let options = serde_saphyr::options! {
         with_snippet: false,
@@ -231,7 +231,13 @@ pub fn parse(text: &str) -> Result<File, Vec<Diagnostic>> {
     })
 }
 
+/// A problem of the file as a whole.
+fn of_the_file(message: String) -> Diagnostic {
+    Diagnostic { line: 1, column: 1, message, secret: false }
+}
+
 /// A problem at a place.
 pub fn at(location: Location, message: String) -> Diagnostic {
-    Diagnostic { line: location.line() as usize, column: location.column() as usize, message }
+    let (line, column) = (location.line() as usize, location.column() as usize);
+    Diagnostic { line, column, message, secret: false }
 }

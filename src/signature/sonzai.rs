@@ -26,7 +26,7 @@ pub fn verify(
 ) -> Result<Verified, Error> {
     let header = Header::parse(super::single(headers, HEADER)?)?;
     let signed = [header.timestamp_text.as_bytes(), b".", body];
-    let key = super::matching_key(keys, &header.candidates, &signed)?;
+    let key = super::matching(keys, |key| key.matches(&header.candidates, &signed))?;
     super::check_time(header.timestamp, now_s)?;
     Ok(Verified { key, timestamp: Some(header.timestamp) })
 }
@@ -34,7 +34,7 @@ pub fn verify(
 /// The header for `body` as Sonzai would send it.
 pub fn sign(key: &Key, body: &[u8], timestamp_s: u64) -> String {
     let t = timestamp_s.to_string();
-    format!("t={t},v1={}", hex::encode(key.mac(&[t.as_bytes(), b".", body])))
+    format!("t={t},v1={}", const_hex::encode(key.mac(&[t.as_bytes(), b".", body])))
 }
 
 struct Header<'h> {
@@ -67,8 +67,7 @@ impl<'h> Header<'h> {
         if signatures == 0 {
             return Err(Error::Missing);
         }
-        let digits = timestamp_text.bytes().all(|b| b.is_ascii_digit());
-        let timestamp = timestamp_text.parse().ok().filter(|_| digits).ok_or(Error::Malformed)?;
+        let timestamp = super::unix_seconds(timestamp_text)?;
         Ok(Header { timestamp, timestamp_text, candidates })
     }
 }
@@ -104,6 +103,7 @@ mod tests {
             (format!("t={NOW},v1="), Error::Missing),
             (format!("t={NOW},v1=zz"), Error::Mismatch),
             (format!("t={NOW},v1=abcd"), Error::Mismatch),
+            (good.replace("v1=", "v1=0x"), Error::Mismatch),
             (format!("t={NOW},t={NOW},{v1}"), Error::Malformed),
             (format!("t=+{NOW},{v1}"), Error::Malformed),
             (format!("t=99999999999999999999999,{v1}"), Error::Malformed),

@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use http::HeaderName;
 use uuid::Uuid;
 
-use super::{Facts, Rejection, Request, Signed, attribute};
+use super::{CannotSign, Facts, Rejection, Request, Signed, attribute};
 use crate::{
     body::Paths,
     event::Event,
@@ -56,9 +56,10 @@ impl Miibo {
         Ok(super::event(source, request, facts))
     }
 
-    pub(super) fn sign(&self, body: &[u8]) -> Option<Signed> {
-        let mac = signature::miibo::sign(self.keys.first()?, body);
-        Some(vec![(HeaderName::from_static(signature::miibo::HEADER), mac)])
+    pub(super) fn sign(&self, body: &[u8]) -> Result<Signed, CannotSign> {
+        let key = self.keys.first().ok_or(CannotSign::NoSecret)?;
+        let mac = signature::miibo::sign(key, body);
+        Ok(vec![(HeaderName::from_static(signature::miibo::HEADER), mac)])
     }
 }
 

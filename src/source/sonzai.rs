@@ -12,9 +12,9 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Facts, Rejection, Request, Signed, UNPARSED, attribute};
+use super::{CannotSign, Facts, Rejection, Request, Signed, attribute};
 use crate::{
-    body::{Fields, Paths},
+    body::Paths,
     event::Event,
     signature::{self, Key},
 };
@@ -65,13 +65,19 @@ impl Sonzai {
         Ok(super::event(source, request, facts))
     }
 
-    pub(super) fn sign(&self, event_type: Option<&str>, body: &[u8], now_s: u64) -> Option<Signed> {
-        let signature = signature::sonzai::sign(self.keys(event_type).first()?, body, now_s);
+    pub(super) fn sign(
+        &self,
+        event_type: Option<&str>,
+        body: &[u8],
+        now_s: u64,
+    ) -> Result<Signed, CannotSign> {
+        let key = self.keys(event_type).first().ok_or(CannotSign::NoSecret)?;
+        let signature = signature::sonzai::sign(key, body, now_s);
         let mut headers = vec![(HeaderName::from_static(signature::sonzai::HEADER), signature)];
         if let Some(value) = &self.authorization {
             headers.push((AUTHORIZATION, value.expose_secret().to_owned()));
         }
-        Some(headers)
+        Ok(headers)
     }
 
     fn keys(&self, path_type: Option<&str>) -> &[Key] {
@@ -115,7 +121,8 @@ static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
 
 fn facts(source: &ByteString, request: &Request, timestamp: u64) -> Facts {
     let fields = WANTED.paths.read(&request.body).ok();
-    let kind = kind(request, fields.as_ref());
+    let in_body = fields.as_ref().and_then(|fields| attribute(&fields.string(WANTED.event_type)?));
+    let kind = super::kind(in_body, request.path_type);
     let extensions: Vec<_> = EXTENSIONS
         .iter()
         .zip(&WANTED.ids)
@@ -129,22 +136,6 @@ fn facts(source: &ByteString, request: &Request, timestamp: u64) -> Facts {
     Facts { id: id(source, &kind, timestamp, &request.body), kind, subject, extensions }
 }
 
-fn kind(request: &Request, fields: Option<&Fields>) -> ByteString {
-    let in_body = fields.and_then(|f| f.string(WANTED.event_type)).and_then(|t| attribute(&t));
-    match (in_body, request.path_type) {
-        (Some(body), Some(path)) if body != path => {
-            tracing::debug!(
-                path_type = path, body_type = ?body,
-                "a verified body names another event type than its path; the body's counts"
-            );
-            body
-        }
-        (Some(body), _) => body,
-        (None, Some(path)) => path.into(),
-        (None, None) => ByteString::from_static(UNPARSED),
-    }
-}
-
 /// The event's identity: Sonzai sends none, and a retry repeats type, signed time and body.
 fn id(source: &str, kind: &str, timestamp: u64, body: &[u8]) -> ByteString {
     let mut hash = Sha256::new();
@@ -152,7 +143,7 @@ fn id(source: &str, kind: &str, timestamp: u64, body: &[u8]) -> ByteString {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hex::encode(&hash.finalize()[..16]).into()
+    const_hex::encode(&hash.finalize()[..16]).into()
 }
 
 #[cfg(test)]
@@ -160,6 +151,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
+    use crate::source::UNPARSED;
 
     const NOW_MS: u64 = 1_767_225_600_000;
 

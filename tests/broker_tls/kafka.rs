@@ -26,19 +26,23 @@ impl Secured {
     fn shared() -> &'static Secured {
         static SHARED: OnceLock<Secured> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let authority = Authority::new("kafka-tests");
+            let authority = Authority::named("kafka-tests");
             let shown = |issued| Some(tls(issued, &authority, false));
-            let good = || authority.server(&LOOPBACK);
+            let good = || authority.issue(&LOOPBACK);
             let user = || Some((USER.to_owned(), PASSWORD.to_owned()));
             let listeners = vec![
                 Listener { name: "TLS", tls: shown(good()), user: None },
                 Listener { name: "MUTUAL", tls: Some(tls(good(), &authority, true)), user: None },
                 Listener {
                     name: "MISNAMED",
-                    tls: shown(authority.server(&["elsewhere.example"])),
+                    tls: shown(authority.issue(&["elsewhere.example"])),
                     user: None,
                 },
-                Listener { name: "EXPIRED", tls: shown(authority.expired_server()), user: None },
+                Listener {
+                    name: "EXPIRED",
+                    tls: shown(authority.issue_until(&LOOPBACK, 2001)),
+                    user: None,
+                },
                 Listener { name: "SASL", tls: None, user: user() },
                 Listener { name: "BOTH", tls: shown(good()), user: user() },
             ];
@@ -72,7 +76,7 @@ async fn messages_arrive_over_tls_with_a_ca_in_a_file_or_in_the_environment() {
     let secured = Secured::shared();
     let mut scene = Scene::new();
     let in_file = scene.trusting(&secured.authority);
-    let in_environment = scene.variable("CA", &secured.authority.pem);
+    let in_environment = scene.variable("CA", &secured.authority.pem());
     for topic in ["tls-file", "tls-text"] {
         secured.create(topic).await;
     }
@@ -97,7 +101,7 @@ async fn a_client_certificate_is_shown_where_one_is_demanded() {
     let client = secured.authority.client("waypost");
     let mut scene = Scene::new();
     let in_files = scene.showing(&secured.authority, &client);
-    let ca = scene.variable("CA", &secured.authority.pem);
+    let ca = scene.variable("CA", &secured.authority.pem());
     let cert = scene.variable("CERT", &client.cert);
     let key = scene.secret("KEY", client.key.trim_end());
     let in_environment = format!("tls: {{ ca: \"{ca}\", cert: \"{cert}\", key: \"{key}\" }}");
@@ -118,7 +122,7 @@ async fn a_client_certificate_is_shown_where_one_is_demanded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_right_client_certificate_the_broker_is_down_and_says_so() {
     let secured = Secured::shared();
-    let stranger = Authority::new("strangers").client("waypost");
+    let stranger = Authority::named("strangers").client("waypost");
     let mut scene = Scene::new();
     let trusted = scene.trusting(&secured.authority);
     let shown = scene.showing(&secured.authority, &stranger);
@@ -138,7 +142,7 @@ async fn a_certificate_of_another_ca_host_or_time_is_refused_and_says_so() {
     let secured = Secured::shared();
     let mut scene = Scene::new();
     let trusted = scene.trusting(&secured.authority);
-    let other = scene.trusting(&Authority::new("others"));
+    let other = scene.trusting(&Authority::named("others"));
     let no_tls = format!("type: kafka, bootstrap: \"{}\", {trusted}", secured.kafka.bootstrap());
     let to = "topic: refused";
     scene.start(&[
@@ -227,14 +231,14 @@ async fn a_wrong_password_or_none_is_down_and_says_what_to_check() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waited_for_a_mended_certificate_and_password_flows_and_nothing_is_given_up() {
-    let authority = Authority::new("kafka-tests");
+    let authority = Authority::named("kafka-tests");
     let shown = |issued| Some(tls(issued, &authority, false));
     let user = |password: &str| Some((USER.to_owned(), password.to_owned()));
     let listeners = vec![
-        Listener { name: "CERT", tls: shown(authority.expired_server()), user: None },
-        Listener { name: "LOGIN", tls: shown(authority.server(&LOOPBACK)), user: user("another") },
+        Listener { name: "CERT", tls: shown(authority.issue_until(&LOOPBACK, 2001)), user: None },
+        Listener { name: "LOGIN", tls: shown(authority.issue(&LOOPBACK)), user: user("another") },
     ];
-    let renewed = shown(authority.server(&LOOPBACK));
+    let renewed = shown(authority.issue(&LOOPBACK));
     let kafka = Kafka::start_with(listeners).unwrap_or_else(|error| panic!("{error}"));
     let mut secured = Secured { kafka, authority };
     secured.create("cert").await;

@@ -6,7 +6,7 @@ use nkeys::KeyPair;
 use super::{Scene, jwt::Operator, tls};
 use crate::common::{
     brokers::{Access, Nats},
-    certificates::{Authority, Issued, LOOPBACK},
+    certificates::{Authority, LOOPBACK, Pair},
     consume,
     sender::now_s,
 };
@@ -24,8 +24,8 @@ struct Secured {
 impl Secured {
     /// `users` in the words of the server's configuration.
     fn start(users: &str) -> Secured {
-        let authority = Authority::new("nats-tests");
-        let shown = tls(authority.server(&["localhost"]), &authority, false);
+        let authority = Authority::named("nats-tests");
+        let shown = tls(authority.issue(&["localhost"]), &authority, false);
         let access = Access { tls: Some(shown), tls_first: false, users: users.to_owned() };
         Secured::with(authority, access)
     }
@@ -47,7 +47,7 @@ impl Secured {
 
     /// Connects as somebody whom the server knows.
     async fn client(&self, scene: &Scene, options: ConnectOptions) -> Client {
-        let ca = scene.file("reader-ca.pem", &self.authority.pem);
+        let ca = scene.file("reader-ca.pem", &self.authority.pem());
         let options = options.add_root_certificates(ca.into()).require_tls(true);
         let url = self.nats.url().replace("127.0.0.1", "localhost");
         options.connect(url).await.expect("a connection to nats")
@@ -189,7 +189,7 @@ async fn a_certificate_of_another_ca_or_host_is_refused_and_says_so() {
     let plain = Nats::start();
     let mut scene = Scene::new();
     let trusted = scene.trusting(&secured.authority);
-    let other = scene.trusting(&Authority::new("others"));
+    let other = scene.trusting(&Authority::named("others"));
     let no_tls = format!("type: nats, url: \"{}\", {trusted}", plain.url());
     scene.start(&[
         ("other", secured.at("nats://localhost", &other), TO),
@@ -209,15 +209,15 @@ async fn a_certificate_of_another_ca_or_host_is_refused_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waited_for_mended_credentials_flows_and_nothing_is_given_up() {
-    let authority = Authority::new("nats-tests");
-    let clients = |issued: Issued| Some(tls(issued, &authority, true));
+    let authority = Authority::named("nats-tests");
+    let clients = |issued: Pair| Some(tls(issued, &authority, true));
     let token = |token: &str| format!("authorization {{ token: \"{token}\", timeout: 5 }}");
     let access = Access {
-        tls: clients(authority.expired_server()),
+        tls: clients(authority.issue_until(&LOOPBACK, 2001)),
         tls_first: false,
         users: token("another"),
     };
-    let renewed = clients(authority.server(&LOOPBACK));
+    let renewed = clients(authority.issue(&LOOPBACK));
     let client = authority.client("waypost");
     let mut secured = Secured::with(authority, access);
     let mut scene = Scene::new();
@@ -256,8 +256,8 @@ async fn what_waited_for_mended_credentials_flows_and_nothing_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_wants_tls_first_gets_it() {
-    let authority = Authority::new("nats-tests");
-    let shown = tls(authority.server(&LOOPBACK), &authority, false);
+    let authority = Authority::named("nats-tests");
+    let shown = tls(authority.issue(&LOOPBACK), &authority, false);
     let users = String::new();
     let secured = Secured::with(authority, Access { tls: Some(shown), tls_first: true, users });
     let mut scene = Scene::new();

@@ -19,8 +19,8 @@ impl Secured {
     fn shared() -> &'static Secured {
         static SHARED: OnceLock<Secured> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let authority = Authority::new("rabbitmq-tests");
-            let shown = tls(authority.server(&["localhost"]), &authority, false);
+            let authority = Authority::named("rabbitmq-tests");
+            let shown = tls(authority.issue(&["localhost"]), &authority, false);
             let rabbitmq = RabbitMq::start_with(&shown).unwrap_or_else(|error| panic!("{error}"));
             rabbitmq.add_user("waypost-cert", "never-used");
             rabbitmq.add_user("waypost-user", PASSWORD);
@@ -88,7 +88,7 @@ async fn a_certificate_of_another_ca_or_host_is_refused_and_says_so() {
     let secured = Secured::shared();
     let mut scene = Scene::new();
     let trusted = scene.trusting(&secured.authority);
-    let other = scene.trusting(&Authority::new("others"));
+    let other = scene.trusting(&Authority::named("others"));
     let to = "exchange: e, routing_key: k";
     let plain_port = secured.rabbitmq.url().rsplit_once(':').expect("a port").1;
     let plain = format!("type: rabbitmq, url: \"amqps://localhost:{plain_port}\", {trusted}");
@@ -129,8 +129,8 @@ async fn a_wrong_login_is_down_and_says_what_to_check() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waited_for_mended_credentials_flows_and_nothing_is_given_up() {
-    let authority = Authority::new("rabbitmq-tests");
-    let expired = tls(authority.expired_server(), &authority, true);
+    let authority = Authority::named("rabbitmq-tests");
+    let expired = tls(authority.issue_until(&LOOPBACK, 2001), &authority, true);
     let rabbitmq = RabbitMq::start_with(&expired).unwrap_or_else(|error| panic!("{error}"));
     let mut secured = Secured { rabbitmq, authority };
     secured.rabbitmq.add_user("waypost-user", "another");
@@ -151,7 +151,7 @@ async fn what_waited_for_mended_credentials_flows_and_nothing_is_given_up() {
     ]);
     scene.send(20).await;
     scene.await_trouble("shown", &["certificate has expired"]).await;
-    let renewed = tls(secured.authority.server(&LOOPBACK), &secured.authority, true);
+    let renewed = tls(secured.authority.issue(&LOOPBACK), &secured.authority, true);
     secured.rabbitmq.change(&renewed);
     scene.await_trouble("nothing", &["client certificate", "`tls.cert`"]).await;
     scene.await_trouble("shown", &["ACCESS_REFUSED", "check the user, password"]).await;

@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod consume;
 pub mod daemon;
 pub mod faults;
+pub mod frames;
 pub mod ids;
 pub mod journal_disk;
 pub mod kept;

@@ -47,6 +47,13 @@ impl Compiler<'_> {
         Reported
     }
 
+    /// The same where a secret may stand in that place.
+    fn report_secret<T>(&mut self, place: &At<T>, message: impl ToString) -> Reported {
+        self.problems
+            .push(Diagnostic { secret: true, ..at(place.referenced, message.to_string()) });
+        Reported
+    }
+
     /// Reports every setting that the type at hand does not take.
     fn only(&mut self, kind: &str, given: Given, taken: &[&str]) -> Result<(), Reported> {
         let mut outcome = Ok(());
@@ -60,7 +67,7 @@ impl Compiler<'_> {
     }
 
     fn expand<T>(&mut self, place: &At<T>, text: &str) -> Result<SecretString, Reported> {
-        secret::expand(text, self.env).map_err(|error| self.report(place, error))
+        secret::expand(text, self.env).map_err(|error| self.report_secret(place, error))
     }
 
     fn name<T>(&mut self, what: &str, name: &str, place: &At<T>) -> Result<(), Reported> {

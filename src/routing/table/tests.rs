@@ -123,6 +123,10 @@ fn one_mistake_gives_one_message_in_its_place() {
     let target =
         |target: &str| route(&format!("{{ name: a, match: {{ type: x }}, to: [{{ {target} }}] }}"));
     let base = |from: &str, to: &str| format!("{}{source}", BASE.replace(from, to));
+    let standard = |secret: &str| {
+        let shop = format!("  shop: {{ type: standard, path: /shop, {secret} }}\nbrokers:\n");
+        base("brokers:\n", &shop)
+    };
     for (text, place, message) in [
         (String::new(), "1:1", "empty"),
         ("a: [".to_owned(), "", ""),
@@ -159,6 +163,34 @@ fn one_mistake_gives_one_message_in_its_place() {
             "no source is named `nope`; there are chat, sonzai",
         ),
         (base("type: miibo", "type: mibo"), "4:", "unknown source type `mibo`"),
+        (
+            standard("secret: 'no prefix, hidden'"),
+            "5:",
+            "must begin with `whsec_` (shared) or `whpk_`",
+        ),
+        (standard("secret: 'whsec_hidden!'"), "5:", "not base64"),
+        (
+            standard("secret: [whsec_aGlkZGVu, whpk_aGlkZGVu]"),
+            "5:",
+            "secret 2: the public key has 6",
+        ),
+        (standard("secret: 'whsk_hidden'"), "5:", "private key"),
+        (standard("secret: 'whpk_'"), "5:", "the secret is empty"),
+        (standard("secret: []"), "5:", "the secret is empty"),
+        (
+            standard("secrets: { '*': whsec_aGlkZGVu }"),
+            "5:",
+            "`secrets:` is no setting of type standard",
+        ),
+        (base(", secret: [\"${S}\", \"older\"]", ""), "4:", "a miibo source needs `secret:`"),
+        (
+            base(
+                "  chat:",
+                "  shop:\n    type: standard\n    path: /shop\n    secret:\n      - hidden\n  chat:",
+            ),
+            "8:",
+            "must begin with `whsec_`",
+        ),
         (base("type: log", "type: logs"), "9:", "unknown broker type `logs`"),
         (base("/hooks/miibo", "/hooks/sonzai/x"), "3:", "overlaps"),
         (base("/hooks/miibo", "hooks/miibo"), "4:", "must begin with `/`"),

@@ -1,6 +1,6 @@
 //! `sources:`, each with its path and its keys.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use secrecy::ExposeSecret;
 
@@ -10,8 +10,8 @@ use crate::{
         file::{self, At, OneOrMany},
         path::Path,
     },
-    signature::{self, EmptySecret, Key},
-    source::{Miibo, Provider, Sonzai, Source},
+    signature::{self, EmptySecret},
+    source::{Miibo, Provider, Sonzai, Source, Standard},
 };
 
 type Sources = BTreeMap<String, At<file::Source>>;
@@ -53,10 +53,17 @@ impl Compiler<'_> {
                 if path.has_type() {
                     return Err(self.report(&fields.path, "a miibo source's path has no {type}"));
                 }
-                Provider::Miibo(self.miibo(source)?)
+                let keys = self.secret_keys(source, signature::miibo::key)?;
+                Provider::Miibo(Miibo { keys })
+            }
+            "standard" => {
+                self.only("standard", fields.given(), &["secret"])?;
+                let keys = self.secret_keys(source, signature::standard::key)?;
+                Provider::Standard(Standard { keys })
             }
             other => {
-                let message = format!("unknown source type `{other}`; known are sonzai and miibo");
+                let message =
+                    format!("unknown source type `{other}`; known are sonzai, miibo and standard");
                 return Err(self.report(&fields.r#type, message));
             }
         };
@@ -86,25 +93,34 @@ impl Compiler<'_> {
         Ok(sonzai)
     }
 
-    fn miibo(&mut self, source: &At<file::Source>) -> Result<Miibo, Reported> {
-        match &source.value.secret {
-            Some(secret) => Ok(Miibo { keys: self.keys(secret, signature::miibo::key)? }),
-            None => Err(self.report(source, "a miibo source needs `secret:`")),
-        }
+    fn secret_keys<K, E: Display>(
+        &mut self,
+        source: &At<file::Source>,
+        key: fn(&str) -> Result<K, E>,
+    ) -> Result<Vec<K>, Reported> {
+        let Some(secret) = &source.value.secret else {
+            let message = format!("a {} source needs `secret:`", source.value.r#type.value);
+            return Err(self.report(source, message));
+        };
+        self.keys(secret, key)
     }
 
-    fn keys(
+    fn keys<K, E: Display>(
         &mut self,
         secrets: &At<OneOrMany>,
-        key: fn(&str) -> Result<Key, EmptySecret>,
-    ) -> Result<Vec<Key>, Reported> {
-        if secrets.value.as_slice().is_empty() {
+        key: fn(&str) -> Result<K, E>,
+    ) -> Result<Vec<K>, Reported> {
+        let texts = secrets.value.as_slice();
+        if texts.is_empty() {
             return Err(self.report(secrets, EmptySecret));
         }
         let mut keys = Vec::new();
-        for text in secrets.value.as_slice() {
+        for (index, text) in texts.iter().enumerate() {
             let secret = self.expand(secrets, text)?;
-            keys.push(key(secret.expose_secret()).map_err(|empty| self.report(secrets, empty))?);
+            keys.push(key(secret.expose_secret()).map_err(|why| match texts {
+                [_] => self.report_secret(secrets, why),
+                _ => self.report_secret(secrets, format!("secret {}: {why}", index + 1)),
+            })?);
         }
         Ok(keys)
     }
