@@ -307,19 +307,15 @@ fn brokers(table: &Table, journal: &Journal, data_dir: &Path) -> Result<Vec<Name
 /// Builds the client of a broker of the table; connects to nothing.
 fn broker(settings: &BrokerSettings, data_dir: &Path) -> Result<Box<dyn Broker>, Error> {
     let wrong = |cause: String| Error::Broker { broker: settings.name.clone(), cause };
-    let client_name = format!("waypost-{}", settings.name);
     Ok(match &settings.kind {
-        BrokerKind::Kafka { bootstrap } => {
-            let settings = kafka::Settings { bootstrap: bootstrap.clone(), client_id: client_name };
-            Box::new(kafka::Kafka::new(settings).map_err(|e| wrong(e.to_string()))?)
+        BrokerKind::Kafka(settings) => {
+            Box::new(kafka::Kafka::new(settings.clone()).map_err(|e| wrong(e.to_string()))?)
         }
-        BrokerKind::RabbitMq { url } => {
-            let settings = rabbitmq::Settings { url: url.clone() };
-            Box::new(rabbitmq::RabbitMq::new(settings).map_err(|e| wrong(e.to_string()))?)
+        BrokerKind::RabbitMq(settings) => {
+            Box::new(rabbitmq::RabbitMq::new(settings.clone()).map_err(|e| wrong(e.to_string()))?)
         }
-        BrokerKind::Nats { url } => {
-            let settings = nats::Settings { url: url.clone(), client_name };
-            Box::new(nats::Nats::new(settings).map_err(|e| wrong(e.to_string()))?)
+        BrokerKind::Nats(settings) => {
+            Box::new(nats::Nats::new(settings.clone()).map_err(|e| wrong(e.to_string()))?)
         }
         BrokerKind::Log { dir, rotate_bytes, keep } => {
             let dir = dir.clone().unwrap_or_else(|| data_dir.join("log"));

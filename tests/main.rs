@@ -5,6 +5,7 @@ mod common;
 
 mod admin;
 mod broker_restarts;
+mod broker_tls;
 mod commands;
 mod dead_letters;
 mod delivery;
