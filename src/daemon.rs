@@ -175,6 +175,7 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
         dead_letters: DeadLetters::new(dead_letters.journal),
         backlogs: Arc::default(),
         progress: Arc::default(),
+        holds: Arc::default(),
         feed: Feed::default(),
     };
     let mut all_parked = Vec::new();

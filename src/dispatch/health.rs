@@ -1,0 +1,133 @@
+//! How a broker is, as far as its dispatcher can tell, and who is told: one log line a change.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytestring::ByteString;
+use tokio::time::Instant;
+
+use crate::broker::Hold;
+
+/// One trouble shows in several ways while it comes about and passes. Another reason for what is
+/// known to be wrong is told after this long.
+const TELL_AGAIN: Duration = Duration::from_secs(300);
+
+/// The brokers that are connected and take no messages for now, and why: RabbitMQ's
+/// `connection.blocked`.
+#[derive(Debug, Default)]
+pub struct Holds(Mutex<BTreeMap<ByteString, String>>);
+
+impl Holds {
+    /// Why the broker takes nothing for now; `None` while it is not on hold.
+    pub fn reason(&self, broker: &str) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(broker).cloned()
+    }
+
+    fn set(&self, broker: &ByteString, reason: Option<String>) {
+        let mut holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => holds.insert(broker.clone(), reason),
+            None => holds.remove(broker),
+        };
+    }
+}
+
+/// See the module.
+pub(super) struct Health {
+    /// What is wrong, as it shows now.
+    trouble: Option<String>,
+    /// What was told of it, and when.
+    told: Option<(String, Instant)>,
+    /// The present connection's.
+    hold: Option<Hold>,
+    /// The reason of the present hold.
+    on_hold: bool,
+    holds: Arc<Holds>,
+}
+
+impl Health {
+    pub fn new(holds: Arc<Holds>) -> Health {
+        Health { trouble: None, told: None, hold: None, on_hold: false, holds }
+    }
+
+    pub fn is_well(&self) -> bool {
+        self.trouble.is_none()
+    }
+
+    /// What is wrong.
+    pub fn reason(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Whether the broker is connected and takes nothing for now.
+    pub fn is_on_hold(&self) -> bool {
+        self.on_hold
+    }
+
+    /// A connection was made. Where nothing is to be published on it, that is all that can be said
+    /// for the broker, and it is enough.
+    pub fn connected(&mut self, broker: &ByteString, hold: Option<Hold>, owes_nothing: bool) {
+        self.hold = hold;
+        self.note_hold(broker);
+        if self.is_well() {
+            tracing::info!(%broker, "connected");
+        } else if owes_nothing {
+            self.well(broker);
+        }
+    }
+
+    /// The connection is gone, and its hold with it.
+    pub fn disconnected(&mut self, broker: &ByteString) {
+        self.hold = None;
+        self.set_hold(broker, None);
+    }
+
+    pub fn trouble(&mut self, broker: &ByteString, reason: String) {
+        let known = self.told.as_ref().is_some_and(|(told, at)| {
+            *told == reason || at.elapsed() < TELL_AGAIN
+        });
+        if known {
+            tracing::debug!(%broker, %reason, "the broker is still in trouble");
+        } else {
+            tracing::warn!(%broker, %reason, "the broker is in trouble; its messages wait");
+            self.told = Some((reason.clone(), Instant::now()));
+        }
+        self.trouble = Some(reason);
+    }
+
+    /// The broker has confirmed a message.
+    pub fn well(&mut self, broker: &ByteString) {
+        if self.trouble.take().is_some() {
+            self.told = None;
+            tracing::info!(%broker, "the broker is well again");
+        }
+    }
+
+    /// Waits until the connection is put on hold or goes on; for ever where it never is. Cancel-safe.
+    pub async fn hold_changed(&mut self) {
+        if let Some(hold) = &mut self.hold
+            && hold.changed().await.is_ok()
+        {
+            return;
+        }
+        // Nothing more is said on this connection.
+        std::future::pending().await
+    }
+
+    /// Takes in what the connection says now.
+    pub fn note_hold(&mut self, broker: &ByteString) {
+        let reason = self.hold.as_mut().and_then(|hold| hold.borrow_and_update().clone());
+        if let Some(reason) = &reason {
+            self.trouble(broker, reason.clone());
+        }
+        self.set_hold(broker, reason);
+    }
+
+    fn set_hold(&mut self, broker: &ByteString, reason: Option<String>) {
+        self.on_hold = reason.is_some();
+        self.holds.set(broker, reason);
+    }
+}
