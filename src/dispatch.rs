@@ -266,11 +266,7 @@ impl Dispatcher {
     }
 
     /// Connects, however long it takes; `false` when told to stop before that.
-    async fn connect(
-        &mut self,
-        broker: &mut dyn Broker,
-        ending: &Ending,
-    ) -> Result<bool, Error> {
+    async fn connect(&mut self, broker: &mut dyn Broker, ending: &Ending) -> Result<bool, Error> {
         let mut failures = self.fruitless;
         loop {
             if failures > 0 {

@@ -10,8 +10,7 @@ use std::{
 use crate::common::{
     daemon::{self, Daemon},
     sender::Load,
-    shared::Brokers,
-    sinks::{self, Sink, Sinks},
+    sinks::{self, Addresses, Sink, Sinks},
 };
 
 /// Kills by default; `WAYPOST_KILLS` raises it, `WAYPOST_KILL_SEED` varies their moments.
@@ -55,11 +54,8 @@ fn number(variable: &str, default: u64) -> u64 {
 async fn an_acknowledged_event_survives_kill_nine() {
     let (kills, seed) = (number("WAYPOST_KILLS", KILLS), number("WAYPOST_KILL_SEED", 1));
     println!("{kills} kills, WAYPOST_KILL_SEED={seed}");
-    let brokers = Brokers::shared();
     let dir = tempfile::tempdir().expect("a directory");
-    let sinks =
-        Sinks::create("kill-nine", &brokers.kafka, &brokers.rabbitmq, &brokers.nats, dir.path())
-            .await;
+    let sinks = Sinks::create("kill-nine", Addresses::shared(), dir.path()).await;
     let routes = sinks.routes();
 
     let mut daemon = Daemon::start(dir.path(), &routes, &SETTINGS);

@@ -16,3 +16,4 @@ mod journal_damage;
 mod journal_use;
 mod kill_nine;
 mod rabbitmq_returns;
+mod sick_hung;

@@ -86,9 +86,10 @@ impl Health {
     }
 
     pub fn trouble(&mut self, broker: &ByteString, reason: String) {
-        let known = self.told.as_ref().is_some_and(|(told, at)| {
-            *told == reason || at.elapsed() < TELL_AGAIN
-        });
+        let known = self
+            .told
+            .as_ref()
+            .is_some_and(|(told, at)| *told == reason || at.elapsed() < TELL_AGAIN);
         if known {
             tracing::debug!(%broker, %reason, "the broker is still in trouble");
         } else {

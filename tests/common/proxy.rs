@@ -192,9 +192,9 @@ impl Pump {
             if read == 0 {
                 return Ok(());
             }
-            match sickness {
-                Some(Sickness::Swallow) => lost = true,
-                Some(Sickness::Cut) if let Some(left) = self.cut_after => {
+            match (sickness, self.cut_after) {
+                (Some(Sickness::Swallow), _) => lost = true,
+                (Some(Sickness::Cut), Some(left)) => {
                     self.to.write_all(&chunk[..read.min(left)]).await?;
                     if read >= left {
                         return Ok(());

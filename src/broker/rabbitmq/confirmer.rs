@@ -98,7 +98,12 @@ pub struct Confirmer {
 }
 
 impl Confirmer {
-    pub fn new(channel: Channel, queue: Queue, outcome: Outcome, has_heartbeats: bool) -> Confirmer {
+    pub fn new(
+        channel: Channel,
+        queue: Queue,
+        outcome: Outcome,
+        has_heartbeats: bool,
+    ) -> Confirmer {
         Confirmer {
             channel,
             queue,

@@ -86,13 +86,7 @@ impl Session {
         let has_heartbeats = connection.configuration().heartbeat() > 0;
         let confirmer = Confirmer::new(channel, queue, outcome.clone(), has_heartbeats);
         let task = tokio::spawn(confirmer.run(receiver, connection.events_listener()));
-        Ok(Session {
-            confirmer: AbortOnDropHandle::new(task),
-            orders,
-            outcome,
-            connection,
-            wire,
-        })
+        Ok(Session { confirmer: AbortOnDropHandle::new(task), orders, outcome, connection, wire })
     }
 
     /// How many messages the next session should publish one at a time.

@@ -2,7 +2,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
@@ -32,6 +32,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 pub struct Kafka {
     server: Server,
     bootstrap: String,
+    behind_proxy: BehindProxy,
+}
+
+/// A second listener, which tells clients to come to a port where a test may put a proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct BehindProxy {
+    /// Where clients are told to come. Nothing listens there until the test does.
+    pub proxy: u16,
+    /// Where the proxy is to lead.
+    pub broker: u16,
 }
 
 impl Kafka {
@@ -48,9 +58,11 @@ impl Kafka {
     /// Starts it on this port, or says why not.
     pub fn start_on(port: u16) -> Result<Kafka, String> {
         let controller = ports::free()?;
+        let behind_proxy = BehindProxy { proxy: ports::free()?, broker: ports::free()? };
         let class_path = class_path()?;
         let dir = super::directory("kafka")?;
-        let properties = properties(port, controller, &dir.path().join("data"));
+        let data = dir.path().join("data");
+        let properties = properties(port, controller, behind_proxy, &data);
         let properties = super::write(dir.path().join("server.properties"), &properties)?;
         format_storage(&class_path, &properties)?;
         let mut command = java(&class_path);
@@ -59,26 +71,37 @@ impl Kafka {
         let asked = bootstrap.clone();
         let ready = Box::new(move || answers(&asked));
         let plan = Plan { name: "kafka", command, ready };
-        Ok(Kafka { server: Server::start(plan, dir)?, bootstrap })
+        Ok(Kafka { server: Server::start(plan, dir)?, bootstrap, behind_proxy })
     }
 
     /// `127.0.0.1:PORT`
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
+
+    pub fn behind_proxy(&self) -> BehindProxy {
+        self.behind_proxy
+    }
+
+    /// Where partitions are kept, each in a directory of its own.
+    pub fn data_dir(&self) -> PathBuf {
+        self.server.dir().join("data")
+    }
 }
 
 /// Topics are never created by using them, since a test must not pass on a misspelt name. The
 /// short session lets a killed node come back at once: until its old session has ended, the
 /// controller refuses the new one.
-fn properties(port: u16, controller: u16, data: &Path) -> String {
+fn properties(port: u16, controller: u16, behind_proxy: BehindProxy, data: &Path) -> String {
+    let BehindProxy { proxy, broker: proxied } = behind_proxy;
     format!(
         "\
 process.roles=broker,controller
 node.id=1
-listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=BROKER://127.0.0.1:{port}
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=BROKER://127.0.0.1:{port},PROXIED://127.0.0.1:{proxied},\
+CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=BROKER://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}
+listener.security.protocol.map=BROKER:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}

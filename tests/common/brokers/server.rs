@@ -1,7 +1,7 @@
 //! One broker's process, from start to end; the same for all three.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     thread::sleep,
     time::{Duration, Instant},
@@ -50,6 +50,11 @@ impl Server {
         let server = Server { plan, dir, log, leash: Some(leash) };
         server.wait_until_ready()?;
         Ok(server)
+    }
+
+    /// Where it keeps everything.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Ends it at once, as a crash does (`SIGKILL`). It stays down until [`restart`](Self::restart).
