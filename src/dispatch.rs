@@ -106,6 +106,13 @@ pub enum Error {
     Unreadable { position: Position, cause: String },
 }
 
+impl Error {
+    /// See [`journal::Error::is_no_space`].
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Error::Journal(error) if error.is_no_space())
+    }
+}
+
 /// What a dispatcher shares with the rest of the daemon.
 #[derive(Clone)]
 pub struct Shared {
@@ -396,6 +403,7 @@ impl Dispatcher {
             Wake::Tick => {
                 self.main.start_saving();
                 self.parked.start_saving();
+                self.health.look(&self.name);
                 self.look_after_backlog();
                 return self.yield_to_relief();
             }

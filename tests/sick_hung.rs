@@ -16,10 +16,10 @@ const SHORT: Duration = Duration::from_secs(30);
 
 /// Longer than any timeout of any client: Kafka's are the longest, 45 s for a delivery report.
 /// `WAYPOST_HANG_SECONDS` raises it.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(50);
 
 /// After each answer: the load lasts for minutes.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(120);
 
 fn long() -> Duration {
     let seconds = std::env::var("WAYPOST_HANG_SECONDS");

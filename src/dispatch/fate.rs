@@ -46,7 +46,7 @@ impl Dispatcher {
             self.take_back_suspects();
         }
         self.fruitless = 0;
-        self.health.well(&self.name);
+        self.health.better();
         self.settle(job, Outcome::Confirmed);
     }
 

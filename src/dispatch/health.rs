@@ -1,4 +1,5 @@
-//! How a broker is, as far as its dispatcher can tell, and who is told: one log line a change.
+//! How a broker is, as far as its dispatcher can tell, and who is told: one log line a change that
+//! lasts.
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +15,10 @@ use crate::broker::Hold;
 /// One trouble shows in several ways while it comes about and passes. Another reason for what is
 /// known to be wrong is told after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(300);
+
+/// How long a broker must have been well again until it is told: one that comes and goes every second
+/// is in trouble all that time.
+const STEADY: Duration = Duration::from_secs(2);
 
 /// The brokers that are connected and take no messages for now, and why: RabbitMQ's
 /// `connection.blocked`.
@@ -41,6 +46,8 @@ pub(super) struct Health {
     trouble: Option<String>,
     /// What was told of it, and when.
     told: Option<(String, Instant)>,
+    /// Since when nothing is wrong any more.
+    better_since: Option<Instant>,
     /// The present connection's.
     hold: Option<Hold>,
     /// The reason of the present hold.
@@ -50,7 +57,7 @@ pub(super) struct Health {
 
 impl Health {
     pub fn new(holds: Arc<Holds>) -> Health {
-        Health { trouble: None, told: None, hold: None, on_hold: false, holds }
+        Health { trouble: None, told: None, better_since: None, hold: None, on_hold: false, holds }
     }
 
     pub fn is_well(&self) -> bool {
@@ -75,7 +82,7 @@ impl Health {
         if self.is_well() {
             tracing::info!(%broker, "connected");
         } else if owes_nothing {
-            self.well(broker);
+            self.better();
         }
     }
 
@@ -96,13 +103,20 @@ impl Health {
             tracing::warn!(%broker, %reason, "the broker is in trouble; its messages wait");
             self.told = Some((reason.clone(), Instant::now()));
         }
-        self.trouble = Some(reason);
+        (self.trouble, self.better_since) = (Some(reason), None);
     }
 
     /// The broker has confirmed a message.
-    pub fn well(&mut self, broker: &ByteString) {
-        if self.trouble.take().is_some() {
-            self.told = None;
+    pub fn better(&mut self) {
+        if self.trouble.is_some() {
+            self.better_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Once a tick: tells that the broker is well again, if that has lasted.
+    pub fn look(&mut self, broker: &ByteString) {
+        if self.better_since.is_some_and(|since| since.elapsed() >= STEADY) {
+            (self.trouble, self.told, self.better_since) = (None, None, None);
             tracing::info!(%broker, "the broker is well again");
         }
     }
@@ -130,5 +144,61 @@ impl Health {
     fn set_hold(&mut self, broker: &ByteString, reason: Option<String>) {
         self.on_hold = reason.is_some();
         self.holds.set(broker, reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{sync::watch, time::advance};
+
+    use super::*;
+
+    const BROKER: ByteString = ByteString::from_static("b");
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_comes_and_goes_is_in_trouble_until_that_has_ended() {
+        let mut health = Health::new(Arc::default());
+        for _ in 0..10 {
+            health.trouble(&BROKER, "gone".to_owned());
+            advance(STEADY / 4).await;
+            health.better();
+            advance(STEADY / 2).await;
+            health.better();
+            health.look(&BROKER);
+            assert!(!health.is_well());
+        }
+        advance(STEADY).await;
+        health.look(&BROKER);
+        assert!(health.is_well());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_reason_for_the_same_trouble_is_told_after_a_while() {
+        let mut health = Health::new(Arc::default());
+        let told = |health: &Health| health.told.clone().map(|(reason, _)| reason);
+        for (reason, expected) in [("silent", "silent"), ("refused", "silent")] {
+            health.trouble(&BROKER, reason.to_owned());
+            assert_eq!(told(&health).as_deref(), Some(expected));
+            assert_eq!(health.reason(), Some(reason), "but it is known");
+        }
+        advance(TELL_AGAIN).await;
+        health.trouble(&BROKER, "refused".to_owned());
+        assert_eq!(told(&health).as_deref(), Some("refused"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_is_known_as_long_as_its_connection_lasts() {
+        let holds = Arc::<Holds>::default();
+        let mut health = Health::new(holds.clone());
+        let (say, hold) = watch::channel(None);
+        health.connected(&BROKER, Some(hold), true);
+        say.send_replace(Some("low on memory".to_owned()));
+        health.hold_changed().await;
+        health.note_hold(&BROKER);
+        assert!(health.is_on_hold());
+        assert_eq!(holds.reason("b").as_deref(), Some("low on memory"));
+        health.disconnected(&BROKER);
+        assert!(!health.is_on_hold());
+        assert_eq!(holds.reason("b"), None);
     }
 }

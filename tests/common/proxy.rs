@@ -43,7 +43,7 @@ pub enum Sickness {
 
 impl Sickness {
     pub const ALL: [Sickness; 6] = [
-        Sickness::Delay(Duration::from_millis(300)),
+        Sickness::Delay(Duration::from_millis(50)),
         Sickness::Throttle(20_000),
         Sickness::Reset,
         Sickness::Cut,

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -102,26 +103,13 @@ impl Scene {
         twice
     }
 
-    /// How often the log told of a broker that it is in trouble, and that it is well again.
-    pub fn changes(&self, sink: Sink) -> (usize, usize) {
-        let (log, broker) = (self.log(), format!("broker={}", sink.broker()));
-        let count = |what: &str| {
-            log.lines().filter(|line| line.contains(what) && line.contains(&broker)).count()
-        };
-        (count(" is in trouble"), count(" is well again"))
+    pub fn log_file(&self) -> PathBuf {
+        self.dir.path().join("daemon.log")
     }
 
-    /// The most memory that the daemon has ever had, and what it has now, bytes.
-    pub fn memory(&self) -> (u64, u64) {
-        let pid = self.daemon.as_ref().expect("a daemon").pid();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
-        let bytes = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
-            let kib: u64 =
-                line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("KiB");
-            kib << 10
-        };
-        (bytes("VmHWM:"), bytes("VmRSS:"))
+    /// See [`Daemon::peak_memory_bytes`].
+    pub fn peak_memory_bytes(&self) -> u64 {
+        self.daemon.as_ref().expect("a daemon").peak_memory_bytes()
     }
 }
 
@@ -162,6 +150,16 @@ impl Senders {
         }
         accepted
     }
+}
+
+/// How often a daemon's log told of a broker that it is in trouble, and that it is well again.
+pub fn changes(log: &Path, sink: Sink) -> (usize, usize) {
+    let log = fs::read_to_string(log).expect("the daemon's log");
+    let broker = format!("broker={}", sink.broker());
+    let count = |what: &str| {
+        log.lines().filter(|line| line.contains(what) && line.contains(&broker)).count()
+    };
+    (count(" is in trouble"), count(" is well again"))
 }
 
 /// Waits until something is so.

@@ -141,6 +141,11 @@ routes:
         )
     }
 
+    /// Of a cluster, another server is read from now on.
+    pub fn read_from_nats(&mut self, url: String) {
+        self.brokers.nats = url;
+    }
+
     /// Waits until each of these events is there; what was read until then.
     pub async fn await_events(&self, sink: Sink, ids: &[String]) -> Vec<Arrived> {
         let (wanted, started) = (ids.iter().cloned().collect(), Instant::now());

@@ -15,9 +15,9 @@ use super::{
     server::{Plan, Server},
 };
 
-/// Where Debian keeps the script that its `/usr/sbin/rabbitmq-server` wraps. The wrapper refuses
-/// to run as anyone but root or `rabbitmq`; the script runs as whoever calls it.
-const DEBIAN_SCRIPT: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+/// Where Debian keeps the scripts that those in `/usr/sbin` wrap. The wrappers refuse to run as
+/// anyone but root or `rabbitmq`; the scripts run as whoever calls them.
+const DEBIAN_SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
 
 /// The node starts `epmd` (Erlang's port mapper) as a daemon that outlives it, unless one answers
 /// already. This one runs in the node's process group and ends with it.
@@ -30,9 +30,17 @@ exec "$0"
 /// A local node answers at once; one that does not is not ready yet.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
+/// A memory alarm goes off where a node uses more than this part of the machine's memory; any node
+/// does.
+const ALARMING: &str = "0.00001";
+/// RabbitMQ's default.
+const USUAL: &str = "0.4";
+
 pub struct RabbitMq {
     server: Server,
     url: String,
+    /// How the node is called, and where its port mapper is.
+    node: (String, u16),
 }
 
 impl RabbitMq {
@@ -54,7 +62,24 @@ impl RabbitMq {
         let ready = Box::new(move || answers(port));
         let plan = Plan { name: "rabbitmq", command, ready };
         let url = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
-        Ok(RabbitMq { server: Server::start(plan, dir)?, url })
+        let node = (node_name(port), epmd);
+        Ok(RabbitMq { server: Server::start(plan, dir)?, url, node })
+    }
+
+    /// Sets off the node's memory alarm, or ends it.
+    pub fn alarm(&self, on: bool) {
+        self.control(&["set_vm_memory_high_watermark", if on { ALARMING } else { USUAL }]);
+    }
+
+    fn control(&self, arguments: &[&str]) {
+        let mut command = Command::new(script("rabbitmqctl"));
+        command.args(["-n", &self.node.0]).args(arguments);
+        command
+            .env("HOME", self.server.dir())
+            .env("ERL_EPMD_PORT", self.node.1.to_string())
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
+        let output = command.output().expect("to run rabbitmqctl");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// `amqp://guest:guest@127.0.0.1:PORT/%2f`
@@ -68,12 +93,12 @@ fn command(dir: &Path, port: u16, distribution: u16, epmd: u16) -> Result<Comman
     let config = super::write(dir.join("rabbitmq.conf"), &config)?;
     let plugins = super::write(dir.join("enabled_plugins"), "[].\n")?;
     let mut command = Command::new("sh");
-    command.args(["-c", START, script()]);
+    command.args(["-c", START, &script("rabbitmq-server")]);
     command
         .env("HOME", dir)
         .env("ERL_EPMD_PORT", epmd.to_string())
         .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-        .env("RABBITMQ_NODENAME", format!("waypost-{port}@localhost"))
+        .env("RABBITMQ_NODENAME", node_name(port))
         .env("RABBITMQ_DIST_PORT", distribution.to_string())
         .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
         .env("RABBITMQ_CONFIG_FILE", config)
@@ -90,8 +115,13 @@ fn command(dir: &Path, port: u16, distribution: u16, epmd: u16) -> Result<Comman
     Ok(command)
 }
 
-fn script() -> &'static str {
-    if Path::new(DEBIAN_SCRIPT).exists() { DEBIAN_SCRIPT } else { "rabbitmq-server" }
+fn node_name(port: u16) -> String {
+    format!("waypost-{port}@localhost")
+}
+
+fn script(name: &str) -> String {
+    let debian = Path::new(DEBIAN_SCRIPTS).join(name);
+    if debian.exists() { debian.display().to_string() } else { name.to_owned() }
 }
 
 /// The node opens its port last; a protocol header is answered with `connection.start`, a frame

@@ -43,13 +43,18 @@ pub struct Server {
 impl Server {
     /// Starts the broker and waits until it answers.
     pub(super) fn start(plan: Plan, dir: TempDir) -> Result<Server, String> {
+        let server = Server::start_unready((plan, dir))?;
+        server.wait_until_ready()?;
+        Ok(server)
+    }
+
+    /// Starts the broker, which may need others to be ready.
+    pub(super) fn start_unready((plan, dir): (Plan, TempDir)) -> Result<Server, String> {
         let log = dir.path().join("output.log");
         let leash = Leash::start(&plan.command, dir.path(), &log)?;
         // From here on the leash removes the directory.
         let dir = dir.keep();
-        let server = Server { plan, dir, log, leash: Some(leash) };
-        server.wait_until_ready()?;
-        Ok(server)
+        Ok(Server { plan, dir, log, leash: Some(leash) })
     }
 
     /// Where it keeps everything.
@@ -103,7 +108,7 @@ impl Server {
         self.leash.as_ref().expect("only dropping takes the leash away")
     }
 
-    fn wait_until_ready(&self) -> Result<(), String> {
+    pub(super) fn wait_until_ready(&self) -> Result<(), String> {
         let name = self.plan.name;
         let started = Instant::now();
         loop {
