@@ -5,6 +5,8 @@
 
 #[path = "../tests/common"]
 mod common {
+    // The tests do more with them than anybody does by hand.
+    #[allow(dead_code, unused_imports)]
     pub mod brokers;
     pub mod consume;
 }
