@@ -11,6 +11,7 @@ use crate::common::{
     daemon::{self, Daemon},
     sender::Load,
     sinks::{self, Addresses, Sink, Sinks},
+    variable::number,
 };
 
 /// Kills by default; `WAYPOST_KILLS` raises it, `WAYPOST_KILL_SEED` varies their moments.
@@ -45,10 +46,6 @@ const SETTINGS: [(&str, &str); 3] = [
     // Less than is written in a life: dispatchers that fall behind read the disk.
     ("WAYPOST_JOURNAL__TAIL_BYTES", "65536"),
 ];
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |value| value.parse().expect("a number"))
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledged_event_survives_kill_nine() {

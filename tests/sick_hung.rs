@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use crate::common::{
     brokers::{Kafka, Nats, RabbitMq, Server},
     sinks::{Addresses, Sink},
+    variable::number,
     ward::Ward,
 };
 
@@ -16,15 +17,10 @@ const SHORT: Duration = Duration::from_secs(30);
 
 /// Longer than any timeout of any client: Kafka's are the longest, 45 s for a delivery report.
 /// `WAYPOST_HANG_SECONDS` raises it.
-const LONG: Duration = Duration::from_secs(50);
+const LONG_SECONDS: u64 = 50;
 
 /// After each answer: the load lasts for minutes.
 const PAUSE: Duration = Duration::from_millis(120);
-
-fn long() -> Duration {
-    let seconds = std::env::var("WAYPOST_HANG_SECONDS");
-    seconds.map_or(LONG, |seconds| Duration::from_secs(seconds.parse().expect("a number")))
-}
 
 /// All three at the same time, each with a daemon of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -49,8 +45,9 @@ async fn a_broker_that_hangs_holds_up_no_other_and_gets_everything_once_it_goes_
 
 async fn hang(name: &str, patient: Sink, brokers: Addresses, server: &mut Server) {
     let mut ward = Ward::open(name, patient, brokers.clone(), brokers, PAUSE).await;
+    let long = Duration::from_secs(number("WAYPOST_HANG_SECONDS", LONG_SECONDS));
     let mut short = 0;
-    for lasts in [SHORT, long()] {
+    for lasts in [SHORT, long] {
         short = ward.troubles();
         ward.healthy().await;
         server.pause();

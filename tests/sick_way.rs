@@ -7,14 +7,15 @@ use crate::common::{
     proxy::{Proxy, Sickness},
     shared::Brokers,
     sinks::{Addresses, Sink},
+    variable::number,
     ward::Ward,
 };
 
 /// How often each sickness befalls each way; `WAYPOST_SICK_ROUNDS` raises it.
-const ROUNDS: usize = 1;
+const ROUNDS: u64 = 1;
 
-/// How long a sickness lasts that the daemon need not notice.
-const A_WHILE: Duration = Duration::from_secs(3);
+/// How long a sickness lasts that the daemon need not notice; `WAYPOST_SICK_SECONDS` raises it.
+const SECONDS: u64 = 3;
 
 /// After each answer.
 const PAUSE: Duration = Duration::from_millis(120);
@@ -49,8 +50,8 @@ async fn a_sick_way_to_a_broker_holds_up_no_other_and_loses_nothing() {
 
 async fn fall_ill(name: &str, patient: Sink, through: Addresses, proxy: Proxy) {
     let mut ward = Ward::open(name, patient, Addresses::shared(), through, PAUSE).await;
-    let rounds = std::env::var("WAYPOST_SICK_ROUNDS");
-    let rounds = rounds.map_or(ROUNDS, |rounds| rounds.parse().expect("a number"));
+    let rounds = number("WAYPOST_SICK_ROUNDS", ROUNDS);
+    let a_while = Duration::from_secs(number("WAYPOST_SICK_SECONDS", SECONDS));
     for sickness in (0..rounds).flat_map(|_| Sickness::ALL) {
         ward.healthy().await;
         let troubles = ward.troubles();
@@ -61,7 +62,7 @@ async fn fall_ill(name: &str, patient: Sink, through: Addresses, proxy: Proxy) {
                 let noticed = ward.noticed(troubles + 1);
                 ward.sick(noticed).await;
             }
-            _ => ward.sick(tokio::time::sleep(A_WHILE)).await,
+            _ => ward.sick(tokio::time::sleep(a_while)).await,
         }
         proxy.cure();
         ward.cured().await;

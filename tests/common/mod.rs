@@ -16,4 +16,5 @@ pub mod sender;
 pub mod shared;
 pub mod sim_disk;
 pub mod sinks;
+pub mod variable;
 pub mod ward;
