@@ -163,16 +163,13 @@ impl Record {
     /// Decodes what [`encode`](Self::encode) wrote; the result shares `bytes`.
     pub fn decode(bytes: Bytes) -> Result<Record, Error> {
         let mut input = Input(bytes);
-        match input.u8()? {
-            VERSION => {}
-            other => return Err(Error::Version(other)),
-        }
+        input.version()?;
         let messages = input.list(Input::message)?;
         let time_ms = input.u64()?;
         let (id, source, kind) = (input.text()?, input.text()?, input.text()?);
         let (subject, content_type, traceparent) =
             (input.option()?, input.option()?, input.option()?);
-        let pair = |input: &mut Input| Ok((input.text()?, input.text()?));
+        let pair = |input: &mut Input<Bytes>| Ok((input.text()?, input.text()?));
         let (extensions, headers) = (input.list(pair)?, input.list(pair)?);
         let event = Event {
             id,
@@ -187,6 +184,21 @@ impl Record {
             body: input.0,
         };
         Ok(Record { event, messages })
+    }
+
+    /// Whether an encoded record owes this broker a message. Reads no further than that takes and
+    /// allocates nothing: every dispatcher asks it of every record.
+    pub fn owes(bytes: &[u8], broker: &str) -> Result<bool, Error> {
+        let mut input = Input(bytes);
+        input.version()?;
+        for _ in 0..input.u32()? {
+            input.skip_text()?;
+            if input.skip_text()? == broker.as_bytes() {
+                return Ok(true);
+            }
+            input.skip_address()?;
+        }
+        Ok(false)
     }
 
     /// Enough for the usual record, so that encoding allocates once.
@@ -243,11 +255,18 @@ fn put_message(out: &mut BytesMut, message: &Message) {
 }
 
 /// What is left to decode.
-struct Input(Bytes);
+struct Input<B>(B);
 
-impl Input {
+impl<B: Buf> Input<B> {
     fn need(&self, len: usize) -> Result<(), Error> {
         if self.0.remaining() < len { Err(Error::Short) } else { Ok(()) }
+    }
+
+    fn version(&mut self) -> Result<(), Error> {
+        match self.u8()? {
+            VERSION => Ok(()),
+            other => Err(Error::Version(other)),
+        }
     }
 
     fn u8(&mut self) -> Result<u8, Error> {
@@ -264,7 +283,43 @@ impl Input {
         self.need(8)?;
         Ok(self.0.get_u64_le())
     }
+}
 
+impl<'b> Input<&'b [u8]> {
+    /// Steps over a string and returns its bytes.
+    fn skip_text(&mut self) -> Result<&'b [u8], Error> {
+        let len = self.u32()? as usize;
+        self.need(len)?;
+        let (text, rest) = self.0.split_at(len);
+        self.0 = rest;
+        Ok(text)
+    }
+
+    fn skip_option(&mut self) -> Result<(), Error> {
+        match self.u8()? {
+            0 => Ok(()),
+            1 => self.skip_text().map(drop),
+            tag => Err(Error::Option(tag)),
+        }
+    }
+
+    fn skip_address(&mut self) -> Result<(), Error> {
+        match self.u8()? {
+            0 | 3 => self.skip_text().map(drop),
+            1 => {
+                self.skip_text()?;
+                self.skip_option()
+            }
+            2 => {
+                self.skip_text()?;
+                self.skip_text().map(drop)
+            }
+            kind => Err(Error::MessageKind(kind)),
+        }
+    }
+}
+
+impl Input<Bytes> {
     fn text(&mut self) -> Result<ByteString, Error> {
         let len = self.u32()? as usize;
         self.need(len)?;
@@ -279,7 +334,7 @@ impl Input {
         }
     }
 
-    fn list<T>(&mut self, item: impl Fn(&mut Input) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    fn list<T>(&mut self, item: impl Fn(&mut Self) -> Result<T, Error>) -> Result<Vec<T>, Error> {
         let count = self.u32()?;
         // The count is not trusted with an allocation: a short input ends the loop early.
         let mut items = Vec::with_capacity(count.min(64) as usize);
@@ -374,7 +429,12 @@ pub(crate) mod tests {
             event in event(), messages in prop::collection::vec(message(), 0..4),
         ) {
             let record = Record { event, messages };
-            prop_assert_eq!(Record::decode(record.encode()), Ok(record));
+            let bytes = record.encode();
+            for broker in record.messages.iter().map(|message| &*message.broker).chain(["none"]) {
+                let owes = record.messages.iter().any(|message| message.broker == broker);
+                prop_assert_eq!(Record::owes(&bytes, broker), Ok(owes));
+            }
+            prop_assert_eq!(Record::decode(bytes), Ok(record));
         }
 
         #[test]
@@ -387,7 +447,10 @@ pub(crate) mod tests {
             let mut flipped = bytes.to_vec();
             flipped[flip.index(bytes.len())] ^= with;
             for bytes in [head, flipped.into(), noise.into()] {
+                // As far as it reads, it sees what decoding sees.
+                let owes = Record::owes(&bytes, "none");
                 if let Ok(record) = Record::decode(bytes.clone()) {
+                    prop_assert!(owes.is_ok());
                     prop_assert!(record.event.body.len() <= bytes.len());
                 }
             }

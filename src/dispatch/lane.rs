@@ -126,6 +126,11 @@ impl Lane {
         let unreadable = |cause: String| Error::Unreadable { position, cause };
         match self.kind {
             LaneKind::Main => {
+                let owes = Record::owes(&bytes, &self.broker);
+                if !owes.map_err(|e| unreadable(e.to_string()))? {
+                    self.window.take(position, 0, size);
+                    return Ok(());
+                }
                 let record = Record::decode(bytes).map_err(|e| unreadable(e.to_string()))?;
                 let event = Arc::new(record.event);
                 let owed = record.messages.into_iter().filter(|m| m.broker == self.broker);

@@ -6,6 +6,8 @@
 use std::{
     io::{self, IoSlice},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -22,6 +24,16 @@ use super::{
 
 /// Keys and headers of a batch share a buffer; this much of it is kept for the next one.
 const HEADS_KEPT_BYTES: usize = 1 << 20;
+
+/// How long a batch waits for company at the most; never longer than half of what the sync takes that
+/// is saved by it.
+const GATHER: Duration = Duration::from_micros(200);
+
+/// Not worth falling asleep for.
+const GATHER_LEAST: Duration = Duration::from_micros(20);
+
+/// How many must have come together last time for it.
+const GATHER_FROM: usize = 4;
 
 /// An append on its way. Once it is in the queue its completion is called, whatever happens.
 pub(super) struct Pending {
@@ -93,6 +105,10 @@ pub(super) struct Writer {
     next: u64,
     /// Headers and keys of the batch being written.
     heads: Vec<u8>,
+    /// How many entries the last batch held.
+    last_batch: usize,
+    /// How long the last sync took.
+    sync_took: Duration,
     /// Whether the last batch met a full disk; only changes are logged.
     disk_full: bool,
 }
@@ -116,18 +132,40 @@ impl Writer {
         active: Active,
         next: u64,
     ) -> Writer {
-        Writer { shared, queue, active, next, heads: Vec::new(), disk_full: false }
+        Writer {
+            shared,
+            queue,
+            active,
+            next,
+            heads: Vec::new(),
+            last_batch: 0,
+            sync_took: Duration::ZERO,
+            disk_full: false,
+        }
     }
 
     /// Runs until the queue is closed and empty, or a fatal error.
     pub fn run(mut self) {
         while let Some(command) = self.queue.blocking_recv() {
+            self.gather();
             let batch = self.collect(command);
+            self.last_batch = batch.len();
             if let Err(error) = self.commit(batch) {
                 return self.fail(error);
             }
         }
         self.shared.stop(Stop::Closed);
+    }
+
+    /// Waits a moment for the others, where many came together last time: those who were answered
+    /// then come again one after the other, and the first of them alone is not worth a sync that
+    /// keeps the rest waiting. Who comes alone waits for nobody.
+    fn gather(&self) {
+        let pointless = self.last_batch < GATHER_FROM || self.queue.len() + 1 >= self.last_batch;
+        let wait = (self.sync_took / 2).min(GATHER);
+        if !pointless && wait >= GATHER_LEAST {
+            thread::sleep(wait);
+        }
     }
 
     /// Takes what else waits, within a batch's bounds.
@@ -212,7 +250,9 @@ impl Writer {
         let start = self.active.len;
         match self.write(batch) {
             Ok(len) => {
+                let started = Instant::now();
                 self.active.file.sync_data().map_err(Error::sync(&path))?;
+                self.sync_took = started.elapsed();
                 Ok(len)
             }
             Err(error) => {
