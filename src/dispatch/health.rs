@@ -108,7 +108,7 @@ impl Health {
 
     /// The broker has confirmed a message.
     pub fn better(&mut self) {
-        if self.trouble.is_some() {
+        if self.trouble.is_some() && !self.on_hold {
             self.better_since.get_or_insert_with(Instant::now);
         }
     }
@@ -138,7 +138,11 @@ impl Health {
         if let Some(reason) = &reason {
             self.trouble(broker, reason.clone());
         }
+        let has_ended = self.on_hold && reason.is_none();
         self.set_hold(broker, reason);
+        if has_ended {
+            self.better();
+        }
     }
 
     fn set_hold(&mut self, broker: &ByteString, reason: Option<String>) {
@@ -197,8 +201,26 @@ mod tests {
         health.note_hold(&BROKER);
         assert!(health.is_on_hold());
         assert_eq!(holds.reason("b").as_deref(), Some("low on memory"));
+        // What was sent before may be confirmed meanwhile.
+        health.better();
+        advance(STEADY).await;
+        health.look(&BROKER);
+        assert!(!health.is_well());
         health.disconnected(&BROKER);
         assert!(!health.is_on_hold());
         assert_eq!(holds.reason("b"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_hold_is_the_end_of_the_trouble() {
+        let mut health = Health::new(Arc::default());
+        let (say, hold) = watch::channel(Some("low on memory".to_owned()));
+        health.connected(&BROKER, Some(hold), true);
+        assert!(health.is_on_hold() && !health.is_well());
+        say.send_replace(None);
+        health.note_hold(&BROKER);
+        advance(STEADY).await;
+        health.look(&BROKER);
+        assert!(health.is_well());
     }
 }
