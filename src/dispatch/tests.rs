@@ -290,7 +290,11 @@ async fn a_hold_does_not_keep_the_main_journal_from_its_relief() {
         // More than the bound, in segments that can be freed.
         world.append_with(&refs(more), &"x".repeat(64 << 10)).await;
     };
-    tokio::join!(world.run_until(|world| world.cursor() == Position(40)), backlog);
+    let is_relieved = |world: &World| {
+        let (main, cursor) = (&world.shared.main, world.cursor());
+        main.end() == Position(40) && main.bytes_from(cursor) <= LIMITS.backlog_bytes
+    };
+    tokio::join!(world.run_until(is_relieved), backlog);
     assert_eq!(world.confirmed(), Vec::<String>::new());
     assert_eq!(world.script.connections.load(Relaxed), 2);
     world.script.hold.send_replace(None);
