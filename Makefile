@@ -21,7 +21,7 @@ export WAYPOST_LISTEN ?= 127.0.0.1:8080
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak brokers
+.PHONY: help run test soak bench brokers
 
 help: ## list these commands
 	@awk -F': ## ' '/^[a-z]+: ## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,10 @@ soak: ## kill the daemon, lose power, make brokers sick, for an hour (KILLS=400 
 		WAYPOST_HANG_SECONDS=$(HANG_SECONDS) \
 		WAYPOST_SICK_ROUNDS=$(SICK_ROUNDS) WAYPOST_SICK_SECONDS=$(SICK_SECONDS) \
 		cargo test --locked --test main -- --nocapture kill_nine journal_crash sick_
+
+bench: ## what an event costs, beside a bare server and against real brokers (ARGS="--help" tells more)
+	@scripts/install.sh test
+	cargo bench --locked --bench load -- $(ARGS)
 
 brokers: ## start Kafka, RabbitMQ and NATS for work by hand, until Ctrl-C
 	@scripts/install.sh test

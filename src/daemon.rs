@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -32,7 +32,7 @@ use crate::{
     journal::{self, Journal, RealDisk, Reserve, Storage, is_no_space},
     quiet::Quiet,
     routing::{BrokerKind, BrokerSettings, Table, UNROUTED},
-    server,
+    server::{self, Transport, tls},
     settings::Settings,
 };
 
@@ -68,6 +68,8 @@ pub enum Error {
     #[error("cannot listen on {address}: {cause}; choose another with --{flag}")]
     Bind { address: SocketAddr, flag: &'static str, cause: io::Error },
     #[error(transparent)]
+    Tls(#[from] tls::Error),
+    #[error(transparent)]
     Journal(#[from] journal::Error),
     #[error("the journal failed, and what the disk holds is unknown: {0}; restart to recover")]
     JournalFailed(Arc<journal::Error>),
@@ -89,6 +91,9 @@ pub struct Addresses {
     pub pid: u32,
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
+    /// The file of the certificate that is shown on `listen`, where TLS is spoken there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
 }
 
 impl Addresses {
@@ -114,9 +119,18 @@ struct Opened {
     reserve: Reserve,
 }
 
+/// Where requests come in.
+struct Doors {
+    listener: TcpListener,
+    transport: Transport,
+    watch: Option<tls::Watch>,
+    admin_listener: TcpListener,
+}
+
 /// Runs until `stop` is cancelled and everything is drained, or something fails that it cannot go on
 /// without.
 pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> Result<(), Error> {
+    let (transport, watch) = transport(&settings)?;
     let opened = open(&settings, &table)?;
     let (listener, admin_listener) = (
         bind(settings.listen, "listen").await?,
@@ -126,10 +140,11 @@ pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> R
         pid: std::process::id(),
         listen: listener.local_addr()?,
         admin_listen: admin_listener.local_addr()?,
+        tls_cert: settings.tls_files().map(|(cert, _)| path::absolute(cert)).transpose()?,
     };
     tracing::info!(
         listen = %addresses.listen, admin_listen = %addresses.admin_listen,
-        data_dir = %settings.data_dir.display(), "waypost is ready"
+        tls = transport.tls.is_some(), data_dir = %settings.data_dir.display(), "waypost is ready"
     );
     let addresses_file = Addresses::file(&settings.data_dir);
     let cannot = |cause| Error::DataDir { path: addresses_file.clone(), cause };
@@ -137,7 +152,8 @@ pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> R
     let written = opened.reserve.open(|| fs::write(&addresses_file, &addresses), is_no_space);
     written.map_err(cannot)?;
     fill(&opened.reserve);
-    let outcome = serve(&settings, table, opened, listener, admin_listener, stop).await;
+    let doors = Doors { listener, transport, watch, admin_listener };
+    let outcome = serve(&settings, table, opened, doors, stop).await;
     // A file that stays names a daemon that does not answer, which the commands then say.
     if let Err(error) = fs::remove_file(&addresses_file) {
         tracing::warn!(%error, file = %addresses_file.display(), "cannot remove a file");
@@ -147,6 +163,17 @@ pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> R
 
 async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|cause| Error::Bind { address, flag, cause })
+}
+
+/// What the ingress speaks, and the watch over its certificate.
+fn transport(settings: &Settings) -> Result<(Transport, Option<tls::Watch>), Error> {
+    let http2 = settings.ingress.http2;
+    let Some((cert, key)) = settings.tls_files() else {
+        return Ok((Transport { tls: None, http2 }, None));
+    };
+    let files = tls::Files { cert: cert.to_owned(), key: key.to_owned() };
+    let (tls, watch) = tls::Tls::open(files, http2)?;
+    Ok((Transport { tls: Some(tls), http2 }, Some(watch)))
 }
 
 fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
@@ -298,10 +325,10 @@ async fn serve(
     settings: &Settings,
     table: Table,
     opened: Opened,
-    listener: TcpListener,
-    admin_listener: TcpListener,
+    doors: Doors,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let Doors { listener, transport, watch, admin_listener } = doors;
     let Opened { main, dead_letters, parked, dispatchers, window, shared, reserve } = opened;
     let (stop_requests, stop_brokers, stop_admin) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -310,15 +337,18 @@ async fn serve(
     let ingress =
         Ingress::new(Arc::new(ArcSwap::from_pointee(table)), admit, ingress_limits(settings));
     let limits = server_limits(settings);
+    let receiving = ingress.clone();
     let requests = server::serve(
         listener,
+        transport,
         limits,
-        move |request| ingress.clone().receive(request),
+        move |request| receiving.clone().receive(request),
         stop_requests.clone(),
     );
     let admin = Admin::new(shared.feed.clone(), stop_admin.clone());
     let operators = server::serve(
         admin_listener,
+        Transport::default(),
         server::Limits { max_connections: MAX_ADMIN_CONNECTIONS, ..limits },
         move |request| admin.clone().answer(request),
         stop_admin.clone(),
@@ -332,6 +362,13 @@ async fn serve(
         tasks.spawn(async move {
             let ended = dispatcher.run(broker, stop).await;
             ended.map_err(|cause| Error::Dispatcher { broker: name, cause })
+        });
+    }
+    if let Some(watch) = watch {
+        let stop = stop_brokers.clone();
+        tasks.spawn(async move {
+            watch.run(stop).await;
+            Ok(())
         });
     }
     tasks.spawn(reclaim(
@@ -361,6 +398,7 @@ async fn serve(
     let deadline = settings.shutdown.deadline;
     tracing::info!("draining");
     tokio::time::sleep(settings.shutdown.delay.unwrap_or_default()).await;
+    ingress.drain();
     stop_requests.cancel();
     if timeout(deadline, &mut requests).await.is_err() {
         tracing::warn!("requests were still running at the deadline");
@@ -430,6 +468,8 @@ fn ingress_limits(settings: &Settings) -> ingress::Limits {
     ingress::Limits {
         max_body_bytes: settings.ingress.max_body_bytes as usize,
         max_in_flight_bytes: settings.ingress.max_in_flight_bytes as usize,
+        max_requests: settings.ingress.max_connections as usize,
+        max_headers: server::MAX_HEADERS,
         body_timeout: settings.ingress.body_timeout,
     }
 }

@@ -6,11 +6,12 @@
 //! journal stores each entry's keys with the entry and returns them when it is opened.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use rustc_hash::{FxHashMap, FxHashSet};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
@@ -47,12 +48,12 @@ pub struct Window {
 
 #[derive(Default)]
 struct State {
-    known: HashSet<Key>,
+    known: FxHashSet<Key>,
     /// Known keys by time, the oldest first; the same keys as in `known`.
     ages: VecDeque<(Key, u64)>,
     /// Keys that are claimed; a channel where somebody waits for the outcome. Bounded by the
     /// requests under way.
-    claimed: HashMap<Key, Option<watch::Sender<()>>>,
+    claimed: FxHashMap<Key, Option<watch::Sender<()>>>,
 }
 
 enum Attempt {

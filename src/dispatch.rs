@@ -22,19 +22,22 @@
 //! others then go in order again.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytestring::ByteString;
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use rustc_hash::FxHashMap;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     admit::Backlogs,
-    broker::{self, Broker, Publication},
+    broker::{self, Broker, Confirmation, Publication},
     clock::Steady,
     feed::{Feed, Outcome},
     journal::{self, Journal, Position},
@@ -153,8 +156,8 @@ pub struct Dispatcher {
     retries: BTreeMap<(Instant, u64), Job>,
     /// How many of those are parked messages.
     parked_retries: usize,
-    in_flight: HashMap<u64, Job>,
-    publishing: FuturesUnordered<BoxFuture<'static, (u64, Result<(), broker::Error>)>>,
+    in_flight: FxHashMap<u64, Job>,
+    publishing: FuturesUnordered<InFlight>,
     /// Messages being written to the parked journal or to the dead letters.
     keeping: FuturesUnordered<BoxFuture<'static, Vec<SetAside>>>,
     next_ticket: u64,
@@ -178,6 +181,21 @@ struct SetAside {
     written: Result<(), journal::AppendError>,
     /// Whether it did not fail, but was parked for the main cursor to go on.
     relief: bool,
+}
+
+/// A message that was handed over, by its ticket.
+struct InFlight {
+    ticket: u64,
+    confirmation: Confirmation,
+}
+
+impl Future for InFlight {
+    type Output = (u64, Result<(), broker::Error>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let ticket = self.ticket;
+        self.confirmation.as_mut().poll(context).map(|outcome| (ticket, outcome))
+    }
 }
 
 /// What the loop woke up for.
@@ -241,7 +259,7 @@ impl Dispatcher {
             unsent: VecDeque::new(),
             retries: BTreeMap::new(),
             parked_retries: 0,
-            in_flight: HashMap::new(),
+            in_flight: FxHashMap::default(),
             publishing: FuturesUnordered::new(),
             keeping: FuturesUnordered::new(),
             next_ticket: 0,
@@ -453,7 +471,7 @@ impl Dispatcher {
             self.in_flight.insert(ticket, job);
             match handed_over {
                 Ok(confirmation) => {
-                    self.publishing.push(confirmation.map(move |o| (ticket, o)).boxed());
+                    self.publishing.push(InFlight { ticket, confirmation });
                 }
                 Err(error) => self.published(ticket, Err(error))?,
             }

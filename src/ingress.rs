@@ -1,7 +1,13 @@
 //! Receives webhooks: finds the source, reads the body within limits, and hands the event over to be
 //! admitted. What can go wrong is a [`Rejection`], which alone knows statuses and words.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -29,6 +35,10 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// All bodies being read or committed.
     pub max_in_flight_bytes: usize,
+    /// Over all connections: one of HTTP/2 carries many.
+    pub max_requests: usize,
+    /// In one request.
+    pub max_headers: usize,
     pub body_timeout: Duration,
 }
 
@@ -42,13 +52,28 @@ struct Inner {
     limits: Limits,
     /// A permit a byte of body.
     bytes: Arc<Semaphore>,
+    /// A permit a request.
+    requests: Semaphore,
+    draining: AtomicBool,
     not_admitted: Quiet,
 }
 
 impl Ingress {
     pub fn new(table: Arc<ArcSwap<Table>>, admit: Admit, limits: Limits) -> Ingress {
-        let bytes = Arc::new(Semaphore::new(limits.max_in_flight_bytes));
-        Ingress(Arc::new(Inner { table, admit, limits, bytes, not_admitted: Quiet::default() }))
+        Ingress(Arc::new(Inner {
+            table,
+            admit,
+            limits,
+            bytes: Arc::new(Semaphore::new(limits.max_in_flight_bytes)),
+            requests: Semaphore::new(limits.max_requests),
+            draining: AtomicBool::new(false),
+            not_admitted: Quiet::default(),
+        }))
+    }
+
+    /// Refuses what comes from now on, on whatever connection; what is under way is finished.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Relaxed);
     }
 
     /// Answers one request.
@@ -63,6 +88,10 @@ impl Ingress {
 impl Inner {
     /// Returns the event's id once the event is durable.
     async fn receive(&self, request: Request<Incoming>) -> Result<String, Rejection> {
+        if self.draining.load(Relaxed) {
+            return Err(Rejection::Draining);
+        }
+        let _place = self.requests.try_acquire().map_err(|_| Rejection::Busy)?;
         let (head, body) = request.into_parts();
         // The request finishes on the table it began with.
         let table = self.table.load_full();
@@ -70,7 +99,7 @@ impl Inner {
         if head.method != Method::POST {
             return Err(Rejection::Method);
         }
-        head::check(&head)?;
+        head::check(&head, self.limits.max_headers)?;
         let (body, room) = timeout(self.limits.body_timeout, self.read(body))
             .await
             .map_err(|_| Rejection::BodyTimeout)??;

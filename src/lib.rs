@@ -4,8 +4,8 @@
 //!
 //! # The life of an event
 //!
-//! 1. [`server`] accepts a connection within limits; [`ingress`] finds the source that owns the path
-//!    in the [`routing`] table and reads the raw body.
+//! 1. [`server`] accepts a connection within limits, over TLS or not; [`ingress`] finds the source
+//!    that owns the path in the [`routing`] table and reads the raw body.
 //! 2. The [`source`] verifies the [`signature`] over the raw bytes, before anything is parsed, and
 //!    builds the [`event`]. [`body`] reads the few fields that takes.
 //! 3. [`admit`] is the one way in. Known already ([`dedupe`])? Then it is answered like the first.

@@ -1,17 +1,16 @@
-//! Serves HTTP/1.1 on a listener, within limits, until told to stop.
+//! Serves HTTP on a listener, within limits, until told to stop: HTTP/1.1 always, HTTP/2 where it is
+//! switched on, over TLS where there is a certificate.
+//!
+//! A connection is first told by its opening bytes ([`preface`], or the TLS handshake), within a
+//! deadline; then [`http1`] or [`http2`] has it until it ends.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::{
-    body::{Body, Incoming},
-    server::conn::http1,
-    service::service_fn,
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::{Body, Incoming};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -20,23 +19,25 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{clock::now_ms, quiet::Quiet};
 
-/// Most headers in one request; hyper's default, named here because it is part of the promise.
-const MAX_HEADERS: usize = 100;
+mod http1;
+mod http2;
+mod preface;
+mod refusal;
+pub mod tls;
+
+use preface::Version;
+use refusal::Refusal;
+use tls::{Accepted, Tls};
+
+/// Most headers in one request; part of the promise, so named rather than left to a default.
+pub const MAX_HEADERS: usize = 100;
 
 /// How long to wait after a failed accept: usually file descriptors have run out, and only time
 /// brings some back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Answer to a connection over the limit, written without reading anything.
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
-                      content-type: application/json\r\ncontent-length: 32\r\n\r\n\
-                      {\"error\":\"too many connections\"}";
-
-/// Connections over the limit that get this answer at one time; a flood beyond is just closed.
+/// Connections over the limit that are told so at one time; a flood beyond is just closed.
 const MAX_REFUSALS: usize = 64;
-
-/// How long one of them may take to hear it.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a peer may leave what we sent unacknowledged, or refuse to read it.
 const STALLED: Duration = Duration::from_secs(30);
@@ -46,20 +47,31 @@ const STALLED: Duration = Duration::from_secs(30);
 pub struct Limits {
     pub max_connections: usize,
     pub max_head_bytes: usize,
+    /// Up to the first byte, or the end of the TLS handshake.
     pub first_byte_timeout: Duration,
     /// Also closes an idle connection.
     pub head_timeout: Duration,
 }
 
-/// Accepts until `stop`, then lets every connection finish the request it is in. Returns when no
+/// What a listener speaks beside plain HTTP/1.1.
+#[derive(Clone, Debug, Default)]
+pub struct Transport {
+    /// Then nothing is spoken in plain.
+    pub tls: Option<Arc<Tls>>,
+    /// By prior knowledge. Over TLS the certificate's owner offers it (ALPN).
+    pub http2: bool,
+}
+
+/// Accepts until `stop`, then lets every connection finish the requests it is in. Returns when no
 /// connection is left; the caller bounds the wait by dropping this, which closes the rest.
 pub async fn serve<H, F, B>(
     listener: TcpListener,
+    transport: Transport,
     limits: Limits,
     handler: H,
     stop: CancellationToken,
 ) where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
@@ -70,16 +82,20 @@ pub async fn serve<H, F, B>(
     // Ends every connection when this future is dropped.
     let abort = CancellationToken::new();
     let _abort_on_drop = abort.clone().drop_guard();
+    let server = Arc::new(Server { transport, limits, handler, stop });
     loop {
         let stream = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = server.stop.cancelled() => break,
             accepted = accept(&listener, &trouble) => accepted,
         };
         let abort = abort.clone();
         if let Ok(place) = places.clone().try_acquire_owned() {
-            let serving = connection(stream, limits, handler.clone(), stop.clone(), place);
+            let serving = server.clone().connection(stream, place);
             connections.spawn(async move { abort.run_until_cancelled(serving).await });
+        } else if server.transport.tls.is_some() {
+            // Closed without a word: a handshake costs more than all that it could tell.
+            tracing::debug!("over the limit on connections");
         } else if let Ok(place) = refusals.clone().try_acquire_owned() {
             let refusing = refuse(stream, place);
             connections.spawn(async move { abort.run_until_cancelled(refusing).await });
@@ -104,67 +120,68 @@ async fn accept(listener: &TcpListener, trouble: &Quiet) -> TcpStream {
     }
 }
 
-/// Says that there is no room, and hears the other side out: closing on words not yet read would
-/// reset the connection and take the answer back.
-async fn refuse(mut stream: TcpStream, _place: OwnedSemaphorePermit) {
-    let refusing = timeout(REFUSAL_TIMEOUT, async {
-        stream.write_all(BUSY).await?;
-        stream.shutdown().await?;
-        let mut unheard = [0; 4096];
-        while stream.read(&mut unheard).await? > 0 {}
-        io::Result::Ok(())
-    });
-    // A peer that is gone, or goes on for ever, needs no answer.
-    let refused = refusing.await.map_err(io::Error::from).flatten();
+async fn refuse(stream: TcpStream, _place: OwnedSemaphorePermit) {
+    let refused = refusal::send(stream, Refusal::Busy).await;
     tracing::debug!(?refused, "over the limit on connections");
 }
 
-async fn connection<H, F, B>(
-    stream: TcpStream,
+/// What all connections of a listener share.
+struct Server<H> {
+    transport: Transport,
     limits: Limits,
     handler: H,
     stop: CancellationToken,
-    _place: OwnedSemaphorePermit,
-) where
-    H: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<B>>,
-    B: Body<Data = Bytes, Error = Infallible> + 'static,
+}
+
+impl<H, F, B> Server<H>
+where
+    H: Fn(Request<Incoming>) -> F + Clone,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
-    if let Err(error) = greet(&stream, limits.first_byte_timeout, &stop).await {
-        tracing::debug!(%error, "a connection ended before its first byte");
-        return;
-    }
-    let service = service_fn(move |request| {
-        let response = handler(request);
-        async { Ok::<_, Infallible>(response.await) }
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_buf_size(limits.max_head_bytes)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = &mut serving => ended,
-        () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    async fn connection(self: Arc<Self>, stream: TcpStream, _place: OwnedSemaphorePermit) {
+        if let Err(error) = self.converse(stream).await {
+            tracing::debug!(%error, "a connection ended early");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+    }
+
+    async fn converse(&self, stream: TcpStream) -> io::Result<()> {
+        tune(&stream)?;
+        let Some(tls) = &self.transport.tls else {
+            let version = self.greet(preface::version(&stream, self.transport.http2)).await?;
+            return self.speak(version, stream).await;
+        };
+        match self.greet(tls.accept(stream)).await? {
+            Accepted::Tls(version, stream) => self.speak(version, stream).await,
+            Accepted::PlainHttp(stream) => refusal::send(stream, Refusal::PlainHttp).await,
+        }
+    }
+
+    /// Bounds the time until it is known what a peer speaks.
+    async fn greet<T>(&self, opening: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        tokio::select! {
+            opened = timeout(self.limits.first_byte_timeout, opening) => opened?,
+            () = self.stop.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
+    async fn speak<S>(&self, version: Version, stream: S) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (limits, handler) = (&self.limits, self.handler.clone());
+        let ended = match version {
+            Version::Http1 => http1::serve(stream, limits, handler, &self.stop).await,
+            Version::Http2 => http2::serve(stream, limits, handler, &self.stop).await,
+        };
+        ended.map_err(io::Error::other)
     }
 }
 
-/// Waits for the first byte: hyper's own deadline starts only after it.
-async fn greet(stream: &TcpStream, wait: Duration, stop: &CancellationToken) -> io::Result<()> {
+/// Answers go out at once, and a peer that takes none is let go by the kernel: hyper would wait for
+/// ever.
+fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    // A peer that takes no answer is let go by the kernel; hyper would wait for ever.
     let stalled_ms = u32::try_from(STALLED.as_millis()).unwrap_or(u32::MAX);
-    rustix::net::sockopt::set_tcp_user_timeout(stream, stalled_ms)?;
-    tokio::select! {
-        ready = timeout(wait, stream.readable()) => ready?,
-        () = stop.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
-    }
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, stalled_ms)?)
 }

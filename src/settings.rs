@@ -65,18 +65,21 @@ impl Default for Settings {
 }
 
 /// What a sender may do.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ingress {
+    pub tls: Tls,
+    /// HTTP/2 beside HTTP/1.1: by ALPN over TLS, else by prior knowledge.
+    pub http2: bool,
     /// Largest body; above it 413.
     pub max_body_bytes: u32,
     /// All bodies being read or committed at once; above it 503.
     pub max_in_flight_bytes: u32,
     /// Largest request head; above it 431.
     pub max_head_bytes: u32,
-    /// Connections at once; further ones get 503 and are closed.
+    /// Connections at once, and requests at once over all of them; further ones get 503.
     pub max_connections: u32,
-    /// A connection that sends nothing for this long is closed.
+    /// A connection that sends nothing for this long, or is not through its TLS handshake, is closed.
     #[serde(with = "duration")]
     pub first_byte_timeout: Duration,
     /// A head must be complete after this long; an idle connection is closed after it.
@@ -90,6 +93,8 @@ pub struct Ingress {
 impl Default for Ingress {
     fn default() -> Ingress {
         Ingress {
+            tls: Tls::default(),
+            http2: false,
             max_body_bytes: 2 << 20,
             max_in_flight_bytes: 256 << 20,
             max_head_bytes: 16 << 10,
@@ -99,6 +104,17 @@ impl Default for Ingress {
             body_timeout: Duration::from_secs(30),
         }
     }
+}
+
+/// The daemon's certificate: both files, or neither for plain HTTP. They are read again when they
+/// change.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// PEM: the certificate, then its issuers up to the root.
+    pub cert: Option<PathBuf>,
+    /// PEM: its private key, not encrypted.
+    pub key: Option<PathBuf>,
 }
 
 /// How much waits on disk.
@@ -279,7 +295,19 @@ impl Settings {
                 return Err(Box::new(format!("{name} is {value}; it must be {bounds}").into()));
             }
         }
-        Ok(self)
+        let (given, missing) = match (&ingress.tls.cert, &ingress.tls.key) {
+            (Some(_), None) => ("cert", "key"),
+            (None, Some(_)) => ("key", "cert"),
+            _ => return Ok(self),
+        };
+        let error =
+            format!("ingress.tls.{given} is set and ingress.tls.{missing} is not; set both");
+        Err(Box::new(error.into()))
+    }
+
+    /// The files of the daemon's certificate and its key, where it is to speak TLS.
+    pub fn tls_files(&self) -> Option<(&Path, &Path)> {
+        Some((self.ingress.tls.cert.as_deref()?, self.ingress.tls.key.as_deref()?))
     }
 
     /// What one broker may hold back, and have parked.
@@ -377,6 +405,9 @@ mod tests {
                 "dispatch.window_messages is 0; it must be 1 to 4096",
             ),
             ("[ingress]\nmax_head_bytes = 100", "ingress.max_head_bytes is 100"),
+            ("[ingress.tls]\ncert = 'c.pem'", "ingress.tls.key is not; set both"),
+            ("[ingress.tls]\nkey = 'k.pem'", "ingress.tls.cert is not; set both"),
+            ("[ingress.tls]\nca = 'c.pem'", "ca"),
             (
                 "[ingress]\nmax_in_flight_bytes = 100",
                 "max_in_flight_bytes is 100; it must be at least",

@@ -103,7 +103,7 @@ fn single<'h>(headers: &'h http::HeaderMap, name: &str) -> Result<&'h [u8], Erro
 /// A MAC written as 64 hex digits of either case; `None` for anything else.
 fn unhex(text: &[u8]) -> Option<[u8; 32]> {
     let mut mac = [0; 32];
-    hex::decode_to_slice(text, &mut mac).ok().map(|()| mac)
+    const_hex::decode_to_slice(text, &mut mac).ok().map(|()| mac)
 }
 
 fn check_time(timestamp: u64, now_s: u64) -> Result<(), Error> {

@@ -156,6 +156,25 @@ fn a_broken_routing_table_is_refused_with_its_place_and_the_reason() {
 }
 
 #[test]
+fn a_routing_table_that_is_huge_or_unfolds_to_something_huge_is_refused() {
+    let start =
+        "sources:\n  m: { type: miibo, path: /x, secret: s }\nbrokers: { l: { type: log } }\n";
+    let huge = format!("{start}routes: []\n{}", "# filler\n".repeat(200_000));
+    // Every route owes all that the first one does.
+    let targets = "{ broker: l, topic: t },".repeat(5_000);
+    let mut bomb =
+        format!("{start}routes:\n  - {{ name: r, match: {{ type: a }}, to: &t [{targets}] }}\n");
+    for n in 0..10_000 {
+        bomb.push_str(&format!("  - {{ name: r{n}, match: {{ type: a{n} }}, to: *t }}\n"));
+    }
+    for (routes, words) in [(huge, "larger than 1048576 bytes"), (bomb, "budget breached")] {
+        let dir = directory(&routes);
+        let url = ["send", "--url", "http://127.0.0.1:1"];
+        assert_fails(&waypost(dir.path(), &url, &SECRETS), &["routes.yaml:", words]);
+    }
+}
+
+#[test]
 fn a_missing_routing_table_is_named_with_the_way_to_another() {
     let dir = tempfile::tempdir().expect("a directory");
     let outcome = waypost(dir.path(), &["run"], &[]);

@@ -6,7 +6,11 @@ use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 
-use super::{Error, block_on, client, print, printable, read_table, sample};
+use super::{
+    Error, block_on,
+    client::{Endpoint, Trust},
+    print, printable, read_table, sample,
+};
 use crate::{
     clock::now_ms, daemon::Addresses, ingress::EVENT_ID, routing::Table, routing::path::Path,
     settings::Settings, source::Source,
@@ -27,7 +31,8 @@ Examples:
   waypost send miibo function_calling
   waypost send sonzai --type agent.message --file body.json
   echo '{\"webhookType\":\"user_utterance\"}' | waypost send miibo --file -
-  waypost send --url http://127.0.0.1:8080")]
+  waypost send --url http://127.0.0.1:8080
+  waypost send --url https://hooks.example.com --cacert ca.pem")]
 pub struct Arguments {
     /// Name of a source in the routing table [default: the one of type sonzai, else the first]
     source: Option<String>,
@@ -43,6 +48,9 @@ pub struct Arguments {
     /// Where the daemon listens [default: the one that runs on the data directory]
     #[arg(long, value_name = "URL")]
     url: Option<Uri>,
+    /// With https, trust the authorities in this PEM file [default: the system's]
+    #[arg(long, value_name = "FILE", requires = "url")]
+    cacert: Option<PathBuf>,
 }
 
 pub fn main(arguments: Arguments, settings: &Settings) -> Result<(), Error> {
@@ -58,20 +66,20 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<(), Error> {
     let signed = source.sign(signing_type, &body, now_ms() / 1000).ok_or_else(|| {
         Error(format!("source `{}` has no secret for type `{event_type}`", source.name))
     })?;
-    let authority = authority(&arguments, settings)?;
+    let endpoint = endpoint(&arguments, settings)?;
     let mut request = Request::post(path.of_type(&event_type))
-        .header("host", &authority)
+        .header("host", &endpoint.authority)
         .header("content-type", "application/json");
     for (name, value) in signed {
         request = request.header(name, value);
     }
     let request = request.body(Full::new(body)).map_err(Error::new)?;
-    block_on(post(&authority, request))
+    block_on(post(&endpoint, request))
 }
 
 /// Posts, and says what came back.
-async fn post(authority: &str, request: Request<Full<Bytes>>) -> Result<(), Error> {
-    let response = client::request(authority, request).await?;
+async fn post(endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Result<(), Error> {
+    let response = endpoint.request(request).await?;
     let status = response.status();
     let id = response.headers().get(EVENT_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
     let answer = response.into_body().collect().await.map_err(Error::new)?.to_bytes();
@@ -136,22 +144,40 @@ fn body(arguments: &Arguments, source: &Source) -> Result<(Option<String>, Bytes
     Ok((Some(sample.name.to_owned()), Bytes::from_static(sample.body.trim_end().as_bytes())))
 }
 
-/// Where to send it: host and port.
-fn authority(arguments: &Arguments, settings: &Settings) -> Result<String, Error> {
-    let Some(url) = &arguments.url else {
-        let mut address = Addresses::read(&settings.data_dir)
-            .map_or(settings.listen, |addresses| addresses.listen);
-        if address.ip().is_unspecified() {
-            address.set_ip([127, 0, 0, 1].into());
-        }
-        return Ok(address.to_string());
+/// Where to send it.
+fn endpoint(arguments: &Arguments, settings: &Settings) -> Result<Endpoint, Error> {
+    let Some(url) = &arguments.url else { return running(settings) };
+    let wrong = || {
+        let hint = "write http://HOST:PORT or https://HOST:PORT; the path is the source's";
+        Error(format!("--url {url}: {hint}"))
     };
-    match (url.scheme_str(), url.host()) {
-        (Some("http"), Some(host)) if matches!(url.path(), "" | "/") => {
-            Ok(format!("{host}:{}", url.port_u16().unwrap_or(80)))
+    let host = url.host().filter(|_| matches!(url.path(), "" | "/")).ok_or_else(wrong)?;
+    let authority = |port| format!("{host}:{}", url.port_u16().unwrap_or(port));
+    match (url.scheme_str(), &arguments.cacert) {
+        (Some("https"), None) => Endpoint::tls(authority(443), host, Trust::System),
+        (Some("https"), Some(file)) => {
+            Endpoint::tls(authority(443), host, Trust::Authorities(file))
         }
-        _ => Err(Error(format!(
-            "--url {url}: write http://HOST:PORT; plain HTTP only, and the path is the source's"
-        ))),
+        (Some("http"), None) => Ok(Endpoint::plain(authority(80))),
+        (Some("http"), Some(_)) => Err(Error(format!("--cacert goes with https, not with {url}"))),
+        _ => Err(wrong()),
+    }
+}
+
+/// The daemon that runs on the data directory, or would.
+fn running(settings: &Settings) -> Result<Endpoint, Error> {
+    let (mut address, cert) = match Addresses::read(&settings.data_dir) {
+        Some(addresses) => (addresses.listen, addresses.tls_cert),
+        None => (settings.listen, settings.tls_files().map(|(cert, _)| cert.to_owned())),
+    };
+    if address.ip().is_unspecified() {
+        address.set_ip([127, 0, 0, 1].into());
+    }
+    match cert {
+        Some(cert) => {
+            let host = address.ip().to_string();
+            Endpoint::tls(address.to_string(), &host, Trust::Exactly(&cert))
+        }
+        None => Ok(Endpoint::plain(address.to_string())),
     }
 }

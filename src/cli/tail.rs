@@ -5,7 +5,7 @@ use http_body_util::{BodyExt, Full};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Error, block_on, client, print, printable};
+use super::{Error, block_on, client::Endpoint, print, printable};
 use crate::{daemon::Addresses, settings::Settings};
 
 /// Longest excerpt of a body in a line.
@@ -42,7 +42,7 @@ async fn follow(arguments: &Arguments, address: &str) -> Result<(), Error> {
         .header("host", address)
         .body(Full::default())
         .map_err(Error::new)?;
-    let response = client::request(address, request).await?;
+    let response = Endpoint::plain(address.to_owned()).request(request).await?;
     if !response.status().is_success() {
         let status = response.status();
         return Err(Error(format!("{address} answered {status}; is it waypost's admin listener?")));

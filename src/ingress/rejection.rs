@@ -16,14 +16,16 @@ pub enum Rejection {
     Method,
     /// The head can be read in more than one way.
     Malformed,
+    TooManyHeaders,
     /// A compressed body.
     Encoded,
     NotVerified,
     BodyTooLarge,
     BodyTimeout,
     BodyIncomplete,
-    /// Too many body bytes in flight.
+    /// Too many requests, or body bytes, in flight.
     Busy,
+    Draining,
     NotAdmitted(admit::Error),
 }
 
@@ -57,6 +59,9 @@ impl Rejection {
             Rejection::NoSuchSource => (StatusCode::NOT_FOUND, "no source has this path"),
             Rejection::Method => (StatusCode::METHOD_NOT_ALLOWED, "send webhooks with POST"),
             Rejection::Malformed => (StatusCode::BAD_REQUEST, "the request's head is ambiguous"),
+            Rejection::TooManyHeaders => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers")
+            }
             Rejection::Encoded => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body as it is, not encoded")
             }
@@ -65,6 +70,9 @@ impl Rejection {
             Rejection::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "the body came too slowly"),
             Rejection::BodyIncomplete => (StatusCode::BAD_REQUEST, "the body is incomplete"),
             Rejection::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy; send it again"),
+            Rejection::Draining => {
+                (StatusCode::SERVICE_UNAVAILABLE, "shutting down; send it again")
+            }
             Rejection::NotAdmitted(error) => match error {
                 admit::Error::Append(AppendError::TooLarge) => {
                     (StatusCode::PAYLOAD_TOO_LARGE, "the event is too large")

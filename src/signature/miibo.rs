@@ -28,5 +28,5 @@ pub fn verify(keys: &[Key], headers: &HeaderMap, body: &[u8]) -> Result<Verified
 
 /// The header for `body` as miibo would send it.
 pub fn sign(key: &Key, body: &[u8]) -> String {
-    hex::encode(key.mac(&[body]))
+    const_hex::encode(key.mac(&[body]))
 }

@@ -34,7 +34,7 @@ pub fn verify(
 /// The header for `body` as Sonzai would send it.
 pub fn sign(key: &Key, body: &[u8], timestamp_s: u64) -> String {
     let t = timestamp_s.to_string();
-    format!("t={t},v1={}", hex::encode(key.mac(&[t.as_bytes(), b".", body])))
+    format!("t={t},v1={}", const_hex::encode(key.mac(&[t.as_bytes(), b".", body])))
 }
 
 struct Header<'h> {

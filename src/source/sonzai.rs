@@ -152,7 +152,7 @@ fn id(source: &str, kind: &str, timestamp: u64, body: &[u8]) -> ByteString {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hex::encode(&hash.finalize()[..16]).into()
+    const_hex::encode(&hash.finalize()[..16]).into()
 }
 
 #[cfg(test)]

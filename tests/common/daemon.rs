@@ -36,7 +36,23 @@ impl Daemon {
     /// Starts a daemon in `dir` (its `routes.yaml` is written there, its data is in `dir/data`) and
     /// waits until it listens. `settings` are further `WAYPOST_*` variables or any others.
     pub fn start(dir: &Path, routes: &str, settings: &[(&str, &str)]) -> Daemon {
-        let (mut child, log) = Daemon::spawn(dir, routes, settings);
+        Daemon::await_ready(dir, Daemon::spawn(waypost(), dir, routes, settings))
+    }
+
+    /// The same, with so many file descriptors and no more.
+    pub fn start_with_descriptors(
+        dir: &Path,
+        routes: &str,
+        settings: &[(&str, &str)],
+        descriptors: usize,
+    ) -> Daemon {
+        let mut command = Command::new("/bin/sh");
+        let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_waypost")]);
+        Daemon::await_ready(dir, Daemon::spawn(command, dir, routes, settings))
+    }
+
+    fn await_ready(dir: &Path, (mut child, log): (Child, PathBuf)) -> Daemon {
         let started = Instant::now();
         loop {
             if let Some(status) = child.try_wait().expect("the daemon's status") {
@@ -57,7 +73,7 @@ impl Daemon {
 
     /// Starts a daemon that is expected to end by itself; its status and log.
     pub fn fails(dir: &Path, routes: &str, settings: &[(&str, &str)]) -> (ExitStatus, String) {
-        let (mut child, log) = Daemon::spawn(dir, routes, settings);
+        let (mut child, log) = Daemon::spawn(waypost(), dir, routes, settings);
         let status = wait(&mut child);
         (status, read(&log))
     }
@@ -69,17 +85,22 @@ impl Daemon {
         settings: &[(&str, &str)],
         after: Duration,
     ) {
-        let (mut child, _) = Daemon::spawn(dir, routes, settings);
+        let (mut child, _) = Daemon::spawn(waypost(), dir, routes, settings);
         std::thread::sleep(after);
         child.kill().expect("to kill the daemon");
         child.wait().expect("its end");
     }
 
-    fn spawn(dir: &Path, routes: &str, settings: &[(&str, &str)]) -> (Child, PathBuf) {
+    fn spawn(
+        mut command: Command,
+        dir: &Path,
+        routes: &str,
+        settings: &[(&str, &str)],
+    ) -> (Child, PathBuf) {
         fs::write(dir.join("routes.yaml"), routes).expect("to write routes.yaml");
         let log = dir.join("daemon.log");
         let out = File::options().create(true).append(true).open(&log).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_waypost"))
+        let child = command
             .arg("run")
             .current_dir(dir)
             .env_clear()
@@ -157,7 +178,7 @@ impl Drop for Daemon {
 
 /// Runs a command of the program in a directory: its status, and both of its outputs.
 pub fn command(dir: &Path, arguments: &[&str]) -> (ExitStatus, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_waypost"))
+    let output = waypost()
         .args(arguments)
         .current_dir(dir)
         .env_clear()
@@ -168,6 +189,10 @@ pub fn command(dir: &Path, arguments: &[&str]) -> (ExitStatus, String) {
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
     (output.status, text)
+}
+
+fn waypost() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_waypost"))
 }
 
 fn settings_of_every_test() -> [(&'static str, &'static str); 8] {

@@ -2,9 +2,11 @@
 
 pub mod brokers;
 pub mod burst;
+pub mod certificates;
 pub mod consume;
 pub mod daemon;
 pub mod faults;
+pub mod frames;
 pub mod ids;
 pub mod journal_disk;
 pub mod kept;

@@ -11,9 +11,17 @@ use super::sender::Webhook;
 /// How long an answer, or the end of a connection, may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a connection runs over: a socket, or TLS on one.
+pub trait Wire: Read + Write + Send {}
+
+impl<W: Read + Write + Send> Wire for W {}
+
+/// How a connection may end out of order.
+const ENDS: [io::ErrorKind; 2] = [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof];
+
 /// One connection.
 pub struct Raw {
-    stream: TcpStream,
+    wire: Box<dyn Wire>,
     unread: Vec<u8>,
 }
 
@@ -38,10 +46,12 @@ impl Raw {
     }
 
     pub fn try_connect(address: SocketAddr) -> io::Result<Raw> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        Ok(Raw { stream, unread: Vec::new() })
+        Ok(Raw::over(socket(address)?))
+    }
+
+    /// Over something else than a plain socket.
+    pub fn over(wire: impl Wire + 'static) -> Raw {
+        Raw { wire: Box::new(wire), unread: Vec::new() }
     }
 
     #[track_caller]
@@ -51,7 +61,8 @@ impl Raw {
 
     /// Fails once the other side is known to have closed.
     pub fn try_say(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(bytes.as_ref())
+        self.wire.write_all(bytes.as_ref())?;
+        self.wire.flush()
     }
 
     /// Says a whole request and waits for its answer.
@@ -59,6 +70,13 @@ impl Raw {
     pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
         self.say(request);
         self.hear().expect("an answer")
+    }
+
+    /// The status of a whole request; `None` from a server that would not hear it.
+    #[track_caller]
+    pub fn try_ask(&mut self, request: impl AsRef<[u8]>) -> Option<u16> {
+        self.try_say(request).ok()?;
+        self.hear().map(|answer| answer.status)
     }
 
     /// The next answer; `None` if the connection ends instead.
@@ -95,6 +113,17 @@ impl Raw {
         Some(answer)
     }
 
+    /// The next so many bytes; `None` if the connection ends before.
+    #[track_caller]
+    pub fn take(&mut self, len: usize) -> Option<Vec<u8>> {
+        while self.unread.len() < len {
+            if !self.read() {
+                return None;
+            }
+        }
+        Some(self.unread.drain(..len).collect())
+    }
+
     /// Waits until the other side closes, without another word.
     #[track_caller]
     pub fn assert_closed(&mut self) {
@@ -105,15 +134,24 @@ impl Raw {
     #[track_caller]
     fn read(&mut self) -> bool {
         let mut some = [0; 4096];
-        match self.stream.read(&mut some) {
+        match self.wire.read(&mut some) {
             Ok(len) => {
                 self.unread.extend_from_slice(&some[..len]);
                 len > 0
             }
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => false,
+            // TLS that ends without a farewell is an end too.
+            Err(error) if ENDS.contains(&error.kind()) => false,
             Err(error) => panic!("neither an answer nor the end: {error}"),
         }
     }
+}
+
+/// A socket that is patient with a busy machine.
+pub fn socket(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// The whole request.

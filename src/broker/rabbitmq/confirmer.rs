@@ -186,12 +186,11 @@ impl Confirmer {
         let Order { outgoing, exchange, routing_key, reply } = order;
         let id = self.ledger.begin();
         let channel = self.channel.clone();
-        let properties = outgoing.properties(&self.name, id);
+        let Outgoing { exchange: to, routing_key: key, body, attributes, .. } = outgoing;
+        let properties = attributes.of_publish(&self.name, id);
         let answer = async move {
-            let Outgoing { exchange, routing_key, body, .. } = outgoing;
             let options = BasicPublishOptions { mandatory: true, immediate: false };
-            let confirm =
-                channel.basic_publish(exchange, routing_key, options, &body, properties).await?;
+            let confirm = channel.basic_publish(to, key, options, &body, properties).await?;
             drop((body, room));
             confirm.await
         };

@@ -32,6 +32,12 @@ pub struct Outgoing {
     pub body: Bytes,
     /// About what it takes on the wire.
     pub bytes: usize,
+    pub attributes: Attributes,
+}
+
+/// All that goes beside the body, but for the publish's number.
+#[derive(Clone, Debug)]
+pub struct Attributes {
     properties: BasicProperties,
     headers: FieldTable,
 }
@@ -57,16 +63,17 @@ impl Outgoing {
             routing_key: short("the routing key", routing_key)?,
             body: event.body.clone(),
             bytes: bytes + event.body.len(),
-            properties: properties(event),
-            headers: headers(event)?,
+            attributes: Attributes { properties: properties(event), headers: headers(event)? },
         })
     }
+}
 
+impl Attributes {
     /// The properties, with the header that makes this publish recognisable.
-    pub fn properties(&self, session: &str, id: PublishId) -> BasicProperties {
-        let mut headers = self.headers.clone();
+    pub fn of_publish(self, session: &str, id: PublishId) -> BasicProperties {
+        let Attributes { properties, mut headers } = self;
         headers.insert(PUBLISH_HEADER.into(), text(&format!("{session}-{id}")));
-        self.properties.clone().with_headers(headers)
+        properties.with_headers(headers)
     }
 }
 
@@ -157,7 +164,7 @@ mod tests {
 
     #[test]
     fn attributes_and_properties_are_all_there() {
-        let properties = outgoing(&event()).unwrap().properties("s", 12);
+        let properties = outgoing(&event()).unwrap().attributes.of_publish("s", 12);
         let headers = properties.headers().as_ref().unwrap().inner();
         let expected = [
             ("cloudEvents_agentid", "agent-7"),
@@ -183,7 +190,7 @@ mod tests {
     #[test]
     fn a_publish_is_recognised_by_its_own_session_only() {
         let outgoing = Outgoing::new(&event(), "agents", "message.1", 0).unwrap();
-        let properties = outgoing.properties("s", 12);
+        let properties = outgoing.attributes.of_publish("s", 12);
         assert_eq!(publish_id(&properties, "s"), Some(12));
         assert_eq!(publish_id(&properties, "t"), None);
         assert_eq!(publish_id(&BasicProperties::default(), "s"), None);
@@ -196,7 +203,7 @@ mod tests {
         event.id = long.as_str().into();
         event.kind = long.as_str().into();
         event.content_type = Some(long.as_str().into());
-        let properties = outgoing(&event).unwrap().properties("s", 0);
+        let properties = outgoing(&event).unwrap().attributes.of_publish("s", 0);
         assert_eq!(*properties.message_id(), None);
         assert_eq!(*properties.kind(), None);
         assert_eq!(*properties.content_type(), None);
