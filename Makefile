@@ -5,9 +5,12 @@ PROFILE ?= dev
 ROUTES ?= routes.yaml
 DATA_DIR ?= data
 
-# How much `make soak` does: well under an hour.
+# How much `make soak` does: about an hour.
 KILLS ?= 400
 CRASH_CASES ?= 500
+HANG_SECONDS ?= 240
+SICK_ROUNDS ?= 4
+SICK_SECONDS ?= 60
 
 # How long each target of `make fuzz` runs.
 FUZZ_SECONDS ?= 60
@@ -35,15 +38,17 @@ run: ## build and run waypost with routes.yaml (ARGS="..." adds flags; PROFILE=r
 test: ## install what the tests need and run them all, against real brokers
 	@scripts/install.sh test
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --bench load -- -D warnings
 	cargo test --locked
 
-soak: ## kill the daemon, and lose power, hundreds of times (KILLS=400 CRASH_CASES=500)
+soak: ## kill the daemon, lose power, make brokers sick, for an hour (KILLS=400 SICK_ROUNDS=4 ...)
 	@scripts/install.sh test
 	seed=$$(date +%s) && \
 		WAYPOST_KILLS=$(KILLS) WAYPOST_KILL_SEED=$$seed \
 		WAYPOST_CRASH_CASES=$(CRASH_CASES) WAYPOST_CRASH_SEED=$$seed \
-		cargo test --locked --test main -- --nocapture kill_nine journal_crash
+		WAYPOST_HANG_SECONDS=$(HANG_SECONDS) \
+		WAYPOST_SICK_ROUNDS=$(SICK_ROUNDS) WAYPOST_SICK_SECONDS=$(SICK_SECONDS) \
+		cargo test --locked --test main -- --nocapture kill_nine journal_crash sick_
 
 bench: ## what an event costs, beside a bare server and against real brokers (ARGS="--help" tells more)
 	@scripts/install.sh test

@@ -8,7 +8,8 @@
 //! - [`Broker::publish`] is called from one task, in order. It hands the message to the client,
 //!   bounded in time, and returns a [`Confirmation`] that resolves once the broker has taken
 //!   responsibility for the message, or with the reason why not. The confirmation's deadline runs
-//!   from the hand-over, not from the first poll, and it never stays pending for ever.
+//!   from the hand-over, not from the first poll, and it never stays pending for ever; the time of a
+//!   [`Hold`] does not count.
 //! - After an [`Error::Down`] the dispatcher drops every confirmation of this connection, calls
 //!   `connect` until it succeeds, and publishes again what was unconfirmed.
 //!
@@ -30,6 +31,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::event::{Address, Event};
 
@@ -50,6 +52,11 @@ pub enum Error {
 /// Resolves when the broker has confirmed the message or it is known why not.
 pub type Confirmation = BoxFuture<'static, Result<(), Error>>;
 
+/// What a connection says of itself as long as it lasts: the reason why the broker takes no messages
+/// for now, although it is well enough to say so; `None` while it takes them. What is in flight then
+/// stays so, and is confirmed once the hold has ended.
+pub type Hold = watch::Receiver<Option<String>>;
+
 /// An event on its way to one address.
 #[derive(Clone, Debug)]
 pub struct Publication {
@@ -65,6 +72,11 @@ pub trait Broker: Send {
 
     /// Hands the message to the client, in order, and returns its confirmation.
     async fn publish(&mut self, publication: &Publication) -> Result<Confirmation, Error>;
+
+    /// Whether the present connection is on hold, from now on; `None` for brokers that never say so.
+    fn hold(&self) -> Option<Hold> {
+        None
+    }
 
     /// Ends the connection, waiting at most `deadline` for what is in flight.
     async fn close(&mut self, deadline: Duration);

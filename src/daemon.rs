@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::{self, Admin, Rates, Token, View},
+    admin::{self, Admin, Rates, Token, TokenError, View},
     admit::Admit,
     broker::{Absent, Broker, kafka, log, nats, rabbitmq},
     clock::now_ms,
@@ -29,7 +29,7 @@ use crate::{
     dispatch::{self, Capacity, DeadLetters, Dispatcher, Progress, Shared, dead_letter},
     feed::Feed,
     ingress::{self, Ingress},
-    journal::{self, Journal, RealDisk, Storage},
+    journal::{self, Journal, RealDisk, Reserve, Storage, is_no_space},
     quiet::Quiet,
     routing::{BrokerKind, BrokerSettings, Table, UNROUTED},
     server::{self, Load, Transport, tls},
@@ -51,7 +51,8 @@ const PARKED_HEADROOM_BYTES: u64 = 64 << 20;
 /// How often settled segments are freed.
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
 
-/// How often keys are looked through for those that nobody asks for any more.
+/// How often keys are looked through for those that nobody asks for any more, and the reserve is
+/// looked after.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// How long operators' requests may take to end.
@@ -72,7 +73,7 @@ pub enum Error {
     #[error(transparent)]
     Journal(#[from] journal::Error),
     #[error(transparent)]
-    Token(#[from] admin::TokenError),
+    Token(#[from] TokenError),
     #[error("the journal failed, and what the disk holds is unknown: {0}; restart to recover")]
     JournalFailed(Arc<journal::Error>),
     #[error("broker `{broker}`: {cause}")]
@@ -119,6 +120,7 @@ struct Opened {
     window: Arc<dedupe::Window>,
     shared: Shared,
     token: Token,
+    reserve: Reserve,
 }
 
 /// Where requests come in.
@@ -150,8 +152,10 @@ pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> R
     );
     let addresses_file = Addresses::file(&settings.data_dir);
     let cannot = |cause| Error::DataDir { path: addresses_file.clone(), cause };
-    fs::write(&addresses_file, serde_json::to_vec(&addresses).map_err(io::Error::from)?)
-        .map_err(cannot)?;
+    let addresses_json = serde_json::to_vec(&addresses).map_err(io::Error::from)?;
+    let written = opened.reserve.open(|| fs::write(&addresses_file, &addresses_json), is_no_space);
+    written.map_err(cannot)?;
+    fill(&opened.reserve);
     service::ready(addresses.listen).await;
     let journal = opened.main.clone();
     let doors = Doors { listener, transport, watch, admin_listener };
@@ -188,8 +192,13 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
     let limits =
         dedupe::Limits { window: settings.dedupe.window, max_keys: settings.dedupe.max_keys };
     let backlog_bytes = settings.backlog_bytes();
-    let main = Journal::open(
-        storage.clone(),
+    let reserve =
+        Reserve::new(storage.clone(), dir.join("reserve"), settings.journal.reserve_bytes);
+    let open_journal = |dir: &Path, options: journal::Options| {
+        let open = || Journal::open(storage.clone(), dir, options.clone());
+        reserve.open(open, journal::Error::is_no_space)
+    };
+    let main = open_journal(
         &dir.join("journal"),
         journal::Options {
             segment_bytes: settings.journal.segment_bytes.min(backlog_bytes / MIN_SEGMENTS),
@@ -202,17 +211,19 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
     )?;
     let window = dedupe::Window::new(limits, main.keys);
     // The journal's lock is held by now: no other daemon makes one at the same time.
-    let token = Token::open(dir)?;
-    let dead_letters = Journal::open(
-        storage.clone(),
-        &dead_letter::dir(dir),
-        small_journal(settings.dead_letters.max_bytes),
-    )?;
+    let no_space = |error: &TokenError| match error {
+        TokenError::Io { cause, .. } => is_no_space(cause),
+        _ => false,
+    };
+    let token = reserve.open(|| Token::open(dir), no_space)?;
+    let dead_letters =
+        open_journal(&dead_letter::dir(dir), small_journal(settings.dead_letters.max_bytes))?;
     let shared = Shared {
         main: main.journal.clone(),
         dead_letters: DeadLetters::new(dead_letters.journal),
         backlogs: Arc::default(),
         progress: Arc::default(),
+        holds: Arc::default(),
         feed: Feed::default(),
     };
     let mut all_parked = Vec::new();
@@ -224,10 +235,13 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
             // Room beyond the bound at which events are refused, for those that are in already.
             let room = backlog_bytes.saturating_mul(2).saturating_add(PARKED_HEADROOM_BYTES);
             let options = journal::Options { max_bytes: room, ..small_journal(backlog_bytes) };
-            let parked = Journal::open(storage.clone(), &parked_dir, options)?.journal;
+            let parked = open_journal(&parked_dir, options)?.journal;
             all_parked.push(parked.clone());
-            let dispatcher =
-                Dispatcher::open(name.clone(), dispatch_limits(settings), parked, shared.clone());
+            let open = || {
+                let (limits, parked) = (dispatch_limits(settings), parked.clone());
+                Dispatcher::open(name.clone(), limits, parked, shared.clone())
+            };
+            let dispatcher = reserve.open(open, dispatch::Error::is_no_space);
             let dispatcher =
                 dispatcher.map_err(|cause| Error::Dispatcher { broker: name.clone(), cause })?;
             Ok((dispatcher, named))
@@ -241,7 +255,15 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
         window,
         shared,
         token,
+        reserve,
     })
+}
+
+/// Nothing depends on the reserve but the next start.
+fn fill(reserve: &Reserve) {
+    if let Err(error) = reserve.fill() {
+        tracing::warn!(%error, "no room is kept for the next start");
+    }
 }
 
 /// A journal whose bound is `max_bytes`.
@@ -333,7 +355,7 @@ async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let Doors { listener, transport, watch, admin_listener } = doors;
-    let Opened { main, dead_letters, parked, dispatchers, window, shared, token } = opened;
+    let Opened { main, dead_letters, parked, dispatchers, window, shared, token, reserve } = opened;
     let (stop_requests, stop_brokers, stop_admin) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
 
@@ -356,6 +378,8 @@ async fn serve(
         main: main.clone(),
         dead_letters: dead_letters.journal().clone(),
         backlogs: shared.backlogs.clone(),
+        holds: shared.holds.clone(),
+        reserve_bytes: settings.journal.reserve_bytes,
         limits: dispatch_limits(settings),
         brokers: dispatchers.iter().zip(&parked).map(viewed).collect(),
         rates: Rates::default(),
@@ -407,6 +431,7 @@ async fn serve(
         main.clone(),
         shared.progress.clone(),
         settings.dedupe.window,
+        reserve,
         stop_brokers.clone(),
     ));
 
@@ -470,11 +495,12 @@ fn failure(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Option<E
     }
 }
 
-/// Frees what every cursor has passed.
+/// Frees what every cursor has passed, and keeps what room there is for the next start.
 async fn reclaim(
     journal: Journal,
     progress: Arc<Progress>,
     keys_for: Duration,
+    reserve: Reserve,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let trouble = Quiet::default();
@@ -493,6 +519,8 @@ async fn reclaim(
             forget_at = Instant::now() + FORGET_EVERY;
             let before_ms = now_ms().saturating_sub(keys_for.as_millis() as u64);
             report(journal.forget_keys(before_ms).await);
+            let reserve = reserve.clone();
+            tokio::task::spawn_blocking(move || fill(&reserve)).await.map_err(Error::Panicked)?;
         }
     }
     Ok(())

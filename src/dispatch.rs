@@ -16,7 +16,10 @@
 //! messages parked too, in order ([`relief`]), and they go first when it is back; when its parked
 //! messages reach the same bound, [`Backlogs`] says so and its events are refused at the door.
 //!
-//! Order is kept except across a retry.
+//! Order is kept except across a retry, with one exception: where a broker accepts connections and
+//! confirms nothing on [`FRUITLESS`] of them in a row, messages are tried one at a time, each by
+//! itself, until one is confirmed. That one may have passed all of the window that is older; the
+//! others then go in order again.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -30,7 +33,7 @@ use bytestring::ByteString;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use rustc_hash::FxHashMap;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     admit::Backlogs,
@@ -44,6 +47,7 @@ use crate::{
 mod backoff;
 pub mod dead_letter;
 mod fate;
+mod health;
 mod job;
 pub mod kept;
 mod lane;
@@ -53,9 +57,11 @@ mod window;
 
 pub use backoff::Backoff;
 pub use dead_letter::DeadLetters;
+pub use health::Holds;
 pub use stats::{LaneProgress, State, Stats};
 pub use window::Capacity;
 
+use health::Health;
 use job::{Job, LaneKind};
 use lane::{Lane, LaneWake};
 use relief::Relief;
@@ -105,6 +111,13 @@ pub enum Error {
     Unreadable { position: Position, cause: String },
 }
 
+impl Error {
+    /// See [`journal::Error::is_no_space`].
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Error::Journal(error) if error.is_no_space())
+    }
+}
+
 /// What a dispatcher shares with the rest of the daemon.
 #[derive(Clone)]
 pub struct Shared {
@@ -112,6 +125,7 @@ pub struct Shared {
     pub dead_letters: DeadLetters,
     pub backlogs: Arc<Backlogs>,
     pub progress: Arc<Progress>,
+    pub holds: Arc<Holds>,
     pub feed: Feed,
 }
 
@@ -156,8 +170,7 @@ pub struct Dispatcher {
     /// Connections in a row that confirmed nothing.
     fruitless: u32,
     confirmed: u64,
-    /// What is wrong with the broker, as last logged.
-    trouble: Option<String>,
+    health: Health,
     given_up: Quiet,
     not_kept: Quiet,
     clock: Steady,
@@ -196,10 +209,34 @@ enum Wake {
     Parked(LaneWake),
     Due,
     Tick,
+    /// The broker takes no messages for now, or takes them again.
+    Held,
 }
 
 /// The broker is down, and why.
 struct Down(String);
+
+/// When a dispatcher is to end.
+struct Ending {
+    /// Nothing new comes: publish what is left.
+    stop: CancellationToken,
+    /// [`Limits::drain`] later, for which this waits: the time for that is over.
+    over: CancellationToken,
+    _timer: AbortOnDropHandle<()>,
+}
+
+impl Ending {
+    fn new(stop: CancellationToken, drain: Duration) -> Ending {
+        let over = CancellationToken::new();
+        let (asked, ended) = (stop.clone(), over.clone());
+        let timer = tokio::spawn(async move {
+            asked.cancelled().await;
+            tokio::time::sleep(drain).await;
+            ended.cancel();
+        });
+        Ending { stop, over, _timer: AbortOnDropHandle::new(timer) }
+    }
+}
 
 impl Dispatcher {
     /// A dispatcher for the broker `name`, whose parked messages are in `parked`.
@@ -220,6 +257,7 @@ impl Dispatcher {
             limits,
             main,
             parked,
+            health: Health::new(shared.holds.clone()),
             shared,
             stats: Arc::new(Stats::new()),
             unsent: VecDeque::new(),
@@ -233,7 +271,6 @@ impl Dispatcher {
             relief,
             fruitless: 0,
             confirmed: 0,
-            trouble: None,
             given_up: Quiet::default(),
             not_kept: Quiet::default(),
             clock: Steady::start(),
@@ -254,8 +291,9 @@ impl Dispatcher {
         mut broker: Box<dyn Broker>,
         stop: CancellationToken,
     ) -> Result<(), Error> {
-        while self.connect(&mut *broker, &stop).await? {
-            match self.serve(&mut *broker, &stop).await? {
+        let ending = Ending::new(stop, self.limits.drain);
+        while self.connect(&mut *broker, &ending).await? {
+            match self.serve(&mut *broker, &ending).await? {
                 Ok(()) => break,
                 Err(Down(reason)) => self.recall(reason),
             }
@@ -264,63 +302,58 @@ impl Dispatcher {
     }
 
     /// Connects, however long it takes; `false` when told to stop before that.
-    async fn connect(
-        &mut self,
-        broker: &mut dyn Broker,
-        stop: &CancellationToken,
-    ) -> Result<bool, Error> {
+    async fn connect(&mut self, broker: &mut dyn Broker, ending: &Ending) -> Result<bool, Error> {
         let mut failures = self.fruitless;
         loop {
             if failures > 0 {
                 let wait = tokio::time::sleep(RECONNECT.jittered(failures));
-                if self.meanwhile(wait, Some(stop)).await?.is_none() {
+                if self.meanwhile(wait, &ending.stop).await?.is_none() {
                     return Ok(false);
                 }
             }
             // A broker that is not known to be down is given its chance before a drain is given up:
-            // there may be something to publish. The attempt bounds its own time.
-            let give_up = self.trouble.is_some().then_some(stop);
+            // there may be something to publish.
+            let give_up = if self.health.is_well() { &ending.over } else { &ending.stop };
             match self.meanwhile(broker.connect(), give_up).await? {
                 None => return Ok(false),
                 Some(Ok(())) => {
                     self.fruitless += 1;
                     self.stats.connections.inc();
+                    self.health.connected(&self.name, broker.hold(), self.owes_nothing());
                     // One that follows on another that confirmed nothing has yet to prove itself.
-                    if self.fruitless == 1 {
+                    if self.fruitless == 1 || self.owes_nothing() {
                         self.stats.stands(State::Connected, None);
                     }
-                    if self.trouble.is_none() {
-                        tracing::info!(broker = %self.name, "connected");
-                    }
+                    self.show_hold();
                     return Ok(true);
                 }
                 Some(Err(error)) => {
                     self.stats.connect_failures.inc();
-                    self.log_trouble(error.to_string());
+                    self.in_trouble(error.to_string());
                 }
             }
             failures += 1;
         }
     }
 
-    /// Waits for `work` while everything goes on that needs no connection; `None` when told to stop,
-    /// where that ends the wait.
+    /// Whether there is nothing to publish at this moment, so that nothing will show how the broker
+    /// is.
+    fn owes_nothing(&self) -> bool {
+        self.unsent.is_empty() && self.main.has_read_all() && self.parked.has_read_all()
+    }
+
+    /// Waits for `work` while everything goes on that needs no connection; `None` once `give_up` is
+    /// cancelled.
     async fn meanwhile<T>(
         &mut self,
         work: impl Future<Output = T>,
-        stop: Option<&CancellationToken>,
+        give_up: &CancellationToken,
     ) -> Result<Option<T>, Error> {
-        let stopped = async {
-            match stop {
-                Some(stop) => stop.cancelled().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(work, stopped);
+        tokio::pin!(work);
         loop {
             let wake = tokio::select! {
                 biased;
-                () = &mut stopped => return Ok(None),
+                () = give_up.cancelled() => return Ok(None),
                 done = &mut work => return Ok(Some(done)),
                 wake = self.next(false) => wake?,
             };
@@ -333,22 +366,27 @@ impl Dispatcher {
     async fn serve(
         &mut self,
         broker: &mut dyn Broker,
-        stop: &CancellationToken,
+        ending: &Ending,
     ) -> Result<Result<(), Down>, Error> {
-        let mut deadline = None;
+        let mut draining = false;
         loop {
-            if let Err(down) = self.send(broker).await {
+            let sent = tokio::select! {
+                biased;
+                // What is being handed over is not settled, and comes again after the next start.
+                () = ending.over.cancelled() => return Ok(Ok(())),
+                sent = self.send(broker) => sent,
+            };
+            if let Err(down) = sent {
                 return Ok(Err(down));
             }
-            if deadline.is_some() && self.is_drained() {
+            if draining && self.is_drained() {
                 return Ok(Ok(()));
             }
-            let over = deadline.unwrap_or_else(Instant::now);
             let wake = tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(over), if deadline.is_some() => return Ok(Ok(())),
-                () = stop.cancelled(), if deadline.is_none() => {
-                    deadline = Some(Instant::now() + self.limits.drain);
+                () = ending.over.cancelled() => return Ok(Ok(())),
+                () = ending.stop.cancelled(), if !draining => {
+                    draining = true;
                     self.stats.stands(State::Draining, None);
                     continue;
                 }
@@ -383,6 +421,7 @@ impl Dispatcher {
             Some((ticket, outcome)) = self.publishing.next() => Wake::Published(ticket, outcome),
             Some(kept) = self.keeping.next() => Wake::Kept(kept),
             _ = self.tick.tick() => Wake::Tick,
+            () = self.health.hold_changed(), if connected => Wake::Held,
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)),
                 if connected && due.is_some() => Wake::Due,
             wake = self.parked.next(true) => Wake::Parked(wake?),
@@ -406,7 +445,14 @@ impl Dispatcher {
             Wake::Tick => {
                 self.main.start_saving();
                 self.parked.start_saving();
+                self.health.look(&self.name);
                 self.look_after_backlog();
+                return self.yield_to_relief();
+            }
+            Wake::Held => {
+                self.health.note_hold(&self.name);
+                self.stats.stands(State::Connected, None);
+                self.show_hold();
             }
         }
         Ok(())
@@ -430,6 +476,9 @@ impl Dispatcher {
 
     /// Hands over what waits for its turn.
     async fn send(&mut self, broker: &mut dyn Broker) -> Result<(), Down> {
+        if self.health.is_on_hold() {
+            return Ok(());
+        }
         let at_once = if self.fruitless > FRUITLESS { 1 } else { usize::MAX };
         while self.in_flight.len() < at_once
             && let Some(mut job) = self.unsent.pop_front()
@@ -489,12 +538,16 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// One line a change of state: the same trouble is not told twice.
-    fn log_trouble(&mut self, reason: String) {
+    /// The broker is down, or does not come up.
+    fn in_trouble(&mut self, reason: String) {
         self.stats.stands(State::Down, Some(&reason));
-        if self.trouble.as_ref() != Some(&reason) {
-            tracing::warn!(broker = %self.name, %reason, "the broker is in trouble; its messages wait");
-            self.trouble = Some(reason);
+        self.health.trouble(&self.name, reason);
+    }
+
+    /// A broker on hold is connected and takes nothing, which is as good as down for its messages.
+    fn show_hold(&self) {
+        if self.health.is_on_hold() {
+            self.stats.stands(State::Down, self.health.reason());
         }
     }
 }

@@ -57,6 +57,7 @@ mod read_all;
 mod reader;
 mod recovery;
 mod release;
+mod reserve;
 mod scan;
 mod segment;
 mod segments;
@@ -77,10 +78,11 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use cursor::Cursor;
-pub use error::{AppendError, Error};
+pub use error::{AppendError, Error, is_no_space};
 pub use options::Options;
 pub use read_all::{Records, read_all};
 pub use reader::Reader;
+pub use reserve::Reserve;
 pub use stats::{NoRoom, Stats};
 pub use storage::{File, LockGuard, RealDisk, Storage};
 

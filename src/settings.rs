@@ -127,11 +127,19 @@ pub struct Journal {
     pub segment_bytes: u64,
     /// The newest records, kept in memory for dispatchers that keep up.
     pub tail_bytes: usize,
+    /// Room that is kept for the next start on a full disk; 0 keeps none.
+    pub reserve_bytes: u64,
 }
 
 impl Default for Journal {
     fn default() -> Journal {
-        Journal { max_bytes: 8 << 30, segment_bytes: 64 << 20, tail_bytes: 16 << 20 }
+        Journal {
+            max_bytes: 8 << 30,
+            segment_bytes: 64 << 20,
+            tail_bytes: 16 << 20,
+            // A group commit, which an opening copies at most, and the first blocks of some files.
+            reserve_bytes: 12 << 20,
+        }
     }
 }
 

@@ -4,39 +4,21 @@
 //! That something happens *meanwhile* is told by counting what happened before the fault was ended,
 //! never by time. The brokers here are these tests' own, which therefore run one after the other.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    net::SocketAddr,
-    path::Path,
-    sync::{Arc, Mutex, OnceLock},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, fs, path::Path, sync::OnceLock, thread, time::Duration};
 
-use tempfile::TempDir;
 use tokio::sync::MutexGuard;
 
 use crate::common::{
     brokers::{Kafka, Nats, RabbitMq, Server},
-    daemon::{self, Daemon},
-    sender::{self, Load},
-    sinks::{self, NOT_TO_RABBITMQ, Sink, Sinks, TO_ALL},
+    scene::{SMALL_BYTES, Scene, eventually},
+    sinks::{self, Addresses, NOT_TO_RABBITMQ, Sink, TO_ALL},
 };
-
-/// How long a condition may take to come about.
-const WITHIN: Duration = Duration::from_secs(60);
-
-/// Senders, each with one connection and an agent of its own: what one sends is accepted in order.
-const SENDERS: usize = 6;
 
 /// Events accepted between one step of a test and the next.
 const SOME: usize = 300;
 
 /// After each answer, so that the brokers keep up on a machine that does other things too.
 const PAUSE: Duration = Duration::from_millis(5);
-
-const SMALL_BYTES: usize = 300;
 
 /// For events that are to fill a backlog.
 const LARGE_BYTES: usize = 6000;
@@ -49,9 +31,10 @@ const SEGMENT_BYTES: u64 = 256 << 10;
 async fn a_broker_killed_under_load_holds_up_no_other_and_loses_nothing() {
     let mut own = Own::take().await;
     let mut scene =
-        Scene::create("killed", &own, &[("WAYPOST_DISPATCH__WINDOW_MESSAGES", "256")]).await;
+        Scene::create("killed", own.addresses(), &[("WAYPOST_DISPATCH__WINDOW_MESSAGES", "256")])
+            .await;
     scene.start_daemon();
-    let senders = scene.send(TO_ALL, SMALL_BYTES);
+    let senders = scene.send(TO_ALL, SMALL_BYTES, PAUSE);
     for victim in [Sink::Kafka, Sink::RabbitMq, Sink::Nats] {
         senders.accept_more(SOME).await;
         own.kill(victim);
@@ -74,11 +57,11 @@ async fn a_broker_killed_under_load_holds_up_no_other_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn brokers_that_are_down_when_the_daemon_starts_get_everything_once_they_come() {
     let mut own = Own::take().await;
-    let mut scene = Scene::create("late", &own, &[]).await;
+    let mut scene = Scene::create("late", own.addresses(), &[]).await;
     let late = [Sink::Nats, Sink::RabbitMq, Sink::Kafka];
     late.into_iter().for_each(|sink| own.kill(sink));
     scene.start_daemon();
-    let senders = scene.send(TO_ALL, SMALL_BYTES);
+    let senders = scene.send(TO_ALL, SMALL_BYTES, PAUSE);
     senders.accept_more(SOME).await;
     scene.sinks.await_events(Sink::Log, &senders.accepted()).await;
     for sink in late {
@@ -101,9 +84,9 @@ async fn the_backlog_of_a_broker_stays_within_its_bound_and_comes_out_in_order()
         ("WAYPOST_JOURNAL__SEGMENT_BYTES", &*segment),
         ("WAYPOST_DISPATCH__WINDOW_MESSAGES", "256"),
     ];
-    let mut scene = Scene::create("backlog", &own, &settings).await;
+    let mut scene = Scene::create("backlog", own.addresses(), &settings).await;
     scene.start_daemon();
-    let senders = scene.send(TO_ALL, LARGE_BYTES);
+    let senders = scene.send(TO_ALL, LARGE_BYTES, PAUSE);
     senders.accept_more(SOME).await;
 
     // It hangs first, so that it goes down with a window in flight while messages already wait.
@@ -114,11 +97,11 @@ async fn the_backlog_of_a_broker_stays_within_its_bound_and_comes_out_in_order()
     let answer = scene.post(TO_ALL).await;
     assert_eq!((answer.status.as_u16(), answer.retry_after.as_deref()), (503, Some("5")));
 
-    let elsewhere = scene.send(NOT_TO_RABBITMQ, LARGE_BYTES);
+    let elsewhere = scene.send(NOT_TO_RABBITMQ, LARGE_BYTES, PAUSE);
     let several_bounds = 2 * BACKLOG_BYTES as usize / LARGE_BYTES;
     elsewhere.accept_more(several_bounds).await;
     assert_eq!(elsewhere.refused(), 0);
-    scene.assert_disk_is_bounded().await;
+    assert_disk_is_bounded(&scene).await;
 
     // Whichever way the daemon ends meanwhile, it goes on where it was.
     assert!(scene.stop_daemon());
@@ -127,7 +110,7 @@ async fn the_backlog_of_a_broker_stays_within_its_bound_and_comes_out_in_order()
     scene.kill_daemon();
     scene.start_daemon();
     elsewhere.accept_more(several_bounds).await;
-    scene.assert_disk_is_bounded().await;
+    assert_disk_is_bounded(&scene).await;
     let refused = senders.refused();
     eventually("its backlog is still full", || senders.refused() > refused).await;
 
@@ -152,11 +135,11 @@ async fn the_backlog_of_a_broker_stays_within_its_bound_and_comes_out_in_order()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_publishes_everything_accepted_before_the_daemon_ends() {
     let own = Own::take().await;
-    let mut scene = Scene::create("drain", &own, &[]).await;
+    let mut scene = Scene::create("drain", own.addresses(), &[]).await;
     let mut accepted = Vec::new();
     for _ in 0..3 {
         scene.start_daemon();
-        let senders = scene.send(TO_ALL, SMALL_BYTES);
+        let senders = scene.send(TO_ALL, SMALL_BYTES, PAUSE);
         senders.accept_more(SOME).await;
         assert!(scene.stop_daemon());
         // Nothing runs now that could still publish.
@@ -195,6 +178,10 @@ impl Own {
         Own { kafka, rabbitmq, nats, down: BTreeSet::new() }
     }
 
+    fn addresses(&self) -> Addresses {
+        Addresses::of(&self.kafka, &self.rabbitmq, &self.nats)
+    }
+
     fn server(&mut self, sink: Sink) -> &mut Server {
         match sink {
             Sink::Kafka => &mut self.kafka,
@@ -220,123 +207,14 @@ impl Own {
     }
 }
 
-/// A daemon in a directory, started and ended, and what it publishes to.
-struct Scene {
-    /// First, so that it is dropped before its directory.
-    daemon: Option<Daemon>,
-    dir: TempDir,
-    sinks: Sinks,
-    settings: Vec<(String, String)>,
-    address: Arc<Mutex<SocketAddr>>,
-}
-
-impl Scene {
-    async fn create(name: &str, own: &Own, settings: &[(&str, &str)]) -> Scene {
-        let dir = tempfile::tempdir().expect("a directory");
-        let sinks = Sinks::create(name, &own.kafka, &own.rabbitmq, &own.nats, dir.path()).await;
-        let settings = settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
-        Scene { dir, sinks, settings, address: Arc::new(Mutex::new(nowhere)), daemon: None }
-    }
-
-    fn start_daemon(&mut self) {
-        let settings: Vec<_> = self.settings.iter().map(|(k, v)| (&**k, &**v)).collect();
-        let daemon = Daemon::start(self.dir.path(), &self.sinks.routes(), &settings);
-        *self.address.lock().expect("the address") = daemon.listen;
-        self.daemon = Some(daemon);
-    }
-
-    fn kill_daemon(&mut self) {
-        self.daemon.take().expect("a daemon").kill();
-    }
-
-    /// SIGTERM; whether it ended as it should.
-    fn stop_daemon(&mut self) -> bool {
-        self.daemon.take().expect("a daemon").stop().success()
-    }
-
-    fn log(&self) -> String {
-        self.daemon.as_ref().expect("a daemon").log()
-    }
-
-    fn send(&self, event_type: &'static str, padding_bytes: usize) -> Senders {
-        static NUMBER: Mutex<usize> = Mutex::new(0);
-        let loads = (0..SENDERS).map(|_| {
-            let mut number = NUMBER.lock().expect("a number");
-            *number += 1;
-            let agent = format!("agent-{number}");
-            let webhook = move |n| sinks::event(event_type, &agent, n, padding_bytes);
-            Load::start_paced(1, self.address.clone(), PAUSE, webhook)
-        });
-        Senders(loads.collect())
-    }
-
-    /// Posts one event that no sender sends.
-    async fn post(&self, event_type: &str) -> sender::Answer {
-        let address = *self.address.lock().expect("the address");
-        let webhook = sinks::event(event_type, "nobody", 0, SMALL_BYTES);
-        sender::post(address, &webhook).await.expect("an answer")
-    }
-
-    /// Everything accepted arrived everywhere; nothing was given up on.
-    async fn assert_all_arrived(&self, what: &str, accepted: &[String]) {
-        for sink in Sink::ALL {
-            let arrived = self.sinks.read_all(sink, accepted).await;
-            let duplicates = sinks::assert_complete(sink, accepted, &arrived);
-            println!("{what}: {sink:?} got {} events, {duplicates} twice", accepted.len());
-        }
-        let dead_letters = daemon::command(self.dir.path(), &["dead-letters", "list"]).1;
-        assert_eq!(dead_letters, "no dead letters\n");
-    }
-
-    /// The dead broker pins no more of the journal than its bound, and has no more than that, and
-    /// what was accepted while it was noticed, parked.
-    async fn assert_disk_is_bounded(&self) {
-        let data = self.dir.path().join("data");
-        let journal = || segment_bytes(&data.join("journal"));
-        let parked = segment_bytes(&data.join("parked/tasks"));
-        eventually("segments are freed", || journal() <= 2 * BACKLOG_BYTES).await;
-        assert!(parked <= 4 * BACKLOG_BYTES, "{parked} bytes are parked");
-    }
-}
-
-/// Events sent to a scene's daemon, in order by agent.
-struct Senders(Vec<Load>);
-
-impl Senders {
-    /// Waits until so many more were accepted, of each sender its part.
-    async fn accept_more(&self, count: usize) {
-        for load in &self.0 {
-            load.accept_more(count / self.0.len()).await;
-        }
-    }
-
-    fn accepted(&self) -> Vec<String> {
-        self.0.iter().flat_map(Load::ledger).collect()
-    }
-
-    /// How many each sender's answers were so far.
-    fn mark(&self) -> Vec<usize> {
-        self.0.iter().map(Load::accepted).collect()
-    }
-
-    /// What was sent and accepted since. The first one of each sender may have been under way.
-    fn accepted_since(&self, mark: &[usize]) -> Vec<String> {
-        let since = |(load, mark): (&Load, &usize)| load.ledger().into_iter().skip(mark + 1);
-        self.0.iter().zip(mark).flat_map(since).collect()
-    }
-
-    fn refused(&self) -> u64 {
-        self.0.iter().map(Load::refused).sum()
-    }
-
-    async fn stop(self) -> Vec<String> {
-        let mut accepted = Vec::new();
-        for load in self.0 {
-            accepted.extend(load.stop().await);
-        }
-        accepted
-    }
+/// The dead broker pins no more of the journal than its bound, and has no more than that, and
+/// what was accepted while it was noticed, parked.
+async fn assert_disk_is_bounded(scene: &Scene) {
+    let data = scene.dir.path().join("data");
+    let journal = || segment_bytes(&data.join("journal"));
+    let parked = segment_bytes(&data.join("parked/tasks"));
+    eventually("segments are freed", || journal() <= 2 * BACKLOG_BYTES).await;
+    assert!(parked <= 4 * BACKLOG_BYTES, "{parked} bytes are parked");
 }
 
 /// Bytes of a journal's segments; one may be removed meanwhile.
@@ -344,12 +222,4 @@ fn segment_bytes(journal: &Path) -> u64 {
     let files = fs::read_dir(journal).expect("a journal").flatten();
     let segments = files.filter(|file| file.path().extension().is_some_and(|ext| ext == "seg"));
     segments.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
-}
-
-async fn eventually(what: &str, done: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !done() {
-        assert!(started.elapsed() < WITHIN, "waiting until {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

@@ -289,6 +289,27 @@ async fn a_full_disk_refuses_for_now_and_recovers() {
     assert!(daemon.stop().success());
 }
 
+/// The disk is full but for the reserve: where that is given up there is room, where it is made
+/// again there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_started_on_a_full_disk_drains_and_takes_nothing_new() {
+    let mut waiting = Waiting::new(20, &[]).await;
+    let dir = waiting.dir.path().to_owned();
+    let faults = Faults::new(&dir, &dir.join("data"));
+    let reserve = dir.join("data/reserve");
+    faults.arm_while_there_is(Fault::Full, &reserve);
+    waiting.nats.restart();
+    let daemon = Daemon::start(&dir, &to_nats(waiting.nats.url()), &faults.settings());
+    assert_eq!(waiting.delivered(20).await, waiting.all_but(&[]));
+    assert!(daemon.log().contains("what was kept for a start is used for it"));
+    assert!(reserve.exists(), "it is made again at once");
+    assert_refused_for_now(&daemon, &event(100)).await;
+
+    faults.disarm(Fault::Full);
+    accepted(&daemon, &event(100)).await;
+    assert!(daemon.stop().success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_up_under_load_again_and_again_publishes_exactly_what_was_accepted() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -14,7 +14,10 @@ use proptest::{
 };
 use waypost::journal::{AppendError, Cursor, Entry, Item, Journal, Key, Opened, Options, Position};
 
-use crate::common::sim_disk::{Image, SimDisk};
+use crate::common::{
+    sim_disk::{Image, SimDisk},
+    variable::number,
+};
 
 const MAIN: &str = "/data/journal";
 const PARKED: &str = "/data/parked";
@@ -417,10 +420,6 @@ async fn play(
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 fn crash_histories(lie: fn(&SimDisk)) -> Result<(), String> {

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use waypost::journal::{AppendError, Entry, Error, Journal, Options, Position, Storage};
+use waypost::journal::{AppendError, Entry, Error, Journal, Options, Position, Reserve, Storage};
 
 use crate::common::{
     journal_disk::{
@@ -284,6 +284,32 @@ async fn opening_on_a_full_disk_says_so_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_reserve_is_what_an_opening_on_a_full_disk_needs_and_is_kept_from_others() {
+    const RESERVE_BYTES: u64 = 256 << 10;
+    let disk = written(0..5).await;
+    let path = Path::new("/data/reserve").to_owned();
+    let reserve = Reserve::new(Arc::new(disk.clone()), path.clone(), RESERVE_BYTES);
+    reserve.fill().unwrap();
+    assert_eq!(disk.read(&path).len() as u64, RESERVE_BYTES);
+    disk.set_room(Some(0));
+    assert!(try_open(&disk).is_err_and(|error| error.is_no_space()));
+    let opened = reserve.open(|| try_open(&disk), Error::is_no_space).unwrap();
+    assert_eq!(sort(&read_from(&opened.journal, Position(0)).await).0, Vec::from_iter(0..5));
+    opened.journal.cursor("a").unwrap();
+
+    // As much of it as there is goes back, and nobody else gets it.
+    reserve.fill().unwrap();
+    let kept = disk.read(&path).len() as u64;
+    assert!((1..RESERVE_BYTES).contains(&kept), "{kept}");
+    let refused = opened.journal.append_durable(entry(5)).await;
+    assert!(matches!(refused, Err(AppendError::NoSpace)), "{refused:?}");
+    disk.set_room(None);
+    reserve.fill().unwrap();
+    assert_eq!(disk.read(&path).len() as u64, RESERVE_BYTES);
+    opened.journal.close().await;
+}
+
+#[tokio::test]
 async fn a_full_journal_refuses_until_it_is_released() {
     let disk = SimDisk::new(1);
     // The second has room for no more than a segment should have.
@@ -344,32 +370,34 @@ async fn a_directory_has_one_owner() {
 
 #[tokio::test]
 async fn a_damaged_cursor_starts_again_and_is_kept_aside() {
-    let disk = written(0..5).await;
-    let journal = open(&disk).journal;
-    journal.cursor("a").unwrap().save(Position(3)).unwrap();
-    journal.close().await;
-    let file = Path::new(DIR).join("cursors/a");
-    disk.damage(&file, |bytes| {
-        bytes[20] ^= 1;
-        bytes[4096 + 20] ^= 1;
-    });
-    let journal = open(&disk).journal;
-    assert_eq!(journal.cursor("a").unwrap().position(), journal.first());
-    let kept = disk.list(&Path::new(DIR).join("quarantine")).unwrap();
-    assert_eq!(kept, ["cursor-a"]);
-    assert_eq!(journal.cursor_names().unwrap(), ["a"]);
+    for harm in HARMS {
+        let disk = written(0..5).await;
+        let journal = open(&disk).journal;
+        journal.cursor("a").unwrap().save(Position(3)).unwrap();
+        journal.close().await;
+        let file = Path::new(DIR).join("cursors/a");
+        harm(&disk, &file, 4096 + 20);
+        let journal = open(&disk).journal;
+        let position = journal.cursor("a").unwrap().position();
+        assert!(position == Position(3) || position == journal.first(), "the other slot counts");
+        journal.close().await;
+
+        harm(&disk, &file, 20);
+        harm(&disk, &file, 4096 + 20);
+        let journal = open(&disk).journal;
+        assert_eq!(journal.cursor("a").unwrap().position(), journal.first());
+        let kept = disk.list(&Path::new(DIR).join("quarantine")).unwrap();
+        assert_eq!(kept, ["cursor-a"]);
+        assert_eq!(journal.cursor_names().unwrap(), ["a"]);
+    }
 }
 
 #[tokio::test]
 async fn a_damaged_or_missing_sidecar_is_made_again_from_its_segment() {
-    for removed in [false, true] {
+    let removed: Harm = |disk, file, _| disk.remove(file).unwrap();
+    for (harm, at) in HARMS.into_iter().chain([removed]).flat_map(|harm| [(harm, 20), (harm, 50)]) {
         let disk = written(0..8).await;
-        let sidecar = &files(&disk, ".keys")[0];
-        if removed {
-            disk.remove(sidecar).unwrap();
-        } else {
-            disk.damage(sidecar, |bytes| bytes[50] ^= 1);
-        }
+        harm(&disk, &files(&disk, ".keys")[0], at);
         let opened = open(&disk);
         assert_eq!(opened.keys, (0..8).map(|n| (key(n), n)).collect::<Vec<_>>());
         assert!(opened.damage.is_empty());
@@ -378,17 +406,18 @@ async fn a_damaged_or_missing_sidecar_is_made_again_from_its_segment() {
 
 #[tokio::test]
 async fn a_damaged_sidecar_of_a_released_segment_is_reported() {
-    let disk = written(0..9).await;
-    let journal = open(&disk).journal;
-    journal.release(journal.end()).await.unwrap();
-    journal.close().await;
-    let sidecar = &files(&disk, ".keys")[0];
-    disk.damage(sidecar, |bytes| bytes[50] ^= 1);
-    let opened = open(&disk);
-    assert_eq!(opened.damage.len(), 1);
-    assert!(!opened.keys.is_empty() && opened.keys.len() < 9);
-    opened.journal.close().await;
-    assert!(open(&disk).damage.is_empty(), "reported once");
+    for (harm, at) in HARMS.into_iter().flat_map(|harm| [(harm, 20), (harm, 50)]) {
+        let disk = written(0..9).await;
+        let journal = open(&disk).journal;
+        journal.release(journal.end()).await.unwrap();
+        journal.close().await;
+        harm(&disk, &files(&disk, ".keys")[0], at);
+        let opened = open(&disk);
+        assert_eq!(opened.damage.len(), 1);
+        assert!(!opened.keys.is_empty() && opened.keys.len() < 9);
+        opened.journal.close().await;
+        assert!(open(&disk).damage.is_empty(), "reported once");
+    }
 }
 
 #[tokio::test]
@@ -409,11 +438,22 @@ async fn a_file_of_an_unknown_version_is_refused() {
 
 #[tokio::test]
 async fn a_sidecar_damaged_while_in_use_is_made_again_before_its_segment_goes() {
-    let disk = SimDisk::new(1);
-    let journal = open(&disk).journal;
-    append(&journal, 0..8).await;
-    disk.damage(&files(&disk, ".keys")[0], |bytes| bytes[50] ^= 1);
-    journal.release(journal.end()).await.unwrap();
-    journal.close().await;
-    assert_eq!(open(&disk).keys, (0..8).map(|n| (key(n), n)).collect::<Vec<_>>());
+    for (harm, at) in HARMS.into_iter().flat_map(|harm| [(harm, 20), (harm, 50)]) {
+        let disk = SimDisk::new(1);
+        let journal = open(&disk).journal;
+        append(&journal, 0..8).await;
+        harm(&disk, &files(&disk, ".keys")[0], at);
+        journal.release(journal.end()).await.unwrap();
+        journal.close().await;
+        assert_eq!(open(&disk).keys, (0..8).map(|n| (key(n), n)).collect::<Vec<_>>());
+    }
 }
+
+/// Something that befalls a place in a file.
+type Harm = fn(&SimDisk, &Path, u64);
+
+/// A byte is not what was written, or a block cannot be read.
+const HARMS: [Harm; 2] = [
+    |disk, file, at| disk.damage(file, |bytes| bytes[at as usize] ^= 1),
+    |disk, file, at| disk.fail_reads(file, at..at + 1),
+];

@@ -10,8 +10,8 @@ use std::{
 use crate::common::{
     daemon::{self, Daemon},
     sender::Load,
-    shared::Brokers,
-    sinks::{self, Sink, Sinks},
+    sinks::{self, Addresses, Sink, Sinks},
+    variable::number,
 };
 
 /// Kills by default; `WAYPOST_KILLS` raises it, `WAYPOST_KILL_SEED` varies their moments.
@@ -47,19 +47,12 @@ const SETTINGS: [(&str, &str); 3] = [
     ("WAYPOST_JOURNAL__TAIL_BYTES", "65536"),
 ];
 
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |value| value.parse().expect("a number"))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledged_event_survives_kill_nine() {
     let (kills, seed) = (number("WAYPOST_KILLS", KILLS), number("WAYPOST_KILL_SEED", 1));
     println!("{kills} kills, WAYPOST_KILL_SEED={seed}");
-    let brokers = Brokers::shared();
     let dir = tempfile::tempdir().expect("a directory");
-    let sinks =
-        Sinks::create("kill-nine", &brokers.kafka, &brokers.rabbitmq, &brokers.nats, dir.path())
-            .await;
+    let sinks = Sinks::create("kill-nine", Addresses::shared(), dir.path()).await;
     let routes = sinks.routes();
 
     let mut daemon = Daemon::start(dir.path(), &routes, &SETTINGS);

@@ -13,6 +13,7 @@
 //! event (`/proc/PID/stat`) is the figure to trust.
 
 #[path = "../../tests/common"]
+#[allow(dead_code, unused_imports, reason = "the tests do more with them")]
 mod common {
     pub mod brokers;
     pub mod consume;

@@ -18,7 +18,7 @@ use crate::{
     admit::Backlogs,
     clock::now_ms,
     dedupe,
-    dispatch::{self, LaneProgress},
+    dispatch::{self, Holds, LaneProgress},
     ingress::Ingress,
     journal::Journal,
     routing::Table,
@@ -43,6 +43,9 @@ pub struct View {
     pub main: Journal,
     pub dead_letters: Journal,
     pub backlogs: Arc<Backlogs>,
+    pub holds: Arc<Holds>,
+    /// `journal.reserve_bytes`.
+    pub reserve_bytes: u64,
     /// Bounds of every broker.
     pub limits: dispatch::Limits,
     pub brokers: Vec<Broker>,

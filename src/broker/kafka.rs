@@ -225,6 +225,9 @@ impl InFlight {
             RDKafkaErrorCode::MessageTimedOut => {
                 probe.judge(&self.message.topic, context.delivers()).await
             }
+            RDKafkaErrorCode::Fatal => {
+                classify::error(code, &self.message.topic, probe.fatal().await)
+            }
             code => classify::error(code, &self.message.topic, context.trouble()),
         }
     }

@@ -248,14 +248,15 @@ impl InFlight {
     /// Why no stream confirmed it, in the words of the JetStream API.
     async fn ask_streams(&self, silence: Silence) -> Error {
         let Connection { health, streams, .. } = &*self.connection;
-        let others_pass = match silence {
-            Unclaimed => true,
-            Unanswered => health.unanswered(),
-        };
+        let unanswered = matches!(silence, Unanswered) && health.unanswered();
         let asked = Instant::now();
         let trouble = tokio::select! {
             biased;
             answer = streams.takes(&self.subject) => {
+                let others_pass = match silence {
+                    Unclaimed => health.confirms_since(self.handed_over),
+                    Unanswered => unanswered,
+                };
                 return streams::verdict(answer, &self.subject, silence, others_pass);
             }
             trouble = health.trouble(streams::LOOKUP, asked) => trouble,
@@ -269,7 +270,7 @@ impl InFlight {
                 streams::LOOKUP
             )),
             (Trouble::Forbidden, Unanswered) => {
-                streams::unanswered("a stream", &self.subject, others_pass)
+                streams::unanswered("a stream", &self.subject, unanswered)
             }
         }
     }

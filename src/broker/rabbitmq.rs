@@ -15,12 +15,17 @@
 //!   the reconnect that many messages go one at a time: the one that closes the channel alone is
 //!   the guilty one.
 //!
+//! While the broker has an alarm (memory, disk) it reads from no connection that publishes and says
+//! so: the session is on [`Hold`], and nothing in flight is given up as long as heartbeats show that
+//! the broker is there. Messages wait for their turn in the [`queue`], never in `publish`, which
+//! therefore does not wait for the broker at all.
+//!
 //! The client's own recovery stays off: it rejects what is in flight and republishes nothing. Every
 //! wait has a limit of ours, and a connection that is given up has its socket shut ([`wire`]).
 //!
 //! ```text
 //! RabbitMq ─ owns ─ Session ─ orders ─► Confirmer (task) ─ frames ─► client's thread ─► broker
-//!    ▲                                      │  one future a publish, one waker each
+//!    ▲                                      │  a queue, then one future a publish, one waker each
 //!    └── Outcome: why it ended, lessons ────┘
 //! ```
 
@@ -30,16 +35,18 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
+
 pub use self::settings::{Login, Settings, SettingsError};
 use self::{lessons::Lessons, session::Session, settings::Endpoint};
-use super::{Broker, Confirmation, Error, Publication, tls};
-use async_trait::async_trait;
+use super::{Broker, Confirmation, Error, Hold, Publication, tls};
 
 mod confirmer;
 mod exchanges;
 mod ledger;
 mod lessons;
 mod message;
+mod queue;
 mod session;
 mod settings;
 mod wire;
@@ -87,6 +94,10 @@ impl Broker for RabbitMq {
             Some(session) => session.publish(publication).await,
             None => Err(Error::Down("not connected".to_owned())),
         }
+    }
+
+    fn hold(&self) -> Option<Hold> {
+        self.session.as_ref().map(Session::hold)
     }
 
     async fn close(&mut self, deadline: Duration) {

@@ -45,11 +45,14 @@ impl Dispatcher {
 
     fn confirm(&mut self, job: Job) {
         self.confirmed += 1;
-        self.fruitless = 0;
-        if self.trouble.take().is_some() {
-            self.stats.stands(State::Connected, None);
-            tracing::info!(broker = %self.name, "the broker is well again");
+        if self.fruitless > FRUITLESS {
+            self.take_back_suspects();
         }
+        if !self.health.is_well() && !self.health.is_on_hold() {
+            self.stats.stands(State::Connected, None);
+        }
+        self.fruitless = 0;
+        self.health.better();
         self.settle(job, Outcome::Confirmed);
     }
 
@@ -97,6 +100,22 @@ impl Dispatcher {
             self.parked_retries -= usize::from(job.lane == LaneKind::Parked);
             self.enqueue(job);
         }
+    }
+
+    /// A message was confirmed while they went one at a time: those that were put behind it go
+    /// first again, in order.
+    fn take_back_suspects(&mut self) {
+        let mut jobs: Vec<Job> = self.unsent.drain(..).collect();
+        for (due, job) in std::mem::take(&mut self.retries) {
+            if job.suspicion.put_back {
+                self.parked_retries -= usize::from(job.lane == LaneKind::Parked);
+                jobs.push(job);
+            } else {
+                self.retries.insert(due, job);
+            }
+        }
+        jobs.sort_by_key(|job| job.turn);
+        jobs.into_iter().for_each(|job| self.enqueue(job));
     }
 
     fn park(&mut self, job: Job, not_before_ms: u64, reason: ByteString) {
@@ -179,7 +198,8 @@ impl Dispatcher {
         // That the broker is down is known by now.
         let _known = self.harvest();
         self.publishing = FuturesUnordered::new();
-        self.log_trouble(reason.clone());
+        self.health.disconnected(&self.name);
+        self.in_trouble(reason.clone());
         let mut jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();
         if alone {
             for mut job in jobs {
@@ -192,6 +212,7 @@ impl Dispatcher {
                     self.failed(job, format!("the connection goes down with it: {reason}"));
                 } else {
                     // Longer than it takes to connect again, so that others go first.
+                    job.suspicion.put_back = true;
                     self.retry_after(job, RECONNECT.max * 2);
                 }
             }

@@ -46,6 +46,8 @@ pub struct Job {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Suspicion {
     pub downs: u32,
+    /// Whether it waits behind others, to see whether they pass.
+    pub put_back: bool,
     /// How many messages the broker had confirmed when this one was sent for the first time.
     confirmed_first: Option<u64>,
     /// And when the connection last went down with it.
@@ -56,6 +58,7 @@ impl Suspicion {
     /// The message is sent, for the first time or again.
     pub fn sent(&mut self, confirmed: u64) {
         self.confirmed_first.get_or_insert(confirmed);
+        self.put_back = false;
     }
 
     /// The connection went down once more. It counts only if others passed since the last time; or,

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::{
-    Dispatcher, SetAside,
+    Dispatcher, Down, SetAside,
     fate::BACKLOG_SETTING,
     job::{Job, LaneKind},
 };
@@ -105,17 +105,29 @@ impl Dispatcher {
 
     /// Parks what waits to be, unless something is in the way; then the next tick tries again.
     pub(super) fn relieve(&mut self) {
+        if self.relief.waiting.is_empty() || self.relief.parking > 0 || self.main_in_flight() {
+            return;
+        }
         let relief = &mut self.relief;
-        if relief.waiting.is_empty() || relief.parking > 0 {
-            return;
-        }
-        if self.in_flight.values().any(|job| job.lane == LaneKind::Main) {
-            return;
-        }
         let mut batch = std::mem::take(&mut relief.waiting);
         batch.sort_by_key(|job| job.turn);
         relief.parking = batch.len();
         self.keeping.push(park(self.parked.journal().clone(), batch, self.clock.now_ms()).boxed());
+    }
+
+    /// What is in flight on a connection that is on hold would be in relief's way for as long as that
+    /// lasts: it is given up.
+    pub(super) fn yield_to_relief(&self) -> Result<(), Down> {
+        let in_the_way = self.relief.on && self.health.is_on_hold() && self.main_in_flight();
+        if in_the_way {
+            let reason = self.health.reason().unwrap_or_default();
+            return Err(Down(reason.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn main_in_flight(&self) -> bool {
+        self.in_flight.values().any(|job| job.lane == LaneKind::Main)
     }
 
     /// One of the batch is parked, or could not be and waits for the next.

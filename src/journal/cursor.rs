@@ -105,7 +105,8 @@ pub(super) fn file_name(name: &str) -> Result<String, Error> {
     Ok(encoded)
 }
 
-/// What is saved under a name; `None` if nothing ever was.
+/// What is saved under a name; `None` if nothing ever was. A slot that the disk cannot read is as
+/// good as a damaged one: the other counts, and without either the cursor starts again.
 pub(super) fn read(storage: &dyn Storage, dir: &Path, name: &str) -> Result<Option<Saved>, Error> {
     let path = dir.join(file_name(name)?);
     let file = match storage.open_read(&path) {
@@ -115,8 +116,13 @@ pub(super) fn read(storage: &dyn Storage, dir: &Path, name: &str) -> Result<Opti
     let mut slots = [Decoded::Damaged; 2];
     for (offset, slot) in (0..).step_by(BLOCK_BYTES as usize).zip(&mut slots) {
         let mut bytes = [0; SLOT_BYTES];
-        storage::read_full(&*file, offset, &mut bytes).map_err(Error::io("read", &path))?;
-        *slot = Slot::decode(&bytes);
+        match storage::read_full(&*file, offset, &mut bytes) {
+            Ok(_) => *slot = Slot::decode(&bytes),
+            Err(error) => {
+                let file = path.display();
+                tracing::error!(%file, offset, %error, "a block of a cursor cannot be read");
+            }
+        }
     }
     let newest = slots.iter().filter_map(|slot| match slot {
         Decoded::Slot(slot) => Some(slot),

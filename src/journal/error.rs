@@ -52,7 +52,8 @@ impl Error {
     }
 }
 
-fn is_no_space(error: &io::Error) -> bool {
+/// Whether this says that the disk or a quota is full.
+pub fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -72,7 +72,7 @@ impl Window<'_> {
             if sidecar.newest_ms < self.options.keys_since_ms || sidecar.count == 0 {
                 return Ok(Vec::new());
             }
-            if let Some(keys) = sidecar.keys().map_err(Error::io("read", &path))? {
+            if let Some(keys) = sidecar.keys() {
                 return Ok(keys);
             }
         }

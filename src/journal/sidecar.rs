@@ -17,7 +17,7 @@
 
 use std::{
     io::{self, IoSlice},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -44,6 +44,7 @@ pub(super) struct Sidecar {
     pub count: u64,
     items_crc: u32,
     file: Arc<dyn File>,
+    path: PathBuf,
 }
 
 /// The file name of the keys of the segment that starts at `base`.
@@ -75,7 +76,8 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Opens the sidecar of the segment at `base`; `None` if there is none, or not an intact one.
+/// Opens the sidecar of the segment at `base`; `None` if there is none, or not an intact one that
+/// the disk can read.
 pub(super) fn open(storage: &dyn Storage, dir: &Path, base: u64) -> Result<Option<Sidecar>, Error> {
     let path = dir.join(file_name(base));
     let file = match storage.open_read(&path) {
@@ -83,7 +85,13 @@ pub(super) fn open(storage: &dyn Storage, dir: &Path, base: u64) -> Result<Optio
         other => other.map_err(Error::io("open", &path))?,
     };
     let mut head = [0; HEAD_BYTES];
-    let read = storage::read_full(&*file, 0, &mut head).map_err(Error::io("read", &path))?;
+    let read = match storage::read_full(&*file, 0, &mut head) {
+        Ok(read) => read,
+        Err(error) => {
+            unreadable(&path, &error);
+            return Ok(None);
+        }
+    };
     let intact = read == HEAD_BYTES
         && &head[..8] == MAGIC
         && crc32c::crc32c(&head[..40]) == u32_at(&head, 40);
@@ -98,20 +106,27 @@ pub(super) fn open(storage: &dyn Storage, dir: &Path, base: u64) -> Result<Optio
     let len = file.size().map_err(Error::io("read", &path))?;
     let complete = u64_at(&head, 12) == base
         && count.checked_mul(ITEM_BYTES as u64) == len.checked_sub(HEAD_BYTES as u64);
-    Ok(complete.then_some(Sidecar { newest_ms, count, items_crc, file }))
+    Ok(complete.then_some(Sidecar { newest_ms, count, items_crc, file, path }))
+}
+
+fn unreadable(path: &Path, error: &io::Error) {
+    tracing::error!(file = %path.display(), %error, "the keys of a segment cannot be read");
 }
 
 impl Sidecar {
-    /// The keys, oldest first; `None` if they are damaged.
-    pub fn keys(&self) -> io::Result<Option<Vec<TimedKey>>> {
+    /// The keys, oldest first; `None` if they are damaged or the disk cannot read them.
+    pub fn keys(&self) -> Option<Vec<TimedKey>> {
         // The count was checked against the file's length, so this is no larger than the file.
         let mut bytes = vec![0; self.count as usize * ITEM_BYTES];
-        storage::read_full(&*self.file, HEAD_BYTES as u64, &mut bytes)?;
+        if let Err(error) = storage::read_full(&*self.file, HEAD_BYTES as u64, &mut bytes) {
+            unreadable(&self.path, &error);
+            return None;
+        }
         if crc32c::crc32c(&bytes) != self.items_crc {
-            return Ok(None);
+            return None;
         }
         let (items, _) = bytes.as_chunks::<ITEM_BYTES>();
-        Ok(Some(items.iter().map(decode_item).collect()))
+        Some(items.iter().map(decode_item).collect())
     }
 }
 
@@ -148,7 +163,7 @@ mod tests {
     const KEYS: [TimedKey; 3] = [([1; 16], 100), ([2; 16], 300), ([3; 16], 200)];
 
     fn read(dir: &Path, base: u64) -> Option<Vec<TimedKey>> {
-        open(&RealDisk, dir, base).unwrap().and_then(|sidecar| sidecar.keys().unwrap())
+        open(&RealDisk, dir, base).unwrap().and_then(|sidecar| sidecar.keys())
     }
 
     #[test]

@@ -120,8 +120,8 @@ pub(super) fn publish(
     Ok(file)
 }
 
-/// Creates a temporary file, over one that an earlier attempt has left.
-fn create_over(storage: &dyn Storage, path: &Path) -> io::Result<Arc<dyn File>> {
+/// Creates a file that need not survive a crash whole, over one that is there.
+pub(super) fn create_over(storage: &dyn Storage, path: &Path) -> io::Result<Arc<dyn File>> {
     match storage.create_new(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             storage.remove(path)?;

@@ -12,12 +12,14 @@ mod group;
 mod kafka;
 mod leash;
 mod nats;
+mod nats_cluster;
 mod ports;
 mod rabbitmq;
 mod server;
 
 pub use kafka::{Kafka, Listener};
 pub use nats::{Access, Nats};
+pub use nats_cluster::NatsCluster;
 pub use rabbitmq::RabbitMq;
 pub use server::Server;
 

@@ -68,6 +68,11 @@ impl Faults {
         fs::write(self.armed.join(fault.file()), "").expect("to arm a fault");
     }
 
+    /// A fault that lasts as long as this file exists, and comes back with it.
+    pub fn arm_while_there_is(&self, fault: Fault, file: &Path) {
+        std::os::unix::fs::symlink(file, self.armed.join(fault.file())).expect("to arm a fault");
+    }
+
     pub fn disarm(&self, fault: Fault) {
         fs::remove_file(self.armed.join(fault.file())).expect("to disarm a fault");
     }

@@ -333,8 +333,10 @@ impl Storage for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.operate(|state| {
-            state.image.inode(path)?;
+            let inode = state.image.inode(path)?;
+            let freed = state.image.files[inode].seen.len() as u64;
             state.image.rename(NameChange::Unlink(path.to_owned()));
+            state.room_bytes = state.room_bytes.map(|room| room + freed);
             Ok(())
         })
     }

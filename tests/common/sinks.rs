@@ -15,6 +15,7 @@ use super::{
     consume::{self, Consumed, Until},
     daemon::SOURCES,
     sender::{self, Webhook},
+    shared::Brokers,
 };
 
 /// How long a message that must come may take in all: a broker may have to recover first, and the
@@ -35,6 +36,16 @@ pub enum Sink {
 
 impl Sink {
     pub const ALL: [Sink; 4] = [Sink::Kafka, Sink::RabbitMq, Sink::Nats, Sink::Log];
+
+    /// The broker's name in `routes.yaml`.
+    pub fn broker(self) -> &'static str {
+        match self {
+            Sink::Kafka => "stream",
+            Sink::RabbitMq => "tasks",
+            Sink::Nats => "live",
+            Sink::Log => "local",
+        }
+    }
 }
 
 /// One message, as much of it as tells whether it is the one that was sent.
@@ -43,50 +54,78 @@ pub struct Arrived {
     pub body: Vec<u8>,
 }
 
+/// Where the brokers are.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// `host:port`
+    pub kafka: String,
+    /// `amqp://…`
+    pub rabbitmq: String,
+    /// `nats://…`, several separated by commas.
+    pub nats: String,
+}
+
+impl Addresses {
+    pub fn of(kafka: &Kafka, rabbitmq: &RabbitMq, nats: &Nats) -> Addresses {
+        Addresses {
+            kafka: kafka.bootstrap().to_owned(),
+            rabbitmq: rabbitmq.url().to_owned(),
+            nats: nats.url().to_owned(),
+        }
+    }
+
+    /// Those of the brokers that all tests share.
+    pub fn shared() -> Addresses {
+        let shared = Brokers::shared();
+        Addresses::of(&shared.kafka, &shared.rabbitmq, &shared.nats)
+    }
+}
+
 /// See the module.
 pub struct Sinks {
     name: String,
-    bootstrap: String,
-    amqp_url: String,
-    nats_url: String,
+    brokers: Addresses,
+    /// How the daemon reaches them.
+    pub daemon_s: Addresses,
     log: PathBuf,
 }
 
 impl Sinks {
     /// Creates what the events of a daemon in `dir` go to. `name` is the test's own.
-    pub async fn create(
+    pub async fn create(name: &str, brokers: Addresses, dir: &Path) -> Sinks {
+        Sinks::replicated(name, brokers, dir, 1).await
+    }
+
+    /// The same, with so many replicas of the NATS stream.
+    pub async fn replicated(
         name: &str,
-        kafka: &Kafka,
-        rabbitmq: &RabbitMq,
-        nats: &Nats,
+        brokers: Addresses,
         dir: &Path,
+        num_replicas: usize,
     ) -> Sinks {
-        consume::create_topic(kafka.bootstrap(), name, 3, &[]).await;
-        consume::declare_queue(rabbitmq.url(), name, name, "#", Default::default()).await;
+        consume::create_topic(&brokers.kafka, name, 3, &[]).await;
+        consume::declare_queue(&brokers.rabbitmq, name, name, "#", Default::default()).await;
         let stream = async_nats::jetstream::stream::Config {
             name: name.to_owned(),
             subjects: vec![format!("{name}.>")],
+            num_replicas,
             ..Default::default()
         };
-        consume::create_stream(nats.url(), stream).await;
-        Sinks {
-            name: name.to_owned(),
-            bootstrap: kafka.bootstrap().to_owned(),
-            amqp_url: rabbitmq.url().to_owned(),
-            nats_url: nats.url().to_owned(),
-            log: dir.join("data/log"),
-        }
+        consume::create_stream(&brokers.nats, stream).await;
+        let (name, log) = (name.to_owned(), dir.join("data/log"));
+        Sinks { name, daemon_s: brokers.clone(), brokers, log }
     }
 
     /// The daemon's `routes.yaml`.
     pub fn routes(&self) -> String {
-        let Sinks { name, bootstrap, amqp_url, nats_url, .. } = self;
+        let Sinks { name, daemon_s, .. } = self;
+        let Addresses { kafka, rabbitmq, nats } = daemon_s;
         format!(
             r#"{SOURCES}
 brokers:
-  stream: {{ type: kafka, bootstrap: "{bootstrap}" }}
-  tasks: {{ type: rabbitmq, url: "{amqp_url}" }}
-  live: {{ type: nats, url: "{nats_url}" }}
+  stream: {{ type: kafka, bootstrap: "{kafka}" }}
+  tasks: {{ type: rabbitmq, url: "{rabbitmq}" }}
+  live: {{ type: nats, url: "{nats}" }}
   local: {{ type: log }}
 routes:
   - name: tasks
@@ -100,6 +139,11 @@ routes:
       - {{ broker: local, topic: {name} }}
 "#
         )
+    }
+
+    /// Of a cluster, another server is read from now on.
+    pub fn read_from_nats(&mut self, url: String) {
+        self.brokers.nats = url;
     }
 
     /// Waits until each of these events is there; what was read until then.
@@ -130,9 +174,9 @@ routes:
     async fn read(&self, sink: Sink, until: Until<'_>) -> Vec<Arrived> {
         let name = &*self.name;
         let messages = match sink {
-            Sink::Kafka => consume::read_topic(&self.bootstrap, name, until).await,
-            Sink::RabbitMq => consume::read_queue(&self.amqp_url, name, until).await,
-            Sink::Nats => consume::read_stream(&self.nats_url, name, until).await,
+            Sink::Kafka => consume::read_topic(&self.brokers.kafka, name, until).await,
+            Sink::RabbitMq => consume::read_queue(&self.brokers.rabbitmq, name, until).await,
+            Sink::Nats => consume::read_stream(&self.brokers.nats, name, until).await,
             Sink::Log => {
                 // Nothing waits here: a short pause keeps the loop above from spinning.
                 tokio::time::sleep(Duration::from_millis(100)).await;

@@ -25,6 +25,10 @@ fn connection(view: &View, out: &mut Families) -> fmt::Result {
     };
     let help = "Whether the broker is connected, as far as is known.";
     out.gauges("waypost_broker_up", help, each(view, up))?;
+    let help =
+        "Whether the broker is connected and takes nothing for now, such as RabbitMQ's alarms.";
+    let blocked = each(view, |broker| view.holds.reason(&broker.name).is_some() as u64);
+    out.gauges("waypost_broker_blocked", help, blocked)?;
     let help = "Connections made, the first one included.";
     out.counters("waypost_broker_connections_total", help, stats(view, |s| s.connections.get()))?;
     let help = "Attempts to connect that failed.";

@@ -24,6 +24,8 @@ pub(super) fn write(view: &View, out: &mut Families) -> fmt::Result {
         let help = "What may still be written to the disk of the data directory.";
         out.gauge("waypost_disk_left_bytes", help, left)?;
     }
+    let help = "journal.reserve_bytes: kept on the disk for a start on a full one.";
+    out.gauge("waypost_disk_reserve_limit_bytes", help, view.reserve_bytes)?;
     let dead_letters = &view.dead_letters;
     out.gauge("waypost_dead_letters_kept", "Dead letters on disk.", records(dead_letters))?;
     out.gauge("waypost_dead_letters_bytes", "Bytes of dead letters.", dead_letters.bytes())?;

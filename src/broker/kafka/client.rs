@@ -70,6 +70,11 @@ pub fn not_started(why: &dyn fmt::Display) -> Error {
     Error::Down(format!("the Kafka client could not be started: {why}"))
 }
 
+/// The fatal error that the producer has met, in librdkafka's words.
+pub fn fatal(producer: &Producer) -> Option<String> {
+    producer.client().fatal_error().map(|(_, reason)| reason)
+}
+
 /// The producer was replaced or closed before it said what became of a message.
 pub fn ended() -> Error {
     Error::Down("the Kafka producer has ended, outcome unknown".into())

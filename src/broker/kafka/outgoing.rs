@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     super::{Error, Publication},
     classify,
-    client::{Delivery, Producer},
+    client::{self, Delivery, Producer},
     record,
 };
 use crate::event::{Address, Event};
@@ -77,7 +77,8 @@ impl Outgoing {
                     sleep(ENQUEUE_PAUSE).await;
                 }
                 Err((KafkaError::MessageProduction(code), _)) => {
-                    let trouble = producer.client().context().trouble();
+                    let fatal = client::fatal(producer);
+                    let trouble = fatal.or_else(|| producer.client().context().trouble());
                     return Err(classify::error(code, &self.topic, trouble));
                 }
                 Err((error, _)) => {

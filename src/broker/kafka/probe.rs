@@ -18,7 +18,12 @@ use rdkafka::{
 };
 use tokio::sync::Mutex;
 
-use super::{super::Error, classify, client::Producer, config::DELIVERY_TIMEOUT};
+use super::{
+    super::Error,
+    classify,
+    client::{self, Producer},
+    config::DELIVERY_TIMEOUT,
+};
 
 /// How long the cluster has to answer.
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
@@ -64,6 +69,14 @@ impl Probe {
         let answer = self.ask(topic.clone()).await;
         answers.keep(topic, &answer);
         verdict(answer, topic, others_pass)
+    }
+
+    /// Why the producer takes nothing any more, if it has met a fatal error.
+    pub async fn fatal(&self) -> Option<String> {
+        let producer = self.producer.clone();
+        // On the blocking pool, where the last reference to a producer may end.
+        let asked = tokio::task::spawn_blocking(move || client::fatal(&*producer.upgrade()?));
+        asked.await.unwrap_or_else(|panic| Some(panic.to_string()))
     }
 
     async fn ask(&self, topic: ByteString) -> Result<Topic, String> {

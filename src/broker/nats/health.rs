@@ -88,6 +88,11 @@ impl Health {
         *self.confirmed_at() = Some(Instant::now());
     }
 
+    /// Whether a stream has confirmed a message at or after `since`.
+    pub fn confirms_since(&self, since: Instant) -> bool {
+        self.confirmed_at().is_some_and(|at| at >= since)
+    }
+
     /// Notes that a publish was not answered. Says whether another was confirmed in the meantime.
     pub fn unanswered(&self) -> bool {
         let unanswered = self.0.unanswered.fetch_add(1, Ordering::Relaxed) + 1;

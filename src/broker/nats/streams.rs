@@ -90,10 +90,13 @@ pub fn verdict(answer: Answer, subject: &str, silence: Silence, others_pass: boo
         (Answer::NoStream, _) => Error::Failed(format!(
             "no stream takes subject {subject}: create one, or correct the route"
         )),
-        // Only this stream is unwell; messages to others pass.
-        (Answer::Stream(stream), Silence::Unclaimed) => Error::Failed(format!(
-            "stream {stream} takes subject {subject} but did not answer: it has no leader now"
-        )),
+        (Answer::Stream(stream), Silence::Unclaimed) => {
+            let text = format!(
+                "stream {stream} takes subject {subject} but did not answer: it has no leader now"
+            );
+            // Where nothing else passes, an election is waited for, in order.
+            if others_pass { Error::Failed(text) } else { Error::Down(text) }
+        }
         (Answer::Stream(stream), Silence::Unanswered) => {
             unanswered(&format!("stream {stream}"), subject, others_pass)
         }
@@ -124,6 +127,7 @@ mod tests {
             (Answer::NoStream, Unclaimed, true, "failed"),
             (Answer::NoStream, Unanswered, false, "failed"),
             (stream(), Unclaimed, true, "failed"),
+            (stream(), Unclaimed, false, "down"),
             (stream(), Unanswered, true, "failed"),
             (stream(), Unanswered, false, "down"),
             (Answer::Silence("no responders".into()), Unclaimed, true, "down"),

@@ -11,7 +11,10 @@
 use std::{
     collections::HashMap,
     pin::pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -20,7 +23,7 @@ use bytestring::ByteString;
 use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture};
 use lapin::{Channel, Confirmation, Event, options::BasicPublishOptions};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -28,6 +31,7 @@ use super::{
     ledger::{Ledger, PublishId, Resolution, Verdict},
     lessons::{Lessons, Objection},
     message::{Outgoing, publish_id},
+    queue::{Order, PROBE, Queue, Room},
     woken::Woken,
     words,
 };
@@ -45,24 +49,17 @@ const REASON: Duration = Duration::from_secs(1);
 /// everybody a session of its own.
 const NEARLY_DUE: Duration = Duration::from_secs(1);
 
-/// A message on its way to the client.
-pub struct Order {
-    pub outgoing: Outgoing,
-    pub exchange: ByteString,
-    pub routing_key: ByteString,
-    /// Room among the bytes that the client has not written; given back once they are.
-    pub room: OwnedSemaphorePermit,
-    pub reply: oneshot::Sender<Result<(), Error>>,
-}
-
 /// What outlives the task.
 #[derive(Clone, Default)]
 pub struct Outcome {
     /// Why the channel is of no use any more.
     pub ended: Arc<OnceLock<Error>>,
     pub lessons: Arc<Mutex<Lessons>>,
-    /// How many messages one of which closed the channel, if nothing tells which.
-    pub suspects: Arc<OnceLock<usize>>,
+    /// How many of the next messages go alone, because one of them may be what a channel was closed
+    /// for, and nothing tells which.
+    pub careful: Arc<AtomicUsize>,
+    /// Why the broker takes nothing for now.
+    pub hold: watch::Sender<Option<String>>,
 }
 
 struct Flight {
@@ -81,31 +78,41 @@ enum Fault {
     /// The broker or the client did what the protocol rules out.
     Protocol(&'static str),
     Unconfirmed,
+    /// No answer whether an exchange exists.
+    Unanswered,
 }
 
 pub struct Confirmer {
     channel: Channel,
+    queue: Queue,
     /// Unique to this connection; part of every publish's header.
     name: String,
     ledger: Ledger,
     flights: HashMap<PublishId, Flight>,
     woken: Arc<Woken>,
     outcome: Outcome,
-    blocked: bool,
+    /// Whether the client notices a peer that is gone: then a block may last.
+    has_heartbeats: bool,
     /// The newest message that the broker has answered.
     newest_answered: Option<PublishId>,
 }
 
 impl Confirmer {
-    pub fn new(channel: Channel, outcome: Outcome) -> Confirmer {
+    pub fn new(
+        channel: Channel,
+        queue: Queue,
+        outcome: Outcome,
+        has_heartbeats: bool,
+    ) -> Confirmer {
         Confirmer {
             channel,
+            queue,
             name: uuid::Uuid::now_v7().simple().to_string(),
             ledger: Ledger::default(),
             flights: HashMap::new(),
             woken: Arc::default(),
             outcome,
-            blocked: false,
+            has_heartbeats,
             newest_answered: None,
         }
     }
@@ -118,29 +125,65 @@ impl Confirmer {
     ) {
         let mut events = pin!(events.fuse());
         let mut open = true;
-        while open || !self.flights.is_empty() {
-            let deadline = self.ledger.pending().next().map(|id| self.flights[&id].deadline);
+        while open || !self.flights.is_empty() || !self.queue.is_empty() {
+            let (confirmed_by, answered_by) = self.deadlines();
             let mut fault = None;
             tokio::select! {
                 order = orders.recv(), if open => match order {
-                    Some(order) => fault = self.begin(order).err(),
+                    Some(order) => self.queue.push(order),
                     None => open = false,
                 },
                 () = self.woken.wait() => {}
+                answered = self.queue.answered() => fault = answered.err().map(Fault::Client),
                 Some(event) = events.next() => fault = self.notice(event),
-                () = until(deadline) => fault = Some(Fault::Unconfirmed),
+                () = until(confirmed_by) => fault = Some(Fault::Unconfirmed),
+                () = until(answered_by) => fault = Some(Fault::Unanswered),
             }
-            let fault = self.harvest(fault);
-            self.settle();
-            if let Some(fault) = fault {
+            if let Some(fault) = self.advance(fault) {
                 return self.fail(fault).await;
             }
         }
     }
 
-    /// Hands a message to the client.
-    fn begin(&mut self, order: Order) -> Result<(), Fault> {
-        let Order { outgoing, exchange, routing_key, room, reply } = order;
+    /// When the oldest message must have its confirmation, and when the question under way its
+    /// answer. A broker that is blocked, and shows that it is there, has the time it takes.
+    fn deadlines(&self) -> (Option<Instant>, Option<Instant>) {
+        if self.has_heartbeats && self.is_blocked() {
+            return (None, None);
+        }
+        let oldest = self.ledger.pending().next();
+        (oldest.map(|id| self.flights[&id].deadline), self.queue.deadline())
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.outcome.hold.borrow().is_some()
+    }
+
+    fn blocked_or(&self, otherwise: String) -> String {
+        self.outcome.hold.borrow().clone().unwrap_or(otherwise)
+    }
+
+    /// Hands over the messages whose turn it is and tells those whose verdict is certain, as long as
+    /// one makes way for the other.
+    fn advance(&mut self, mut fault: Option<Fault>) -> Option<Fault> {
+        loop {
+            let mut begun = false;
+            while fault.is_none()
+                && let Some((order, room)) = self.queue.next(self.flights.len())
+            {
+                fault = self.begin(order, room).err();
+                begun = true;
+            }
+            fault = self.harvest(fault);
+            self.settle();
+            if !begun {
+                return fault;
+            }
+        }
+    }
+
+    fn begin(&mut self, order: Order, room: Room) -> Result<(), Fault> {
+        let Order { outgoing, exchange, routing_key, reply } = order;
         let id = self.ledger.begin();
         let channel = self.channel.clone();
         let Outgoing { exchange: to, routing_key: key, body, attributes, .. } = outgoing;
@@ -230,12 +273,13 @@ impl Confirmer {
     fn notice(&mut self, event: Event) -> Option<Fault> {
         match event {
             Event::ConnectionBlocked(reason) => {
-                self.blocked = true;
-                tracing::debug!(reason, "the broker has blocked the connection");
+                self.outcome.hold.send_replace(Some(blocked(&reason)));
             }
             Event::ConnectionUnblocked => {
-                self.blocked = false;
-                tracing::debug!("the broker has unblocked the connection");
+                self.outcome.hold.send_replace(None);
+                let deadline = Instant::now() + CONFIRM;
+                self.flights.values_mut().for_each(|flight| flight.deadline = deadline);
+                self.queue.start_waiting_anew();
             }
             // Another channel's errors, those of a probe, come here as well.
             Event::Error(error) if !self.channel.status().connected() => {
@@ -252,7 +296,7 @@ impl Confirmer {
         let fault = self.explained(fault).await;
         let objection = match &fault {
             Fault::Client(error) => Objection::read(error),
-            Fault::Protocol(_) | Fault::Unconfirmed => None,
+            Fault::Protocol(_) | Fault::Unconfirmed | Fault::Unanswered => None,
         };
         let down = Error::Down(self.describe(&fault));
         let pending: Vec<_> = self.ledger.pending().collect();
@@ -281,7 +325,7 @@ impl Confirmer {
         let mut lessons = self.outcome.lessons.lock().unwrap_or_else(PoisonError::into_inner);
         let learnt = lessons.learn(objection, addresses, std::time::Instant::now());
         if !learnt && pending.len() > 1 {
-            self.outcome.suspects.get_or_init(|| pending.len());
+            self.outcome.careful.fetch_max(pending.len(), Relaxed);
         }
     }
 
@@ -306,10 +350,13 @@ impl Confirmer {
         match fault {
             Fault::Client(error) => format!("the connection failed: {}", words(error)),
             Fault::Protocol(what) => format!("the connection is out of step: {what}"),
-            Fault::Unconfirmed if self.blocked => {
-                "the broker blocks publishing (a memory or disk alarm)".to_owned()
+            Fault::Unconfirmed => {
+                self.blocked_or(format!("no confirmation within {} s", CONFIRM.as_secs()))
             }
-            Fault::Unconfirmed => format!("no confirmation within {} s", CONFIRM.as_secs()),
+            Fault::Unanswered => self.blocked_or(format!(
+                "the broker did not answer within {} s whether an exchange exists",
+                PROBE.as_secs()
+            )),
         }
     }
 }
@@ -358,6 +405,12 @@ async fn until(deadline: Option<Instant>) {
 fn answer(flight: Flight, outcome: Result<(), Error>) {
     // Whoever asked may have stopped waiting; nothing is owed to it then.
     let _ = flight.reply.send(outcome);
+}
+
+/// Why messages wait, with what the broker said: `low on memory`, `low on disk`.
+fn blocked(reason: &str) -> String {
+    let reason = reason.replace(char::is_control, "\u{fffd}");
+    format!("the broker blocks publishing ({reason}): give it memory or disk, or drain its queues")
 }
 
 fn unanswered() -> Error {

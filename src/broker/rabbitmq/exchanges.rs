@@ -13,13 +13,6 @@ use lapin::{
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::{FieldTable, ShortString},
 };
-use tokio::time::timeout;
-
-use super::words;
-use crate::broker::Error;
-
-/// How long an answer may take; the probe is three round trips.
-const PROBE: Duration = Duration::from_secs(10);
 
 /// How long a missing exchange is not asked for again, so that a run of messages to it does not
 /// cost every other message a probe.
@@ -37,31 +30,26 @@ pub struct Exchanges {
 }
 
 impl Exchanges {
-    /// Fails if the exchange does not exist.
-    pub async fn require(
-        &mut self,
-        connection: &Connection,
-        name: &ByteString,
-        declared: &ShortString,
-    ) -> Result<(), Error> {
+    /// Whether the exchange exists; `None` if that is to be asked.
+    pub fn has(&self, name: &ByteString) -> Option<bool> {
         // The default exchange always exists, and may not be asked for.
         if name.is_empty() || self.present.contains(name) {
-            return Ok(());
+            return Some(true);
         }
         let asked_before = self.missing.get(name);
-        let known_missing = asked_before.is_some_and(|at| at.elapsed() < MISSING_FOR);
-        if known_missing || !exists(connection, declared).await? {
-            if !known_missing {
-                bounded(self.missing.len(), || self.missing.clear());
-                self.missing.insert(name.clone(), Instant::now());
-            }
-            let name: &str = name;
-            return Err(Error::Failed(format!("no exchange {name:?}")));
+        asked_before.is_some_and(|at| at.elapsed() < MISSING_FOR).then_some(false)
+    }
+
+    /// Remembers what was asked.
+    pub fn learn(&mut self, name: ByteString, exists: bool) {
+        if exists {
+            bounded(self.present.len(), || self.present.clear());
+            self.missing.remove(&name);
+            self.present.insert(name);
+        } else {
+            bounded(self.missing.len(), || self.missing.clear());
+            self.missing.insert(name, Instant::now());
         }
-        bounded(self.present.len(), || self.present.clear());
-        self.missing.remove(name);
-        self.present.insert(name.clone());
-        Ok(())
     }
 }
 
@@ -71,9 +59,9 @@ fn bounded(len: usize, clear: impl FnOnce()) {
     }
 }
 
-/// A passive declaration on a channel of its own, which the broker closes if there is no such
-/// exchange.
-async fn exists(connection: &Connection, name: &ShortString) -> Result<bool, Error> {
+/// Asks whether an exchange exists: a passive declaration on a channel of its own, which the broker
+/// closes if there is none.
+pub async fn exists(connection: &Connection, name: &ShortString) -> lapin::Result<bool> {
     let probe = async {
         let channel = connection.create_channel().await?;
         let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
@@ -82,16 +70,9 @@ async fn exists(connection: &Connection, name: &ShortString) -> Result<bool, Err
             .await?;
         channel.close(200, "OK".into()).await
     };
-    match timeout(PROBE, probe).await {
-        Ok(Ok(())) => Ok(true),
-        Ok(Err(error)) => match missing(&error) {
-            Some(missing) => Ok(!missing),
-            None => Err(Error::Down(format!("while looking for an exchange: {}", words(&error)))),
-        },
-        Err(_) => Err(Error::Down(format!(
-            "the broker did not answer within {} s whether an exchange exists",
-            PROBE.as_secs()
-        ))),
+    match probe.await {
+        Ok(()) => Ok(true),
+        Err(error) => missing(&error).map(|missing| !missing).ok_or(error),
     }
 }
 
@@ -102,5 +83,23 @@ fn missing(error: &lapin::Error) -> Option<bool> {
     match error.kind() {
         AMQPErrorKind::Soft(kind) => Some(*kind == AMQPSoftError::NOTFOUND),
         AMQPErrorKind::Hard(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exchange_is_asked_for_once_and_a_missing_one_again_after_a_while() {
+        let mut exchanges = Exchanges::default();
+        assert_eq!(exchanges.has(&"".into()), Some(true), "the default exchange");
+        assert_eq!(exchanges.has(&"e".into()), None);
+        exchanges.learn("e".into(), false);
+        assert_eq!(exchanges.has(&"e".into()), Some(false));
+        exchanges.missing.insert("e".into(), Instant::now() - MISSING_FOR);
+        assert_eq!(exchanges.has(&"e".into()), None);
+        exchanges.learn("e".into(), true);
+        assert_eq!(exchanges.has(&"e".into()), Some(true));
     }
 }

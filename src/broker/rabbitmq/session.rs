@@ -1,30 +1,32 @@
 //! One connection: its socket, its publishing channel and what is known about the broker.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
-use bytestring::ByteString;
 use futures_util::FutureExt;
 use lapin::{Connection, options::ConfirmSelectOptions};
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::timeout,
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    confirmer::{Confirmer, Order, Outcome},
-    exchanges::Exchanges,
+    confirmer::{Confirmer, Outcome},
     lessons::Lessons,
     message::Outgoing,
+    queue::{Order, Queue},
     settings::Endpoint,
     wire::{self, Wire},
     words,
 };
 use crate::{
-    broker::{Confirmation, Error, Publication},
+    broker::{Confirmation, Error, Hold, Publication},
     event::Address,
 };
 
@@ -33,13 +35,6 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long opening the publishing channel may take.
 const OPEN: Duration = Duration::from_secs(10);
-
-/// How long a message may wait for the socket to take those before it.
-const HAND_OVER: Duration = Duration::from_secs(10);
-
-/// Bytes that the client holds and has not written. Enough to keep a socket busy; what
-/// is more waits with us, where a timeout sees it.
-const UNWRITTEN_BYTES: usize = 4 << 20;
 
 /// Messages between [`Session::publish`] and the confirmer; it takes them at once.
 const ORDERS: usize = 64;
@@ -52,13 +47,8 @@ const HEARTBEAT: u16 = 10;
 pub struct Session {
     confirmer: AbortOnDropHandle<()>,
     orders: mpsc::Sender<Order>,
-    unwritten: Arc<Semaphore>,
-    exchanges: Exchanges,
-    /// How many of the next messages go alone, because one of them may be what the broker closed
-    /// the last channel for.
-    careful: usize,
     outcome: Outcome,
-    connection: Connection,
+    connection: Arc<Connection>,
     wire: Wire,
 }
 
@@ -93,25 +83,25 @@ impl Session {
             Ok(Err(error)) => return Err(down(words(&error))),
             Err(_) => return Err(down(silent("open a channel", OPEN))),
         };
-        let outcome = Outcome { lessons, ..Outcome::default() };
+        let careful = Arc::new(AtomicUsize::new(careful));
+        let outcome = Outcome { lessons, careful, ..Outcome::default() };
         let (orders, receiver) = mpsc::channel(ORDERS);
-        let confirmer = Confirmer::new(channel, outcome.clone());
+        let connection = Arc::new(connection);
+        let queue = Queue::new(Arc::clone(&connection), Arc::clone(&outcome.careful));
+        let has_heartbeats = connection.configuration().heartbeat() > 0;
+        let confirmer = Confirmer::new(channel, queue, outcome.clone(), has_heartbeats);
         let task = tokio::spawn(confirmer.run(receiver, connection.events_listener()));
-        Ok(Session {
-            confirmer: AbortOnDropHandle::new(task),
-            orders,
-            unwritten: Arc::new(Semaphore::new(UNWRITTEN_BYTES)),
-            exchanges: Exchanges::default(),
-            careful,
-            outcome,
-            connection,
-            wire,
-        })
+        Ok(Session { confirmer: AbortOnDropHandle::new(task), orders, outcome, connection, wire })
     }
 
     /// How many messages the next session should publish one at a time.
     pub fn suspects(&self) -> usize {
-        self.outcome.suspects.get().copied().unwrap_or(0).max(self.careful)
+        self.outcome.careful.load(Relaxed)
+    }
+
+    /// See [`Broker::hold`](crate::broker::Broker::hold).
+    pub fn hold(&self) -> Hold {
+        self.outcome.hold.subscribe()
     }
 
     /// See [`Broker::publish`](crate::broker::Broker::publish).
@@ -133,32 +123,10 @@ impl Session {
             body_bytes,
             Instant::now(),
         )?;
-        self.exchanges.require(&self.connection, exchange, &outgoing.exchange).await?;
 
-        let confirmation = self.hand_over(outgoing, exchange.clone(), routing_key.clone()).await?;
-        if self.careful == 0 {
-            return Ok(confirmation);
-        }
-        self.careful -= 1;
-        Ok(std::future::ready(confirmation.await).boxed())
-    }
-
-    /// Gives the message to the confirmer once the client has room for it.
-    async fn hand_over(
-        &self,
-        outgoing: Outgoing,
-        exchange: ByteString,
-        routing_key: ByteString,
-    ) -> Result<Confirmation, Error> {
-        // A message larger than the whole allowance takes all of it. The cast is lossless.
-        let room = outgoing.bytes.min(UNWRITTEN_BYTES) as u32;
-        let room = Arc::clone(&self.unwritten).acquire_many_owned(room);
-        let Ok(Ok(room)) = timeout(HAND_OVER, room).await else {
-            let what = "read what was sent before (it may have blocked publishing)";
-            return Err(Error::Down(silent(what, HAND_OVER)));
-        };
         let (reply, verdict) = oneshot::channel();
-        let order = Order { outgoing, exchange, routing_key, room, reply };
+        let (exchange, routing_key) = (exchange.clone(), routing_key.clone());
+        let order = Order { outgoing, exchange, routing_key, reply };
         if self.orders.send(order).await.is_err() {
             return Err(why(&self.outcome.ended));
         }

@@ -3,7 +3,7 @@
 use std::{
     fmt::Write,
     ops::{Deref, DerefMut},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
@@ -54,7 +54,17 @@ pub struct Kafka {
 struct Node {
     port: u16,
     controller: u16,
+    behind_proxy: BehindProxy,
     listeners: Vec<(Listener, u16)>,
+}
+
+/// A second plain listener, which tells clients to come to a port where a test may put a proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct BehindProxy {
+    /// Where clients are told to come. Nothing listens there until the test does.
+    pub proxy: u16,
+    /// Where the proxy is to lead.
+    pub broker: u16,
 }
 
 impl Kafka {
@@ -82,7 +92,8 @@ impl Kafka {
         let with_port = |listener| Ok((listener, ports::free()?));
         let listeners: Vec<_> =
             listeners.into_iter().map(with_port).collect::<Result<_, String>>()?;
-        let node = Node { port, controller: ports::free()?, listeners };
+        let behind_proxy = BehindProxy { proxy: ports::free()?, broker: ports::free()? };
+        let node = Node { port, controller: ports::free()?, behind_proxy, listeners };
         let class_path = class_path()?;
         let dir = super::directory("kafka")?;
         let properties = super::write(dir.path().join(PROPERTIES), &node.properties(dir.path()))?;
@@ -99,6 +110,15 @@ impl Kafka {
     /// `127.0.0.1:PORT`, in plain and without asking who it is.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    pub fn behind_proxy(&self) -> BehindProxy {
+        self.node.behind_proxy
+    }
+
+    /// Where partitions are kept, each in a directory of its own.
+    pub fn data_dir(&self) -> PathBuf {
+        data_dir(self.server.dir())
     }
 
     /// The port of one of the other listeners.
@@ -118,12 +138,17 @@ impl Kafka {
     }
 }
 
+fn data_dir(dir: &Path) -> PathBuf {
+    dir.join("data")
+}
+
 impl Node {
     /// Topics are never created by using them, since a test must not pass on a misspelt name. The
     /// short session lets a killed node come back at once: until its old session has ended, the
     /// controller refuses the new one.
     fn properties(&self, dir: &Path) -> String {
-        let Node { port, controller, listeners } = self;
+        let Node { port, controller, behind_proxy: BehindProxy { proxy, broker }, listeners } =
+            self;
         let (mut addresses, mut protocols, mut settings) =
             (String::new(), String::new(), String::new());
         for (listener, port) in listeners {
@@ -136,9 +161,10 @@ impl Node {
             "\
 process.roles=broker,controller
 node.id=1
-listeners=CONTROLLER://127.0.0.1:{controller},BROKER://127.0.0.1:{port}{addresses}
-advertised.listeners=BROKER://127.0.0.1:{port}{addresses}
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
+listeners=CONTROLLER://127.0.0.1:{controller},BROKER://127.0.0.1:{port},\
+PROXIED://127.0.0.1:{broker}{addresses}
+advertised.listeners=BROKER://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}{addresses}
+listener.security.protocol.map=BROKER:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
@@ -156,7 +182,7 @@ group.initial.rebalance.delay.ms=0
 broker.heartbeat.interval.ms=300
 broker.session.timeout.ms=3000
 {settings}",
-            data = dir.join("data").display()
+            data = data_dir(dir).display()
         )
     }
 }

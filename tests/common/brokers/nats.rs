@@ -104,7 +104,7 @@ fn listens(port: u16) -> Result<(), String> {
 }
 
 /// The server opens its port after JetStream has recovered, and says in its greeting that it is on.
-fn greets(port: u16) -> Result<(), String> {
+pub(super) fn greets(port: u16) -> Result<(), String> {
     let greeting = || {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(GREETING_WITHIN))?;

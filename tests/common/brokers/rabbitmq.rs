@@ -30,6 +30,12 @@ exec "$0"
 /// A local node answers at once; one that does not is not ready yet.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
+/// A memory alarm goes off where a node uses more than this part of the machine's memory; any node
+/// does.
+const ALARMING: &str = "0.00001";
+/// RabbitMQ's default.
+const USUAL: &str = "0.4";
+
 pub struct RabbitMq {
     server: Server,
     /// `rabbitmqctl` for this node.
@@ -99,6 +105,11 @@ impl RabbitMq {
 
     pub fn change_password(&self, user: &str, password: &str) {
         self.ctl(&["change_password", user, password]);
+    }
+
+    /// Sets off the node's memory alarm, or ends it.
+    pub fn alarm(&self, on: bool) {
+        self.ctl(&["set_vm_memory_high_watermark", if on { ALARMING } else { USUAL }]);
     }
 
     fn ctl(&self, arguments: &[&str]) {

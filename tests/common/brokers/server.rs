@@ -43,13 +43,23 @@ pub struct Server {
 impl Server {
     /// Starts the broker and waits until it answers.
     pub(super) fn start(plan: Plan, dir: TempDir) -> Result<Server, String> {
+        let server = Server::start_unready((plan, dir))?;
+        server.wait_until_ready()?;
+        Ok(server)
+    }
+
+    /// Starts the broker, which may need others to be ready.
+    pub(super) fn start_unready((plan, dir): (Plan, TempDir)) -> Result<Server, String> {
         let log = dir.path().join("output.log");
         let leash = Leash::start(&plan.command, dir.path(), &log)?;
         // From here on the leash removes the directory.
         let dir = dir.keep();
-        let server = Server { plan, dir, log, leash: Some(leash) };
-        server.wait_until_ready()?;
-        Ok(server)
+        Ok(Server { plan, dir, log, leash: Some(leash) })
+    }
+
+    /// Where it keeps everything.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Ends it at once, as a crash does (`SIGKILL`). It stays down until [`restart`](Self::restart).
@@ -94,16 +104,11 @@ impl Server {
         self.leash().signal_all(Signal::CONT);
     }
 
-    /// Where its files are.
-    pub(super) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     fn leash(&self) -> &Leash {
         self.leash.as_ref().expect("only dropping takes the leash away")
     }
 
-    fn wait_until_ready(&self) -> Result<(), String> {
+    pub(super) fn wait_until_ready(&self) -> Result<(), String> {
         let name = self.plan.name;
         let started = Instant::now();
         loop {

@@ -1,0 +1,226 @@
+//! How a broker is, as far as its dispatcher can tell, and who is told: one log line a change that
+//! lasts.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytestring::ByteString;
+use tokio::time::Instant;
+
+use crate::broker::Hold;
+
+/// One trouble shows in several ways while it comes about and passes. Another reason for what is
+/// known to be wrong is told after this long.
+const TELL_AGAIN: Duration = Duration::from_secs(300);
+
+/// How long a broker must have been well again until it is told: one that comes and goes every second
+/// is in trouble all that time.
+const STEADY: Duration = Duration::from_secs(2);
+
+/// The brokers that are connected and take no messages for now, and why: RabbitMQ's
+/// `connection.blocked`.
+#[derive(Debug, Default)]
+pub struct Holds(Mutex<BTreeMap<ByteString, String>>);
+
+impl Holds {
+    /// Why the broker takes nothing for now; `None` while it is not on hold.
+    pub fn reason(&self, broker: &str) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(broker).cloned()
+    }
+
+    fn set(&self, broker: &ByteString, reason: Option<String>) {
+        let mut holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => holds.insert(broker.clone(), reason),
+            None => holds.remove(broker),
+        };
+    }
+}
+
+/// See the module.
+pub(super) struct Health {
+    /// What is wrong, as it shows now.
+    trouble: Option<String>,
+    /// What was told of it, and when.
+    told: Option<(String, Instant)>,
+    /// Since when nothing is wrong any more.
+    better_since: Option<Instant>,
+    /// The present connection's.
+    hold: Option<Hold>,
+    /// The reason of the present hold.
+    on_hold: bool,
+    holds: Arc<Holds>,
+}
+
+impl Health {
+    pub fn new(holds: Arc<Holds>) -> Health {
+        Health { trouble: None, told: None, better_since: None, hold: None, on_hold: false, holds }
+    }
+
+    pub fn is_well(&self) -> bool {
+        self.trouble.is_none()
+    }
+
+    /// What is wrong.
+    pub fn reason(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Whether the broker is connected and takes nothing for now.
+    pub fn is_on_hold(&self) -> bool {
+        self.on_hold
+    }
+
+    /// A connection was made. Where nothing is to be published on it, that is all that can be said
+    /// for the broker, and it is enough.
+    pub fn connected(&mut self, broker: &ByteString, hold: Option<Hold>, owes_nothing: bool) {
+        self.hold = hold;
+        self.note_hold(broker);
+        if self.is_well() {
+            tracing::info!(%broker, "connected");
+        } else if owes_nothing {
+            self.better();
+        }
+    }
+
+    /// The connection is gone, and its hold with it.
+    pub fn disconnected(&mut self, broker: &ByteString) {
+        self.hold = None;
+        self.set_hold(broker, None);
+    }
+
+    pub fn trouble(&mut self, broker: &ByteString, reason: String) {
+        let known = self
+            .told
+            .as_ref()
+            .is_some_and(|(told, at)| *told == reason || at.elapsed() < TELL_AGAIN);
+        if known {
+            tracing::debug!(%broker, %reason, "the broker is still in trouble");
+        } else {
+            tracing::warn!(%broker, %reason, "the broker is in trouble; its messages wait");
+            self.told = Some((reason.clone(), Instant::now()));
+        }
+        (self.trouble, self.better_since) = (Some(reason), None);
+    }
+
+    /// The broker has confirmed a message.
+    pub fn better(&mut self) {
+        if self.trouble.is_some() && !self.on_hold {
+            self.better_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Once a tick: tells that the broker is well again, if that has lasted.
+    pub fn look(&mut self, broker: &ByteString) {
+        if self.better_since.is_some_and(|since| since.elapsed() >= STEADY) {
+            (self.trouble, self.told, self.better_since) = (None, None, None);
+            tracing::info!(%broker, "the broker is well again");
+        }
+    }
+
+    /// Waits until the connection is put on hold or goes on; for ever where it never is. Cancel-safe.
+    pub async fn hold_changed(&mut self) {
+        if let Some(hold) = &mut self.hold
+            && hold.changed().await.is_ok()
+        {
+            return;
+        }
+        // Nothing more is said on this connection.
+        std::future::pending().await
+    }
+
+    /// Takes in what the connection says now.
+    pub fn note_hold(&mut self, broker: &ByteString) {
+        let reason = self.hold.as_mut().and_then(|hold| hold.borrow_and_update().clone());
+        if let Some(reason) = &reason {
+            self.trouble(broker, reason.clone());
+        }
+        let has_ended = self.on_hold && reason.is_none();
+        self.set_hold(broker, reason);
+        if has_ended {
+            self.better();
+        }
+    }
+
+    fn set_hold(&mut self, broker: &ByteString, reason: Option<String>) {
+        self.on_hold = reason.is_some();
+        self.holds.set(broker, reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{sync::watch, time::advance};
+
+    use super::*;
+
+    const BROKER: ByteString = ByteString::from_static("b");
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_comes_and_goes_is_in_trouble_until_that_has_ended() {
+        let mut health = Health::new(Arc::default());
+        for _ in 0..10 {
+            health.trouble(&BROKER, "gone".to_owned());
+            advance(STEADY / 4).await;
+            health.better();
+            advance(STEADY / 2).await;
+            health.better();
+            health.look(&BROKER);
+            assert!(!health.is_well());
+        }
+        advance(STEADY).await;
+        health.look(&BROKER);
+        assert!(health.is_well());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_reason_for_the_same_trouble_is_told_after_a_while() {
+        let mut health = Health::new(Arc::default());
+        let told = |health: &Health| health.told.clone().map(|(reason, _)| reason);
+        for (reason, expected) in [("silent", "silent"), ("refused", "silent")] {
+            health.trouble(&BROKER, reason.to_owned());
+            assert_eq!(told(&health).as_deref(), Some(expected));
+            assert_eq!(health.reason(), Some(reason), "but it is known");
+        }
+        advance(TELL_AGAIN).await;
+        health.trouble(&BROKER, "refused".to_owned());
+        assert_eq!(told(&health).as_deref(), Some("refused"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_is_known_as_long_as_its_connection_lasts() {
+        let holds = Arc::<Holds>::default();
+        let mut health = Health::new(holds.clone());
+        let (say, hold) = watch::channel(None);
+        health.connected(&BROKER, Some(hold), true);
+        say.send_replace(Some("low on memory".to_owned()));
+        health.hold_changed().await;
+        health.note_hold(&BROKER);
+        assert!(health.is_on_hold());
+        assert_eq!(holds.reason("b").as_deref(), Some("low on memory"));
+        // What was sent before may be confirmed meanwhile.
+        health.better();
+        advance(STEADY).await;
+        health.look(&BROKER);
+        assert!(!health.is_well());
+        health.disconnected(&BROKER);
+        assert!(!health.is_on_hold());
+        assert_eq!(holds.reason("b"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_hold_is_the_end_of_the_trouble() {
+        let mut health = Health::new(Arc::default());
+        let (say, hold) = watch::channel(Some("low on memory".to_owned()));
+        health.connected(&BROKER, Some(hold), true);
+        assert!(health.is_on_hold() && !health.is_well());
+        say.send_replace(None);
+        health.note_hold(&BROKER);
+        advance(STEADY).await;
+        health.look(&BROKER);
+        assert!(health.is_well());
+    }
+}
