@@ -321,7 +321,7 @@ impl Dispatcher {
                     self.stats.connections.inc();
                     self.health.connected(&self.name, broker.hold(), self.owes_nothing());
                     // One that follows on another that confirmed nothing has yet to prove itself.
-                    if self.fruitless == 1 || self.owes_nothing() {
+                    if self.fruitless == 1 {
                         self.stats.stands(State::Connected, None);
                     }
                     self.show_hold();
@@ -339,7 +339,12 @@ impl Dispatcher {
     /// Whether there is nothing to publish at this moment, so that nothing will show how the broker
     /// is.
     fn owes_nothing(&self) -> bool {
-        self.unsent.is_empty() && self.main.has_read_all() && self.parked.has_read_all()
+        // A suspect waits its time out and will show it then.
+        let suspects = self.retries.values().any(|job| job.suspicion.put_back);
+        self.unsent.is_empty()
+            && !suspects
+            && self.main.has_read_all()
+            && self.parked.has_read_all()
     }
 
     /// Waits for `work` while everything goes on that needs no connection; `None` once `give_up` is
@@ -445,7 +450,9 @@ impl Dispatcher {
             Wake::Tick => {
                 self.main.start_saving();
                 self.parked.start_saving();
-                self.health.look(&self.name);
+                if self.health.look(&self.name) {
+                    self.stats.stands(State::Connected, None);
+                }
                 self.look_after_backlog();
                 return self.yield_to_relief();
             }

@@ -113,12 +113,14 @@ impl Health {
         }
     }
 
-    /// Once a tick: tells that the broker is well again, if that has lasted.
-    pub fn look(&mut self, broker: &ByteString) {
-        if self.better_since.is_some_and(|since| since.elapsed() >= STEADY) {
+    /// Once a tick: whether the broker is well again as of now, since that has lasted.
+    pub fn look(&mut self, broker: &ByteString) -> bool {
+        let well_again = self.better_since.is_some_and(|since| since.elapsed() >= STEADY);
+        if well_again {
             (self.trouble, self.told, self.better_since) = (None, None, None);
             tracing::info!(%broker, "the broker is well again");
         }
+        well_again
     }
 
     /// Waits until the connection is put on hold or goes on; for ever where it never is. Cancel-safe.

@@ -133,6 +133,9 @@ impl Stats {
 
     pub(super) fn stands(&self, state: State, trouble: Option<&str>) {
         let mut condition = self.lock();
+        // A drain has only one end.
+        let draining = condition.state == State::Draining && state != State::Ended;
+        let state = if draining { State::Draining } else { state };
         if condition.state != state {
             condition.since_ms = now_ms();
         }
