@@ -20,7 +20,7 @@ const SHORT: Duration = Duration::from_secs(30);
 const LONG_SECONDS: u64 = 50;
 
 /// After each answer: the load lasts for minutes.
-const PAUSE: Duration = Duration::from_millis(120);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// All three at the same time, each with a daemon of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -16,7 +16,7 @@ use super::{
 pub const WINDOW: usize = 64;
 
 /// Events accepted at least before and while a broker is sick: more than a window.
-const SOME: usize = 120;
+const SOME: usize = 100;
 
 /// The most memory of a daemon of a debug build in these tests, whatever waits.
 pub const MEMORY_BYTES: u64 = 192 << 20;

@@ -1,4 +1,4 @@
-//! A sick way between the daemon and a healthy broker: slow, lossy, cut off, reset, or leading
+//! A sick connection between the daemon and a healthy broker: slow, lossy, cut off, reset, or leading
 //! nowhere.
 
 use std::{net::SocketAddr, time::Duration};
@@ -18,32 +18,32 @@ const ROUNDS: u64 = 1;
 const SECONDS: u64 = 3;
 
 /// After each answer.
-const PAUSE: Duration = Duration::from_millis(120);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// All three at the same time, each with a daemon of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_sick_way_to_a_broker_holds_up_no_other_and_loses_nothing() {
+async fn a_sick_connection_to_a_broker_holds_up_no_other_and_loses_nothing() {
     let brokers = Brokers::shared();
     let kafka = async {
         let behind = brokers.kafka.behind_proxy();
         let proxy = Proxy::start(behind.proxy, local(behind.broker)).await;
         let kafka = proxy.address().to_string();
         let through = Addresses { kafka, ..Addresses::shared() };
-        fall_ill("way-kafka", Sink::Kafka, through, proxy).await;
+        fall_ill("ill-kafka", Sink::Kafka, through, proxy).await;
     };
     let rabbitmq = async {
         let direct = brokers.rabbitmq.url();
         let proxy = Proxy::start(0, local(port(direct))).await;
         let rabbitmq = behind(direct, &proxy);
         let through = Addresses { rabbitmq, ..Addresses::shared() };
-        fall_ill("way-rabbitmq", Sink::RabbitMq, through, proxy).await;
+        fall_ill("ill-rabbitmq", Sink::RabbitMq, through, proxy).await;
     };
     let nats = async {
         let direct = brokers.nats.url();
         let proxy = Proxy::start(0, local(port(direct))).await;
         let nats = behind(direct, &proxy);
         let through = Addresses { nats, ..Addresses::shared() };
-        fall_ill("way-nats", Sink::Nats, through, proxy).await;
+        fall_ill("ill-nats", Sink::Nats, through, proxy).await;
     };
     tokio::join!(kafka, rabbitmq, nats);
 }
