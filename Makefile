@@ -21,7 +21,7 @@ export WAYPOST_LISTEN ?= 127.0.0.1:8080
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak fuzz audit brokers
+.PHONY: help run test soak bench fuzz audit brokers
 
 help: ## list these commands
 	@awk -F': ## ' '/^[a-z]+: ## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,10 @@ soak: ## kill the daemon, and lose power, hundreds of times (KILLS=400 CRASH_CAS
 		WAYPOST_KILLS=$(KILLS) WAYPOST_KILL_SEED=$$seed \
 		WAYPOST_CRASH_CASES=$(CRASH_CASES) WAYPOST_CRASH_SEED=$$seed \
 		cargo test --locked --test main -- --nocapture kill_nine journal_crash
+
+bench: ## what an event costs, beside a bare server and against real brokers (ARGS="--help" tells more)
+	@scripts/install.sh test
+	cargo bench --locked --bench load -- $(ARGS)
 
 fuzz: ## run every fuzz target (FUZZ_SECONDS=60 each); wants nightly Rust
 	@scripts/install.sh fuzz

@@ -4,6 +4,7 @@
 //! has what the comments in `routes.yaml` publish to.
 
 #[path = "../tests/common"]
+#[expect(dead_code, unused_imports, reason = "TLS and logins are for the tests alone")]
 mod common {
     pub mod brokers;
     pub mod consume;

@@ -11,13 +11,18 @@
 //!   from the hand-over, not from the first poll, and it never stays pending for ever.
 //! - After an [`Error::Down`] the dispatcher drops every confirmation of this connection, calls
 //!   `connect` until it succeeds, and publishes again what was unconfirmed.
+//!
+//! A client is built from settings that were checked, and from files that were read, at the start;
+//! `connect` reads the files again. [`tls`] and [`material`] are what the clients have in common there.
 
 mod absent;
 pub mod cloudevents;
 pub mod kafka;
 pub mod log;
+pub mod material;
 pub mod nats;
 pub mod rabbitmq;
+pub mod tls;
 
 pub use absent::Absent;
 

@@ -108,7 +108,9 @@ fn single<'h>(headers: &'h http::HeaderMap, name: &str) -> Result<&'h [u8], Erro
 /// A MAC written as 64 hex digits of either case; `None` for anything else.
 fn unhex(text: &[u8]) -> Option<[u8; 32]> {
     let mut mac = [0; 32];
-    const_hex::decode_to_slice(text, &mut mac).ok().map(|()| mac)
+    // The decoder would also take digits behind a `0x`.
+    let digits = text.len() == 2 * mac.len();
+    (digits && const_hex::decode_to_slice(text, &mut mac).is_ok()).then_some(mac)
 }
 
 /// A timestamp, Unix seconds, as it is written in a header.

@@ -87,7 +87,8 @@ impl Load {
 
     /// The ids of those that were reported confirmed and refused.
     async fn publish(&self, url: &str) -> (BTreeSet<String>, BTreeSet<String>) {
-        let mut broker = RabbitMq::new(Settings { url: url.into() }).expect("a valid url");
+        let mut broker = RabbitMq::new(Settings { url: url.into(), login: None, tls: None })
+            .expect("a valid url");
         broker.connect().await.expect("a connection to rabbitmq");
         let (mut confirmed, mut refused) = (BTreeSet::new(), BTreeSet::new());
         let mut in_flight = FuturesUnordered::new();

@@ -16,6 +16,8 @@ mod durability;
 mod outgoing;
 mod probe;
 mod record;
+mod security;
+mod trouble;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,13 +33,16 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-pub use self::config::{Settings, SettingsError};
 use self::{
     alone::Alone,
     client::{Context, Delivery, Producer},
     durability::Durability,
     outgoing::{Enqueued, Outgoing},
     probe::Probe,
+};
+pub use self::{
+    config::{Settings, SettingsError},
+    security::{Mechanism, Sasl},
 };
 use super::{Broker, Confirmation, Error, Publication};
 
@@ -80,9 +85,13 @@ struct Shared {
 }
 
 impl Kafka {
-    /// Checks the settings; connects to nothing.
+    /// Checks the settings and the files that they name; connects to nothing.
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         settings.check()?;
+        settings.producer()?;
+        // Before librdkafka does it its own way: the process may end while one of its threads is in a
+        // handshake, which crashes if OpenSSL cleans up at exit. This crate asks it not to.
+        openssl_sys::init();
         let durability = Arc::new(Durability::new(settings.clone()));
         Ok(Self { settings, durability, connection: None, starting: None })
     }

@@ -9,6 +9,7 @@
 mod answer;
 mod durability;
 mod health;
+mod login;
 mod message;
 mod settings;
 mod streams;
@@ -16,6 +17,7 @@ mod streams;
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{
+    ConnectOptions,
     connection::State,
     jetstream::{
         self,
@@ -28,7 +30,6 @@ use bytestring::ByteString;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
-pub use self::settings::{Settings, SettingsError};
 use self::{
     durability::Durability,
     health::{Health, Trouble},
@@ -37,6 +38,10 @@ use self::{
         Silence::{self, Unanswered, Unclaimed},
         Streams,
     },
+};
+pub use self::{
+    login::{Login, LoginError},
+    settings::{Settings, SettingsError},
 };
 use super::{Broker, Confirmation, Error, Publication};
 use crate::event::Address;
@@ -67,7 +72,7 @@ const MAX_UNCONFIRMED: usize = 8192;
 
 /// A NATS server or cluster to publish to.
 pub struct Nats {
-    settings: Settings,
+    client_name: String,
     servers: Servers,
     durability: Arc<Durability>,
     connection: Option<Arc<Connection>>,
@@ -82,15 +87,18 @@ struct Connection {
 }
 
 impl Nats {
-    /// Checks the settings; connects to nothing. Errors never show the URL.
+    /// Checks the settings and the files that they name; connects to nothing. Errors never show the
+    /// URL.
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         let servers = Servers::parse(&settings)?;
-        Ok(Self { settings, servers, durability: Arc::default(), connection: None })
+        servers.secure(ConnectOptions::new())?;
+        let Settings { client_name, .. } = settings;
+        Ok(Self { client_name, servers, durability: Arc::default(), connection: None })
     }
 
-    fn options(&self, health: Health) -> async_nats::ConnectOptions {
-        let options = async_nats::ConnectOptions::new()
-            .name(&self.settings.client_name)
+    fn options(&self, health: Health) -> ConnectOptions {
+        ConnectOptions::new()
+            .name(&self.client_name)
             .connection_timeout(SERVER_DEADLINE)
             .ping_interval(PING_INTERVAL)
             .request_timeout(Some(ACK_DEADLINE))
@@ -101,10 +109,18 @@ impl Nats {
             .event_callback(move |event| {
                 health.saw(&event);
                 std::future::ready(())
-            });
-        match self.servers.credentials() {
-            Some((user, password)) => options.user_and_password(user, password),
-            None => options,
+            })
+    }
+
+    /// The options of a connection, with what the files hold now.
+    async fn secured(&self, options: ConnectOptions) -> Result<ConnectOptions, Error> {
+        let servers = self.servers.clone();
+        let secured = tokio::task::spawn_blocking(move || servers.secure(options)).await;
+        // Files were well at the start, and may be mended.
+        match secured {
+            Ok(Ok(options)) => Ok(options),
+            Ok(Err(error)) => Err(Error::Down(error.to_string())),
+            Err(panic) => Err(Error::Down(format!("preparing a NATS connection: {panic}"))),
         }
     }
 }
@@ -114,10 +130,11 @@ impl Broker for Nats {
     async fn connect(&mut self) -> Result<(), Error> {
         self.connection = None;
         let health = Health::default();
-        let connecting = self.options(health.clone()).connect(&self.servers.addresses[..]);
+        let options = self.secured(self.options(health.clone())).await?;
+        let connecting = options.connect(&self.servers.addresses[..]);
         let client = match timeout(CONNECT_DEADLINE, connecting).await {
             Ok(Ok(client)) => client,
-            Ok(Err(error)) => return Err(answer::not_connected(&error, &self.servers.shown())),
+            Ok(Err(error)) => return Err(answer::not_connected(&error, &self.servers)),
             Err(_) => {
                 return Err(Error::Down(format!(
                     "no NATS server at {} finished its handshake within {} s: check that it runs \

@@ -30,12 +30,10 @@ use std::{
     time::Duration,
 };
 
+pub use self::settings::{Login, Settings, SettingsError};
+use self::{lessons::Lessons, session::Session, settings::Endpoint};
+use super::{Broker, Confirmation, Error, Publication, tls};
 use async_trait::async_trait;
-use lapin::uri::{AMQPScheme, AMQPUri};
-use secrecy::{ExposeSecret, SecretString};
-
-use self::{lessons::Lessons, session::Session};
-use super::{Broker, Confirmation, Error, Publication};
 
 mod confirmer;
 mod exchanges;
@@ -43,20 +41,13 @@ mod ledger;
 mod lessons;
 mod message;
 mod session;
+mod settings;
 mod wire;
 mod woken;
 
-/// How to reach the broker.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// `amqp://user:password@host:port/vhost`; `%2f` is the virtual host `/`.
-    /// `?heartbeat=SECONDS` is understood (default 10).
-    pub url: SecretString,
-}
-
 /// Publishes to one RabbitMQ broker.
 pub struct RabbitMq {
-    settings: Settings,
+    endpoint: Endpoint,
     session: Option<Session>,
     lessons: Arc<Mutex<Lessons>>,
     /// How many messages the next session publishes one at a time.
@@ -64,10 +55,12 @@ pub struct RabbitMq {
 }
 
 impl RabbitMq {
-    /// Checks the settings; connects to nothing. The error does not repeat the URL.
-    pub fn new(settings: Settings) -> Result<RabbitMq, Error> {
-        parse(&settings.url)?;
-        Ok(RabbitMq { settings, session: None, lessons: Arc::default(), careful: 0 })
+    /// Checks the settings and the files that they name; connects to nothing. The error does not
+    /// repeat the URL.
+    pub fn new(settings: Settings) -> Result<RabbitMq, SettingsError> {
+        let endpoint = Endpoint::parse(&settings)?;
+        endpoint.tls.as_ref().map(tls::Settings::client_config).transpose()?;
+        Ok(RabbitMq { endpoint, session: None, lessons: Arc::default(), careful: 0 })
     }
 }
 
@@ -83,8 +76,8 @@ impl Broker for RabbitMq {
         if let Some(session) = self.session.take() {
             self.careful = session.suspects();
         }
-        let uri = parse(&self.settings.url)?;
-        let session = Session::open(uri, Arc::clone(&self.lessons), self.careful).await?;
+        let lessons = Arc::clone(&self.lessons);
+        let session = Session::open(&self.endpoint, lessons, self.careful).await?;
         self.session = Some(session);
         Ok(())
     }
@@ -103,16 +96,6 @@ impl Broker for RabbitMq {
     }
 }
 
-fn parse(url: &SecretString) -> Result<AMQPUri, Error> {
-    // The parser's own error may quote the URL, password and all.
-    let uri = url.expose_secret().parse().ok();
-    uri.filter(|uri: &AMQPUri| uri.scheme == AMQPScheme::AMQP).ok_or_else(|| {
-        let text = "the url is not of the form amqp://user:password@host:port/vhost (characters \
-                    like / and @ in a name or password are percent-encoded)";
-        Error::Down(text.to_owned())
-    })
-}
-
 /// A client error in words fit for an operator, without the user's name.
 fn words(error: &lapin::Error) -> String {
     match error.kind() {
@@ -120,27 +103,5 @@ fn words(error: &lapin::Error) -> String {
             lessons::for_operators(error.get_message().as_str())
         }
         _ => error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_secret_is_ever_printed() {
-        let url = "amqp://me:hunter2@localhost:5672/%2f";
-        let settings = Settings { url: url.into() };
-        let broker = RabbitMq::new(settings.clone()).unwrap();
-        let printed = format!("{settings:?} {broker:?}");
-        assert!(!printed.contains("hunter2"), "{printed}");
-    }
-
-    #[test]
-    fn a_bad_url_is_refused_without_being_repeated() {
-        for url in ["amqp://me:hunter2@localhost:port", "http://me:hunter2@localhost", "hunter2"] {
-            let error = RabbitMq::new(Settings { url: url.into() }).unwrap_err();
-            assert!(!error.to_string().contains("hunter2"), "{error}");
-        }
     }
 }

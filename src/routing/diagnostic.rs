@@ -45,7 +45,18 @@ impl Invalid {
 
 /// Where somebody may have written a secret into this line: from there on it is not repeated.
 fn secret_at(line: &str) -> Option<usize> {
-    let signs = ["secret", "authorization", "url", "whsec_"];
+    let signs = [
+        "secret",
+        "authorization",
+        "url",
+        "whsec_",
+        "sasl",
+        "password",
+        "token",
+        "nkey",
+        "creds",
+        "-----BEGIN",
+    ];
     signs.iter().filter_map(|sign| line.find(sign)).min()
 }
 

@@ -2,9 +2,12 @@
 //!
 //! The only module that knows the YAML library.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
 
 use super::diagnostic::Diagnostic;
@@ -41,9 +44,66 @@ pub struct Broker {
     pub r#type: At<String>,
     pub bootstrap: Option<At<String>>,
     pub url: Option<At<String>>,
+    pub tls: Option<At<Tls>>,
+    pub tls_first: Option<At<bool>>,
+    pub sasl: Option<At<Sasl>>,
+    pub user: Option<At<String>>,
+    pub password: Option<At<String>>,
+    pub token: Option<At<String>>,
+    pub nkey: Option<At<String>>,
+    pub creds: Option<At<String>>,
     pub dir: Option<At<String>>,
     pub rotate_bytes: Option<At<u64>>,
     pub keep: Option<At<usize>>,
+}
+
+/// `tls: true`, or what it is to use.
+#[derive(Debug)]
+pub enum Tls {
+    On(bool),
+    With(Box<TlsMaterial>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsMaterial {
+    pub ca: Option<At<String>>,
+    pub cert: Option<At<String>>,
+    pub key: Option<At<String>>,
+}
+
+/// By hand, because an untagged enum would not say which of its settings is misspelt.
+impl<'de> Deserialize<'de> for Tls {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Tls;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`true`, or `ca:`, `cert:` and `key:`")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Tls, E> {
+                Ok(Tls::On(on))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Tls, A::Error> {
+                let material = TlsMaterial::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Tls::With(Box::new(material)))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sasl {
+    pub mechanism: At<String>,
+    pub user: At<String>,
+    pub password: At<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -110,6 +170,14 @@ impl Broker {
         given([
             ("bootstrap", place(&self.bootstrap)),
             ("url", place(&self.url)),
+            ("tls", place(&self.tls)),
+            ("tls_first", place(&self.tls_first)),
+            ("sasl", place(&self.sasl)),
+            ("user", place(&self.user)),
+            ("password", place(&self.password)),
+            ("token", place(&self.token)),
+            ("nkey", place(&self.nkey)),
+            ("creds", place(&self.creds)),
             ("dir", place(&self.dir)),
             ("rotate_bytes", place(&self.rotate_bytes)),
             ("keep", place(&self.keep)),

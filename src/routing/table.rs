@@ -3,11 +3,11 @@
 use std::{cell::OnceCell, path::PathBuf, sync::Arc};
 
 use bytestring::ByteString;
-use secrecy::SecretString;
 
 use super::{path::Path, pattern::Pattern, template::Template};
 use crate::{
     body::Paths,
+    broker::{kafka, nats, rabbitmq},
     event::{Address, Event, Message},
     source::Source,
 };
@@ -39,15 +39,9 @@ pub struct BrokerSettings {
 /// What kind of broker, and what its client needs.
 #[derive(Clone, Debug)]
 pub enum BrokerKind {
-    Kafka {
-        bootstrap: String,
-    },
-    RabbitMq {
-        url: SecretString,
-    },
-    Nats {
-        url: SecretString,
-    },
+    Kafka(kafka::Settings),
+    RabbitMq(rabbitmq::Settings),
+    Nats(nats::Settings),
     /// `dir`: where its files go; `None` is the data directory's own. `rotate_bytes`: when a file is
     /// moved aside; `None` is the broker's default. `keep`: how many of those stay; `None` is all.
     Log {
@@ -55,6 +49,18 @@ pub enum BrokerKind {
         rotate_bytes: Option<u64>,
         keep: Option<usize>,
     },
+}
+
+impl BrokerKind {
+    /// What `type:` says.
+    pub fn name(&self) -> &'static str {
+        match self {
+            BrokerKind::Kafka { .. } => "kafka",
+            BrokerKind::RabbitMq { .. } => "rabbitmq",
+            BrokerKind::Nats { .. } => "nats",
+            BrokerKind::Log { .. } => "log",
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -103,6 +103,7 @@ mod tests {
             (format!("t={NOW},v1="), Error::Missing),
             (format!("t={NOW},v1=zz"), Error::Mismatch),
             (format!("t={NOW},v1=abcd"), Error::Mismatch),
+            (good.replace("v1=", "v1=0x"), Error::Mismatch),
             (format!("t={NOW},t={NOW},{v1}"), Error::Malformed),
             (format!("t=+{NOW},{v1}"), Error::Malformed),
             (format!("t=99999999999999999999999,{v1}"), Error::Malformed),

@@ -16,12 +16,40 @@ mod ports;
 mod rabbitmq;
 mod server;
 
-pub use kafka::Kafka;
-pub use nats::Nats;
+pub use kafka::{Kafka, Listener};
+pub use nats::{Access, Nats};
 pub use rabbitmq::RabbitMq;
 pub use server::Server;
 
 use std::path::{Path, PathBuf};
+
+/// What a broker needs to speak TLS, in PEM.
+#[derive(Clone)]
+pub struct Tls {
+    pub cert: String,
+    pub key: String,
+    /// Who signs the certificates of clients.
+    pub client_ca: String,
+    /// Whether a client without a certificate is turned away.
+    pub demands_client: bool,
+}
+
+/// The same in files.
+struct TlsFiles {
+    cert: PathBuf,
+    key: PathBuf,
+    client_ca: PathBuf,
+}
+
+impl Tls {
+    fn write(&self, dir: &Path) -> Result<TlsFiles, String> {
+        Ok(TlsFiles {
+            cert: write(dir.join("cert.pem"), &self.cert)?,
+            key: write(dir.join("key.pem"), &self.key)?,
+            client_ca: write(dir.join("client-ca.pem"), &self.client_ca)?,
+        })
+    }
+}
 
 /// A file under `.tools`, where `scripts/install.sh test` puts what is not packaged.
 fn tool(name: &str) -> Result<PathBuf, String> {

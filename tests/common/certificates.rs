@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
     crypto::ring,
@@ -16,8 +16,14 @@ use tokio_rustls::rustls::{
 
 use super::raw;
 
+/// The names of every server of the tests.
+pub const LOOPBACK: [&str; 2] = ["127.0.0.1", "localhost"];
+
 /// Issues certificates.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority {
+    pub name: &'static str,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
 
 /// A certificate and its key, both PEM.
 #[derive(Clone)]
@@ -28,20 +34,26 @@ pub struct Pair {
 
 impl Authority {
     pub fn new() -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        Authority::named("tests")
+    }
+
+    /// The name tells it from the others: a client looks for the signer of a certificate by it.
+    pub fn named(name: &'static str) -> Authority {
+        let mut params = named(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
-        Authority(CertifiedIssuer::self_signed(params, key).expect("an authority"))
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
+        Authority { name, issuer }
     }
 
     /// Its own certificate, PEM.
     pub fn pem(&self) -> String {
-        self.0.pem()
+        self.issuer.pem()
     }
 
     /// Its own certificate as if it were a host's.
     pub fn own(&self) -> Pair {
-        Pair { cert: self.pem(), key: self.0.key().serialize_pem() }
+        Pair { cert: self.pem(), key: self.issuer.key().serialize_pem() }
     }
 
     /// A certificate for these names, for very long.
@@ -54,10 +66,26 @@ impl Authority {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        self.sign(params)
+    }
+
+    /// A certificate for a client of this name, for very long.
+    pub fn client(&self, name: &str) -> Pair {
+        self.sign(named(name))
+    }
+
+    fn sign(&self, params: CertificateParams) -> Pair {
         let key = KeyPair::generate().expect("a key");
-        let cert = params.signed_by(&key, &self.0).expect("a certificate");
+        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
         Pair { cert: cert.pem(), key: key.serialize_pem() }
     }
+}
+
+/// For the common name `name`.
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
 }
 
 impl Pair {
@@ -97,7 +125,7 @@ pub type Tls = StreamOwned<ClientConnection, TcpStream>;
 /// Connects and does the handshake, trusting an authority alone.
 pub fn connect(address: SocketAddr, authority: &Authority, offer: Offer) -> Result<Tls, String> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.0.der().clone()).expect("an authority");
+    roots.add(authority.issuer.der().clone()).expect("an authority");
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[offer.version])
         .expect("a version")

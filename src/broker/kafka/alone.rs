@@ -63,7 +63,7 @@ impl Alone {
             State::Running(producer) => Ok(producer.clone()),
             State::Ended => Err(client::ended()),
             State::Unused => {
-                let producer = Arc::new(client::start(&self.settings.lone_producer())?);
+                let producer = Arc::new(client::start(&self.settings.lone_producer()?)?);
                 *state = State::Running(producer.clone());
                 Ok(producer)
             }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +18,7 @@ use rdkafka::{
 };
 use tokio::sync::oneshot;
 
-use super::{super::Error, config::Settings};
+use super::{super::Error, config::Settings, trouble};
 
 /// `ThreadedProducer` rather than `FutureProducer`: the latter copies each message that fails.
 pub type Producer = ThreadedProducer<Context>;
@@ -40,7 +41,7 @@ const MAX_FACILITIES: usize = 64;
 
 /// Starts a producer and waits until a broker has answered it. Blocks.
 pub fn connect(settings: &Settings, deadline: Duration) -> Result<Producer, Error> {
-    let producer = start(&settings.producer())?;
+    let producer = start(&settings.producer()?)?;
     let context = producer.client().context();
     let begun = Instant::now();
     // librdkafka is lazy about a second attempt while there is nothing to send: once every broker
@@ -52,22 +53,21 @@ pub fn connect(settings: &Settings, deadline: Duration) -> Result<Producer, Erro
             return Ok(producer);
         }
     }
-    let trouble = context.trouble();
-    Err(Error::Down(format!(
-        "no Kafka broker at {} answered{}: check that the brokers run, that `bootstrap` \
-         names them, and that their advertised listeners can be reached from here",
-        settings.bootstrap,
-        trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default(),
-    )))
+    let words = trouble::explain(context.trouble().as_deref(), settings);
+    Err(Error::Down(format!("no Kafka broker at {} answered{words}", settings.bootstrap)))
 }
 
 /// Starts a producer without waiting for a broker.
 pub fn start(config: &ClientConfig) -> Result<Producer, Error> {
-    config.create_with_context(Context::default()).map_err(|error| not_started(&error))
+    config.create_with_context(Context::default()).map_err(|error| match error {
+        // Its own words show the value, which may be a secret.
+        KafkaError::ClientConfig(_, why, setting, _) => not_started(&format!("{setting}: {why}")),
+        error => not_started(&error),
+    })
 }
 
-pub fn not_started(error: &dyn std::error::Error) -> Error {
-    Error::Down(format!("the Kafka client could not be started: {error}"))
+pub fn not_started(why: &dyn fmt::Display) -> Error {
+    Error::Down(format!("the Kafka client could not be started: {why}"))
 }
 
 /// The producer was replaced or closed before it said what became of a message.

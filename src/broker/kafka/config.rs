@@ -3,23 +3,37 @@
 use std::time::Duration;
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
+use secrecy::ExposeSecret;
 
-/// How to reach a cluster. Holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use super::{
+    super::tls,
+    security::{self, Sasl},
+};
+
+/// How to reach a cluster. Prints no secret.
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// `host:port`, several separated by commas; the port defaults to 9092.
     pub bootstrap: String,
     /// The name the brokers log and count this producer under.
     pub client_id: String,
+    /// `None`: in the clear.
+    pub tls: Option<tls::Settings>,
+    /// `None`: without a name, or by the certificate that `tls` shows.
+    pub sasl: Option<Sasl>,
 }
 
 /// Why settings cannot work.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     #[error("bootstrap names no broker: give host:port, several separated by commas")]
     NoBroker,
     #[error("{0:?} is not a broker's address: give host:port, several separated by commas")]
     Address(String),
+    #[error("sasl: user and password hold no NUL character")]
+    Nul,
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
 }
 
 /// How long librdkafka tries to deliver one message before it reports it as timed out.
@@ -61,22 +75,26 @@ pub const BATCH_BYTES: usize = 64 * 1024;
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 
 impl Settings {
-    /// Says what is wrong before librdkafka would merely log it.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    /// Says what is wrong before librdkafka would merely log it. Reads no file.
+    pub fn check(&self) -> Result<(), SettingsError> {
         let mut brokers =
             self.bootstrap.split(',').map(str::trim).filter(|b| !b.is_empty()).peekable();
         if brokers.peek().is_none() {
             return Err(SettingsError::NoBroker);
         }
-        match brokers.find(|broker| !is_address(broker)) {
-            Some(broker) => Err(SettingsError::Address(broker.to_owned())),
-            None => Ok(()),
+        if let Some(broker) = brokers.find(|broker| !is_address(broker)) {
+            return Err(SettingsError::Address(broker.to_owned()));
+        }
+        let credentials = self.sasl.iter().flat_map(|sasl| [&sasl.user, &sasl.password]);
+        match credentials.into_iter().any(|text| text.expose_secret().contains('\0')) {
+            true => Err(SettingsError::Nul),
+            false => Ok(()),
         }
     }
 
-    /// The librdkafka configuration of a producer that loses nothing it has confirmed.
-    pub(super) fn producer(&self) -> ClientConfig {
-        let mut config = self.client();
+    /// The librdkafka configuration of a producer that loses nothing it has confirmed. Blocks.
+    pub(super) fn producer(&self) -> Result<ClientConfig, tls::Error> {
+        let mut config = self.client()?;
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
@@ -89,18 +107,19 @@ impl Settings {
             .set("batch.size", BATCH_BYTES.to_string())
             // Keys land on the partition where Java producers put them.
             .set("partitioner", "murmur2_random");
-        config
+        Ok(config)
     }
 
     /// As [`producer`](Self::producer), with each message in a batch of its own.
-    pub(super) fn lone_producer(&self) -> ClientConfig {
-        let mut config = self.producer();
+    pub(super) fn lone_producer(&self) -> Result<ClientConfig, tls::Error> {
+        let mut config = self.producer()?;
         config.set("batch.num.messages", "1");
-        config
+        Ok(config)
     }
 
-    /// What every client of this cluster needs, the one that reads topic settings included.
-    pub(super) fn client(&self) -> ClientConfig {
+    /// What every client of this cluster needs, the one that reads topic settings included. Blocks
+    /// while files are read.
+    pub(super) fn client(&self) -> Result<ClientConfig, tls::Error> {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.bootstrap)
@@ -110,7 +129,8 @@ impl Settings {
             .set("reconnect.backoff.max.ms", millis(RECONNECT_MAX))
             .set("log.connection.close", "false")
             .set_log_level(RDKafkaLogLevel::Info);
-        config
+        security::secure(&mut config, self.tls.as_ref(), self.sasl.as_ref())?;
+        Ok(config)
     }
 }
 
@@ -132,34 +152,57 @@ fn is_address(broker: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::kafka::Mechanism;
+
+    fn settings(bootstrap: &str) -> Settings {
+        let bootstrap = bootstrap.to_owned();
+        Settings { bootstrap, client_id: "waypost".into(), tls: None, sasl: None }
+    }
+
+    fn sasl(mechanism: Mechanism, password: &str) -> Option<Sasl> {
+        Some(Sasl { mechanism, user: "me".into(), password: password.into() })
+    }
 
     #[test]
     fn an_unusable_bootstrap_is_named() {
+        for good in ["localhost:9092", "localhost", "a:1, b:2,", "[::1]:9092"] {
+            assert!(settings(good).check().is_ok(), "{good:?}");
+        }
         let cases = [
-            ("localhost:9092", Ok(())),
-            ("localhost", Ok(())),
-            ("a:1, b:2,", Ok(())),
-            ("[::1]:9092", Ok(())),
-            ("", Err(SettingsError::NoBroker)),
-            (" , ", Err(SettingsError::NoBroker)),
-            ("a:1,b:x", Err(SettingsError::Address("b:x".into()))),
-            ("a:0", Err(SettingsError::Address("a:0".into()))),
-            ("a:70000", Err(SettingsError::Address("a:70000".into()))),
-            (":9092", Err(SettingsError::Address(":9092".into()))),
-            ("http://a:1", Err(SettingsError::Address("http://a:1".into()))),
-            ("user@a:1", Err(SettingsError::Address("user@a:1".into()))),
+            ("", "names no broker"),
+            (" , ", "names no broker"),
+            ("a:1,b:x", "\"b:x\""),
+            ("a:0", "\"a:0\""),
+            ("a:70000", "\"a:70000\""),
+            (":9092", "\":9092\""),
+            ("http://a:1", "\"http://a:1\""),
+            ("user@a:1", "\"user@a:1\""),
         ];
         for (bootstrap, expected) in cases {
-            let settings = Settings { bootstrap: bootstrap.into(), client_id: "waypost".into() };
-            assert_eq!(settings.check(), expected, "{bootstrap:?}");
+            let error = settings(bootstrap).check().unwrap_err().to_string();
+            assert!(error.contains(expected), "{bootstrap:?}: {error}");
         }
     }
 
     #[test]
+    fn a_password_that_librdkafka_cannot_take_is_refused_without_being_shown() {
+        let settings = Settings { sasl: sasl(Mechanism::Plain, "hunter\0two"), ..settings("a") };
+        let printed = format!("{settings:?} {}", settings.check().unwrap_err());
+        assert!(printed.contains("NUL") && !printed.contains("hunter"), "{printed}");
+    }
+
+    #[test]
     fn librdkafka_accepts_every_setting() {
-        let settings = Settings { bootstrap: "127.0.0.1:1".into(), client_id: "waypost".into() };
-        for config in [settings.client(), settings.producer(), settings.lone_producer()] {
-            config.create_native_config().expect("known keys, values in range");
+        let plain = [settings("127.0.0.1:1")];
+        let with_sasl = Mechanism::ALL.map(|mechanism| Settings {
+            tls: Some(tls::Settings::default()),
+            sasl: sasl(mechanism, "p"),
+            ..settings("127.0.0.1:1")
+        });
+        for settings in plain.iter().chain(&with_sasl) {
+            for config in [settings.client(), settings.producer(), settings.lone_producer()] {
+                config.unwrap().create_native_config().expect("known keys, values in range");
+            }
         }
     }
 }

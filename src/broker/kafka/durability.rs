@@ -76,9 +76,12 @@ impl Durability {
     }
 }
 
+/// Whatever kept the question from being answered; it is only logged.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 /// Asks the cluster with a client of its own, which ends here. Blocks.
-fn ask(settings: &Settings, runtime: &Handle, topic: &str) -> Result<Promise, KafkaError> {
-    let admin: AdminClient<Context> = settings.client().create_with_context(Context::default())?;
+fn ask(settings: &Settings, runtime: &Handle, topic: &str) -> Result<Promise, Failure> {
+    let admin: AdminClient<Context> = settings.client()?.create_with_context(Context::default())?;
     let metadata = admin.inner().fetch_metadata(Some(topic), ASK_DEADLINE)?;
     let topic_metadata = metadata.topics().first();
     let replicas = topic_metadata

@@ -4,28 +4,47 @@
 use std::error::Error as _;
 
 use async_nats::{
-    ConnectError, ConnectErrorKind,
+    ConnectError, ConnectErrorKind, ServerError,
     jetstream::{
         self, ErrorCode,
         context::{PublishError, PublishErrorKind},
     },
 };
 
-use super::super::Error;
+use super::{
+    super::{Error, tls},
+    Login,
+    settings::Servers,
+};
 
 /// `connect` failed.
-pub fn not_connected(error: &ConnectError, servers: &str) -> Error {
+pub fn not_connected(error: &ConnectError, servers: &Servers) -> Error {
+    let place = servers.shown();
+    if let Some(cause) = tls::cause(error) {
+        let why = servers.tls.as_ref().unwrap_or(&tls::Settings::default()).why(cause);
+        return Error::Down(format!("cannot connect to NATS at {place}: {why}"));
+    }
     let check = match error.kind() {
-        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-            "check user and password in `url`"
-        }
+        _ if concerns_login(error) => Login::check(servers.login.as_ref()),
         ConnectErrorKind::Dns | ConnectErrorKind::ServerParse => "check the host names in `url`",
-        ConnectErrorKind::Tls => "check whether the server wants TLS, which is not supported yet",
-        ConnectErrorKind::TimedOut | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => {
-            "check that the server runs and that `url` names it"
+        ConnectErrorKind::Tls => "check the CA certificates of this system, and `tls:`",
+        _ if servers.tls.is_some() && !servers.tls_first => {
+            "check that the server runs, that `url` names it, and whether it wants `tls_first: true`"
         }
+        _ => "check that the server runs and that `url` names it",
     };
-    Error::Down(format!("cannot connect to NATS at {servers}: {error}: {check}"))
+    Error::Down(format!("cannot connect to NATS at {place}: {error}: {check}"))
+}
+
+/// Whether it is about who we are, which the server also says in words without a kind of their own:
+/// "User Authentication Expired", "Account Authentication Revoked".
+fn concerns_login(error: &ConnectError) -> bool {
+    let said = error.source().and_then(|source| source.downcast_ref::<ServerError>());
+    match (error.kind(), said) {
+        (ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication, _) => true,
+        (_, Some(ServerError::Other(text))) => text.to_lowercase().contains("authentication"),
+        _ => false,
+    }
 }
 
 /// The client did not take the message.

@@ -7,7 +7,7 @@ use std::{
 
 use bytestring::ByteString;
 use futures_util::FutureExt;
-use lapin::{Connection, options::ConfirmSelectOptions, uri::AMQPUri};
+use lapin::{Connection, options::ConfirmSelectOptions};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::timeout,
@@ -19,6 +19,7 @@ use super::{
     exchanges::Exchanges,
     lessons::Lessons,
     message::Outgoing,
+    settings::Endpoint,
     wire::{self, Wire},
     words,
 };
@@ -64,18 +65,22 @@ pub struct Session {
 impl Session {
     /// Connects, and publishes the first `careful` messages one at a time.
     pub async fn open(
-        mut uri: AMQPUri,
+        endpoint: &Endpoint,
         lessons: Arc<Mutex<Lessons>>,
         careful: usize,
     ) -> Result<Session, Error> {
+        let mut uri = endpoint.uri.clone();
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        let place = format!("{}:{}", uri.authority.host, uri.authority.port);
-        let down = |what: String| Error::Down(format!("{place}: {what}"));
+        let down = |what: String| Error::Down(format!("{}: {what}", endpoint.shown()));
+        let tls = match &endpoint.tls {
+            Some(tls) => Some(tls.prepare().await?),
+            None => None,
+        };
 
         let wire = Wire::default();
-        let connection = match timeout(CONNECT, wire::connect(uri, &wire, CONNECT)).await {
+        let connection = match timeout(CONNECT, wire::connect(uri, tls, &wire, CONNECT)).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(down(hint(&error))),
+            Ok(Err(error)) => return Err(down(endpoint.why(&error))),
             Err(_) => return Err(down(silent("finish the handshake", CONNECT))),
         };
         let channel = async {
@@ -192,15 +197,4 @@ fn why(ended: &OnceLock<Error>) -> Error {
 
 fn silent(what: &str, limit: Duration) -> String {
     format!("the broker did not {what} within {} s", limit.as_secs())
-}
-
-/// Why connecting failed and what to check.
-fn hint(error: &lapin::Error) -> String {
-    let words = words(error);
-    let check = if error.is_io_error() {
-        "check that RabbitMQ runs there and that the port is its AMQP port"
-    } else {
-        "check the user, password and virtual host in the broker's url"
-    };
-    format!("{words}; {check}")
 }

@@ -13,8 +13,13 @@ use std::{
     time::Duration,
 };
 
-use lapin::{AsyncTcpStream, Connection, ConnectionProperties, tcp::AMQPUriTcpExt, uri::AMQPUri};
+use lapin::{
+    AsyncTcpStream, Connection, ConnectionProperties,
+    tcp::{AMQPUriTcpExt, RustlsConnector},
+    uri::{AMQPScheme, AMQPUri},
+};
 use tokio::time::timeout;
+use tokio_rustls::rustls::ClientConfig;
 
 /// Name and version told to the broker, for those who look at its list of connections.
 const PRODUCT: &str = "waypost";
@@ -43,10 +48,11 @@ impl Drop for Wire {
     }
 }
 
-/// Connects; `timeout_each` bounds the TCP handshake, so that the client's thread gives up soon after
-/// its caller. Dropping the [`Wire`] at any time ends the thread.
+/// Connects, with `tls` if given; `timeout_each` bounds the handshakes of TCP and TLS, so that the
+/// client's thread gives up soon after its caller. Dropping the [`Wire`] at any time ends the thread.
 pub async fn connect(
     uri: AMQPUri,
+    tls: Option<ClientConfig>,
     wire: &Wire,
     timeout_each: Duration,
 ) -> lapin::Result<Connection> {
@@ -57,14 +63,20 @@ pub async fn connect(
     let state = Arc::clone(&wire.0);
     let runtime = lapin::runtime::default_runtime()?;
     let dialler = runtime.clone();
+    let tls = tls.map(RustlsConnector::from);
     let dial = async move |uri: AMQPUri, _| {
-        let stream =
-            timeout(timeout_each, uri.connect_async(&dialler)).await.map_err(io::Error::from)??;
+        // The socket is taken while there is one to be had; TLS is put on it below.
+        let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri };
+        let stream = timeout(timeout_each, plain.connect_async(&dialler))
+            .await
+            .map_err(io::Error::from)??;
         if let AsyncTcpStream::Plain(stream) = &stream {
             let socket = stream.get_ref().as_fd().try_clone_to_owned()?.into();
             open(&state, socket)?;
         }
-        Ok(stream)
+        let Some(connector) = &tls else { return Ok(stream) };
+        let secured = stream.into_rustls(connector, &plain.authority.host);
+        Ok(timeout(timeout_each, secured).await.map_err(io::Error::from)??)
     };
     Connection::connector(uri, runtime, dial, properties).await
 }

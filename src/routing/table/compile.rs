@@ -14,6 +14,7 @@ use crate::{
 
 mod brokers;
 mod routes;
+mod security;
 mod sources;
 
 /// Longest name of a source or broker, in bytes: it names files and stands in every message.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{event::tests::plain, routing};
+use crate::{broker::material::Material, event::tests::plain, routing};
 
 const BASE: &str = r#"
 sources:
@@ -199,7 +199,7 @@ fn one_mistake_gives_one_message_in_its_place() {
         (base(r#""*": "${S}""#, ""), "3:", "needs `secrets:`"),
         (base("  local:", "  unrouted:"), "9:", "built-in"),
         (base("  local:", "  stream:"), "9:", "duplicate"),
-        (base("amqp://", "http://"), "7:", "must begin with `amqp://`"),
+        (base("amqp://", "http://"), "7:", "must begin with `amqp://` or `amqps://`"),
         (base("amqp://u:p@", "amqp:/u:hidden@"), "7:", "must begin with `amqp://`"),
         (
             base("local: { type: log }", "local: { type: log }\n  more: { type: log }"),
@@ -211,5 +211,96 @@ fn one_mistake_gives_one_message_in_its_place() {
         assert!(error.starts_with(&format!("routes.yaml:{place}")), "{error}");
         assert!(error.contains(message), "{message}: {error}");
         assert!(!error.contains("whsec_s") && !error.contains("hidden"), "{error}");
+    }
+}
+
+/// A file whose brokers are `brokers`, one line each from line 6.
+fn with_brokers(brokers: &str) -> String {
+    let (sources, _) = BASE.split_once("  stream:").expect("the brokers");
+    let route = "routes:\n  - { name: a, match: { type: x }, to: [{ broker: local, topic: t }] }\n";
+    format!("{sources}{brokers}  local: {{ type: log }}\n{route}")
+}
+
+#[test]
+fn what_protects_a_broker_is_taken_from_the_file() {
+    let table = with_brokers(
+        r#"  a: { type: kafka, bootstrap: "k", tls: { ca: /ca.pem, cert: /c.pem, key: "-----BEGIN" }, sasl: { mechanism: scram-sha-512, user: u, password: "${S}" } }
+  b: { type: rabbitmq, url: "amqps://r/%2f", tls: { ca: /ca.pem }, user: u, password: "${S}" }
+  c: { type: nats, url: "tls://n", tls_first: true, nkey: /run/nkey }
+  d: { type: nats, url: "nats://n", tls: true, token: "${S}" }
+"#,
+    );
+    let table = routing::compile("routes.yaml", &table, &env).unwrap();
+    let kinds: Vec<_> = table.brokers().iter().map(|broker| &broker.kind).collect();
+    let [
+        BrokerKind::Kafka(a),
+        BrokerKind::RabbitMq(b),
+        BrokerKind::Nats(c),
+        BrokerKind::Nats(d),
+        _,
+    ] = kinds[..]
+    else {
+        panic!("{kinds:?}")
+    };
+    let shown = format!("{:?} {:?}", a.tls, b.tls);
+    assert!(shown.contains("Material(/ca.pem)") && shown.contains("Material(the given text)"));
+    assert!(a.sasl.is_some() && b.login.is_some() && c.tls_first && d.tls.is_some());
+    assert!(matches!(c.login, Some(nats::Login::Nkey(Material::File { .. }))), "{c:?}");
+    assert!(matches!(d.login, Some(nats::Login::Token(_))), "{d:?}");
+    assert!(!format!("{kinds:?}").contains("whsec_s"));
+}
+
+#[test]
+fn one_mistake_in_what_protects_a_broker_gives_one_message_in_its_place() {
+    let kafka = |rest: &str| format!("type: kafka, bootstrap: k, {rest}");
+    let amqps = |rest: &str| format!("type: rabbitmq, url: \"amqps://r/%2f\", {rest}");
+    let nats = |rest: &str| format!("type: nats, url: \"nats://n\", {rest}");
+    for (broker, message) in [
+        (kafka("tls: false"), "write `tls: true`"),
+        (kafka("tls: yes please"), "`true`, or `ca:`, `cert:` and `key:`"),
+        (kafka("tls: { cas: /x }"), "unknown field `cas`, expected one of ca, cert, key"),
+        (kafka("tls: { cert: /x }"), "give both"),
+        (kafka("tls: { cert: /x, key: \"${EMPTY}\" }"), "`key:` is empty"),
+        (kafka("tls: { ca: \"two\\nlines\" }"), "neither the path of a file nor"),
+        (kafka("sasl: hidden"), ""),
+        (kafka("sasl: { mechanism: plain, user: u }"), "missing field `password`"),
+        (kafka("sasl: { mechanism: hidden, user: u, password: p }"), "known are plain, scram"),
+        (kafka("sasl: { mechanism: plain, user: u, password: \"${EMPTY}\" }"), "is empty"),
+        (kafka("user: u, password: hidden"), "`user:` is no setting of type kafka"),
+        (amqps("user: u"), "give both"),
+        (amqps("token: hidden"), "`token:` is no setting of type rabbitmq"),
+        ("type: rabbitmq, url: \"amqp://r/%2f\", tls: true".into(), "begins with amqps://"),
+        ("type: rabbitmq, url: \"amqp://[::1]/%2f\"".into(), "IPv6"),
+        ("type: nats, url: \"nats://u:hidden@n\", token: t".into(), "keep one"),
+        (nats("token: hidden, creds: /x"), "give one of them"),
+        (nats("user: u, password: hidden, nkey: /x"), "give one of them"),
+        (nats("tls: { key: /x }, token: t"), "give both"),
+    ] {
+        let file = with_brokers(&format!("  a: {{ {broker} }}\n"));
+        let error = routing::compile("routes.yaml", &file, &env).unwrap_err().to_string();
+        assert!(error.starts_with("routes.yaml:6:"), "{broker}: {error}");
+        assert!(error.contains(message), "{message}: {error}");
+        assert!(!error.contains("hidden"), "{error}");
+    }
+}
+
+#[test]
+fn every_mistake_in_what_protects_brokers_is_reported_at_once() {
+    let file = with_brokers(
+        r#"  a: { type: kafka, bootstrap: "k:x", tls: { cert: /x }, sasl: { mechanism: md5, user: "", password: "${NOPE}" } }
+  b: { type: nats, url: "http://n", tls: false, user: u }
+"#,
+    );
+    let error = routing::compile("routes.yaml", &file, &env).unwrap_err().to_string();
+    for message in [
+        "give both",
+        "unknown SASL mechanism",
+        "`user:` is empty",
+        "NOPE is not set",
+        "must begin with `nats://`",
+        "write `tls: true`",
+        "`user:` and `password:` go together",
+    ] {
+        assert!(error.contains(message), "{message}: {error}");
     }
 }

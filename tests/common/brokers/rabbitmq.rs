@@ -5,19 +5,19 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     ops::{Deref, DerefMut},
-    path::Path,
-    process::Command,
+    path::{Path, PathBuf},
+    process::{Command, Output},
     time::Duration,
 };
 
 use super::{
-    ports,
+    Tls, ports,
     server::{Plan, Server},
 };
 
-/// Where Debian keeps the script that its `/usr/sbin/rabbitmq-server` wraps. The wrapper refuses
-/// to run as anyone but root or `rabbitmq`; the script runs as whoever calls it.
-const DEBIAN_SCRIPT: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+/// Where Debian keeps the scripts that those in `/usr/sbin` wrap. The wrappers refuse to run as
+/// anyone but root or `rabbitmq`; the scripts run as whoever calls them.
+const DEBIAN_SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
 
 /// The node starts `epmd` (Erlang's port mapper) as a daemon that outlives it, unless one answers
 /// already. This one runs in the node's process group and ends with it.
@@ -32,7 +32,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 pub struct RabbitMq {
     server: Server,
+    /// `rabbitmqctl` for this node.
+    ctl: Command,
     url: String,
+    tls_port: Option<u16>,
 }
 
 impl RabbitMq {
@@ -48,13 +51,63 @@ impl RabbitMq {
 
     /// Starts it on this port, or says why not.
     pub fn start_on(port: u16) -> Result<RabbitMq, String> {
+        Self::start_all(port, None)
+    }
+
+    /// Starts it with a second listener that speaks TLS, or says why not. Clients may go by the name
+    /// of their certificate (`EXTERNAL`).
+    pub fn start_with(tls: &Tls) -> Result<RabbitMq, String> {
+        Self::start_all(ports::free()?, Some(tls))
+    }
+
+    fn start_all(port: u16, tls: Option<&Tls>) -> Result<RabbitMq, String> {
         let (distribution, epmd) = (ports::free()?, ports::free()?);
         let dir = super::directory("rabbitmq")?;
-        let command = command(dir.path(), port, distribution, epmd)?;
+        let tls_port = tls.map(|_| ports::free()).transpose()?;
+        let config = config(dir.path(), port, tls.zip(tls_port))?;
+        let config = super::write(dir.path().join("rabbitmq.conf"), &config)?;
+        let plugins = if tls.is_some() { "[rabbitmq_auth_mechanism_ssl].\n" } else { "[].\n" };
+        let plugins = super::write(dir.path().join("enabled_plugins"), plugins)?;
+        let mut command = Command::new("sh");
+        command.args(["-c", START]).arg(script("rabbitmq-server"));
+        environment(&mut command, dir.path(), port, distribution, epmd);
+        command.env("RABBITMQ_CONFIG_FILE", config).env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins);
+        let mut ctl = Command::new(script("rabbitmqctl"));
+        environment(&mut ctl, dir.path(), port, distribution, epmd);
         let ready = Box::new(move || answers(port));
         let plan = Plan { name: "rabbitmq", command, ready };
         let url = format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
-        Ok(RabbitMq { server: Server::start(plan, dir)?, url })
+        Ok(RabbitMq { server: Server::start(plan, dir)?, ctl, url, tls_port })
+    }
+
+    /// The port of the second listener.
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port.expect("started with TLS")
+    }
+
+    /// Restarts it with other certificates for its second listener.
+    pub fn change(&mut self, tls: &Tls) {
+        tls.write(self.server.dir()).expect("its certificates");
+        self.server.restart();
+    }
+
+    /// Adds a user who may do everything.
+    pub fn add_user(&self, user: &str, password: &str) {
+        self.ctl(&["add_user", user, password]);
+        self.ctl(&["set_permissions", user, ".*", ".*", ".*"]);
+    }
+
+    pub fn change_password(&self, user: &str, password: &str) {
+        self.ctl(&["change_password", user, password]);
+    }
+
+    fn ctl(&self, arguments: &[&str]) {
+        let mut command = Command::new(self.ctl.get_program());
+        command.envs(self.ctl.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let Output { status, stdout, stderr } =
+            command.args(arguments).output().expect("to run rabbitmqctl");
+        let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        assert!(status.success(), "rabbitmqctl {}: {stdout}{stderr}", arguments[0]);
     }
 
     /// `amqp://guest:guest@127.0.0.1:PORT/%2f`
@@ -63,12 +116,31 @@ impl RabbitMq {
     }
 }
 
-fn command(dir: &Path, port: u16, distribution: u16, epmd: u16) -> Result<Command, String> {
-    let config = format!("listeners.tcp.1 = 127.0.0.1:{port}\n");
-    let config = super::write(dir.join("rabbitmq.conf"), &config)?;
-    let plugins = super::write(dir.join("enabled_plugins"), "[].\n")?;
-    let mut command = Command::new("sh");
-    command.args(["-c", START, script()]);
+fn config(dir: &Path, port: u16, tls: Option<(&Tls, u16)>) -> Result<String, String> {
+    let plain = format!("listeners.tcp.1 = 127.0.0.1:{port}\n");
+    let Some((tls, tls_port)) = tls else { return Ok(plain) };
+    let files = tls.write(dir)?;
+    Ok(format!(
+        "{plain}\
+listeners.ssl.1 = 127.0.0.1:{tls_port}
+ssl_options.cacertfile = {ca}
+ssl_options.certfile = {cert}
+ssl_options.keyfile = {key}
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = {demands}
+ssl_cert_login_from = common_name
+auth_mechanisms.1 = PLAIN
+auth_mechanisms.2 = EXTERNAL
+",
+        ca = files.client_ca.display(),
+        cert = files.cert.display(),
+        key = files.key.display(),
+        demands = tls.demands_client,
+    ))
+}
+
+/// What the node and its tools have in common.
+fn environment(command: &mut Command, dir: &Path, port: u16, distribution: u16, epmd: u16) {
     command
         .env("HOME", dir)
         .env("ERL_EPMD_PORT", epmd.to_string())
@@ -76,10 +148,8 @@ fn command(dir: &Path, port: u16, distribution: u16, epmd: u16) -> Result<Comman
         .env("RABBITMQ_NODENAME", format!("waypost-{port}@localhost"))
         .env("RABBITMQ_DIST_PORT", distribution.to_string())
         .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
-        .env("RABBITMQ_CONFIG_FILE", config)
         .env("RABBITMQ_CONFIG_FILES", dir.join("conf.d"))
         .env("RABBITMQ_ADVANCED_CONFIG_FILE", dir.join("advanced.config"))
-        .env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins)
         .env("RABBITMQ_MNESIA_BASE", dir.join("mnesia"))
         .env("RABBITMQ_LOG_BASE", dir.join("log"))
         .env("RABBITMQ_LOGS", "-")
@@ -87,11 +157,12 @@ fn command(dir: &Path, port: u16, distribution: u16, epmd: u16) -> Result<Comman
         // all sit on the same ones as those of other test processes.
         .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}")
         .env("RABBITMQ_SCHEDULER_BIND_TYPE", "u");
-    Ok(command)
 }
 
-fn script() -> &'static str {
-    if Path::new(DEBIAN_SCRIPT).exists() { DEBIAN_SCRIPT } else { "rabbitmq-server" }
+/// A program of RabbitMQ's.
+fn script(name: &str) -> PathBuf {
+    let debian = Path::new(DEBIAN_SCRIPTS).join(name);
+    if debian.exists() { debian } else { PathBuf::from(name) }
 }
 
 /// The node opens its port last; a protocol header is answered with `connection.start`, a frame

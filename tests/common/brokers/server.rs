@@ -1,7 +1,7 @@
 //! One broker's process, from start to end; the same for all three.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     thread::sleep,
     time::{Duration, Instant},
@@ -94,6 +94,11 @@ impl Server {
         self.leash().signal_all(Signal::CONT);
     }
 
+    /// Where its files are.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn leash(&self) -> &Leash {
         self.leash.as_ref().expect("only dropping takes the leash away")
     }
@@ -132,11 +137,16 @@ impl Server {
         }
     }
 
-    fn log_tail(&self) -> String {
-        let log = match std::fs::read(&self.log) {
+    /// Everything that it has said so far.
+    pub fn log(&self) -> String {
+        match std::fs::read(&self.log) {
             Ok(log) => String::from_utf8_lossy(&log).into_owned(),
-            Err(error) => return format!("Its log cannot be read: {error}"),
-        };
+            Err(error) => format!("its log cannot be read: {error}"),
+        }
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let tail = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
         format!("Its log ends:\n{}", tail.join("\n"))

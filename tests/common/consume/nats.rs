@@ -1,20 +1,37 @@
 use std::collections::BTreeMap;
 
-use async_nats::jetstream::{self, consumer::pull::OrderedConfig, stream};
+use async_nats::{
+    Client,
+    jetstream::{self, consumer::pull::OrderedConfig, stream},
+};
 use futures_util::StreamExt;
 
 use super::{Consumed, Until, collect};
 
 /// Creates a stream; `config` says its name, its subjects and what else a test wants of it.
 pub async fn create_stream(url: &str, config: stream::Config) {
+    create_stream_by(connect(url).await, config).await;
+}
+
+/// The same, with a client that the server knows.
+pub async fn create_stream_by(client: Client, config: stream::Config) {
     let name = config.name.clone();
-    let created = jetstream(url).await.create_stream(config).await;
+    let created = jetstream::new(client).create_stream(config).await;
     created.unwrap_or_else(|error| panic!("stream {name} was not created: {error}"));
 }
 
 /// Everything in the stream, in order. Waits until it is enough.
 pub async fn read_stream(url: &str, stream: &str, until: impl Into<Until<'_>>) -> Vec<Consumed> {
-    let stream = jetstream(url).await.get_stream(stream).await.expect("the stream");
+    read_stream_by(connect(url).await, stream, until).await
+}
+
+/// The same, with a client that the server knows.
+pub async fn read_stream_by(
+    client: Client,
+    stream: &str,
+    until: impl Into<Until<'_>>,
+) -> Vec<Consumed> {
+    let stream = jetstream::new(client).get_stream(stream).await.expect("the stream");
     let consumer = stream.create_consumer(OrderedConfig::default()).await.expect("a consumer");
     let mut messages = consumer.messages().await.expect("messages");
     collect(until.into(), async || {
@@ -24,8 +41,8 @@ pub async fn read_stream(url: &str, stream: &str, until: impl Into<Until<'_>>) -
     .await
 }
 
-async fn jetstream(url: &str) -> jetstream::Context {
-    jetstream::new(async_nats::connect(url).await.expect("a connection to nats"))
+async fn connect(url: &str) -> Client {
+    async_nats::connect(url).await.expect("a connection to nats")
 }
 
 fn consumed(message: &jetstream::Message) -> Consumed {
