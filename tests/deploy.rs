@@ -13,7 +13,7 @@ use waypost::settings::{Flags, Settings};
 
 use crate::common::{
     daemon::{self, Daemon},
-    raw::Raw,
+    raw::{self, Raw},
     sender,
 };
 
@@ -195,13 +195,17 @@ fn the_manifest_starts_a_daemon_that_answers_its_probes() {
         variables(&container).into_iter().filter(|(name, _)| !elsewhere.contains(name)).collect();
     let daemon = Daemon::start(dir.path(), &routes, &variables);
 
-    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
-        let path = text(&container, &format!("/{probe}/httpGet/path"));
-        let request = format!("GET {path} HTTP/1.1\r\nhost: waypost.test\r\n\r\n");
+    let set = document("StatefulSet");
+    let scraped = text(&set, "/spec/template/metadata/annotations/prometheus.io~1path");
+    let probes = ["startupProbe", "livenessProbe", "readinessProbe"];
+    let probed = probes.map(|probe| text(&container, &format!("/{probe}/httpGet/path")));
+    for path in probed.into_iter().chain([scraped]) {
+        // By address, as the kubelet asks.
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", daemon.admin_listen);
         let answer = Raw::connect(daemon.admin_listen).ask(request);
-        assert_eq!(answer.status, 200, "{probe}: {answer:?}");
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
     }
-    let request = crate::common::raw::request(&sender::sonzai("agent.message", "{}"));
+    let request = raw::request(&sender::sonzai("agent.message", "{}"));
     assert_eq!(Raw::connect(daemon.listen).ask(request).status, 200);
 }
 

@@ -178,7 +178,10 @@ fn template(parts: &[Part]) -> String {
     let mut out = String::new();
     for part in parts {
         match part {
-            Part::Text(text) => out.push_str(&text.replace('{', "{{").replace('}', "}}")),
+            Part::Text(text) => {
+                let text = text.replace('$', "$$").replace('{', "{{").replace('}', "}}");
+                out.push_str(&text);
+            }
             Part::Type => out.push_str("{type}"),
             Part::Id => out.push_str("{id}"),
             Part::Source => out.push_str("{source}"),

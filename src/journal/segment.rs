@@ -30,6 +30,10 @@ const VERSION: u32 = 1;
 const META_BYTES: usize = 40;
 const SUFFIX: &str = ".seg";
 
+/// No journal ever gets there. A name that says more is not ours: from it on, positions would run
+/// over.
+const MAX_BASE: u64 = 1 << 62;
+
 /// What a segment's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Meta {
@@ -62,16 +66,16 @@ pub(super) fn file_name(base: u64) -> String {
     format!("{base:020}{SUFFIX}")
 }
 
-/// The base of a segment, if `name` is one's.
-pub(super) fn base_of(name: &str) -> Option<u64> {
-    let base = name.strip_suffix(SUFFIX)?.parse().ok()?;
-    (file_name(base) == name).then_some(base)
+/// The base in the name of a file that ends so, if one of ours has that name.
+pub(super) fn base_of(name: &str, suffix: &str) -> Option<u64> {
+    let base = name.strip_suffix(suffix)?.parse().ok()?;
+    (base <= MAX_BASE && format!("{base:020}{suffix}") == name).then_some(base)
 }
 
 /// The bases of all segments in a directory, lowest first.
 pub(super) fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<u64>, Error> {
     let names = storage.list(dir).map_err(Error::io("list", dir))?;
-    let mut bases: Vec<u64> = names.iter().filter_map(|name| base_of(name)).collect();
+    let mut bases: Vec<u64> = names.iter().filter_map(|name| base_of(name, SUFFIX)).collect();
     bases.sort_unstable();
     Ok(bases)
 }
@@ -176,10 +180,14 @@ mod tests {
 
     #[test]
     fn a_segments_name_is_its_base_and_nothing_else_is() {
-        assert_eq!(base_of(&file_name(17)), Some(17));
-        assert_eq!(base_of(&file_name(u64::MAX)), Some(u64::MAX));
-        for name in ["17.seg", "00000000000000000017.seg.tmp", "lock", "+0000000000000000017.seg"] {
-            assert_eq!(base_of(name), None, "{name}");
+        for base in [0, 17, MAX_BASE] {
+            assert_eq!(base_of(&file_name(base), SUFFIX), Some(base));
+        }
+        let beyond = file_name(MAX_BASE + 1);
+        for name in
+            [&*beyond, "17.seg", "00000000000000000017.seg.tmp", "lock", "+0000000000000000017.seg"]
+        {
+            assert_eq!(base_of(name, SUFFIX), None, "{name}");
         }
     }
 

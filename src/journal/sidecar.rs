@@ -24,6 +24,7 @@ use std::{
 use super::{
     Error, Key,
     frame::{u32_at, u64_at},
+    segment,
     storage::{self, File, Storage},
 };
 
@@ -55,11 +56,7 @@ pub(super) fn file_name(base: u64) -> String {
 /// The bases of all sidecars in a directory.
 pub(super) fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<u64>, Error> {
     let names = storage.list(dir).map_err(Error::io("list", dir))?;
-    let base = |name: &String| {
-        let base = name.strip_suffix(SUFFIX)?.parse().ok()?;
-        (file_name(base) == *name).then_some(base)
-    };
-    Ok(names.iter().filter_map(base).collect())
+    Ok(names.iter().filter_map(|name| segment::base_of(name, SUFFIX)).collect())
 }
 
 /// Writes the keys of a segment durably, over what was there.
