@@ -25,7 +25,7 @@
 //! `cli` → `daemon` → {`ingress`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
 //! `broker`, `routing`, `source`, `signature`} → `event`. The ingress never sees brokers, brokers
 //! never see the journal, and the journal knows bytes and positions only. `clock`, `quiet`, `secret`,
-//! `body` and `feed` are small and know nothing of the rest.
+//! `certificates`, `body` and `feed` are small and know nothing of the rest.
 //!
 //! # Invariants
 //!
@@ -44,6 +44,7 @@ pub mod admin;
 pub mod admit;
 pub mod body;
 pub mod broker;
+pub mod certificates;
 pub mod cli;
 pub mod clock;
 pub mod daemon;
