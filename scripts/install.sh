@@ -43,6 +43,7 @@ test_packages() {
     need rabbitmq-server rabbitmq_is_there
     need util-linux have setsid
     need systemd have systemd-analyze
+    need prometheus have promtool
     need 'openjdk-17-jre-headless|openjdk-21-jre-headless' java_is_recent
     kafka_is_current || need maven have mvn
 }

@@ -6,7 +6,7 @@ set -euo pipefail
 policy=/usr/sbin/policy-rc.d
 set_aside=$policy.before-waypost
 # What the packages would start, now and at every boot.
-services=(rabbitmq-server epmd)
+services=(rabbitmq-server epmd prometheus)
 export DEBIAN_FRONTEND=noninteractive
 
 apt() {
@@ -34,7 +34,7 @@ restore_policy() {
 }
 
 unit_exists() {
-    [ -e "/lib/systemd/system/$1" ] || [ -e "/etc/init.d/${1%.*}" ]
+    [ -e "/lib/systemd/system/$1" ] || [ -e "/etc/init.d/${1%.service}" ]
 }
 
 # Undoes what installing enabled; leaves alone what was there before.

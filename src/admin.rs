@@ -1,107 +1,263 @@
-//! The operators' listener: `/livez`, and `/api/tail`, a stream of what comes out.
+//! The operators' listener: health, metrics, status, and a live view of what comes out.
 //!
-//! Health of brokers, metrics, status and everything that changes something belong here too.
+//! | page | method | says |
+//! | --- | --- | --- |
+//! | `/livez` | GET | that the process answers; depends on nothing |
+//! | `/readyz` | GET | whether events can be taken (200 or 503), and why not ([`ready`]) |
+//! | `/metrics` | GET | everything counted, for Prometheus ([`metrics`]) |
+//! | `/api/status` | GET | everything at a glance, as JSON ([`status`]) |
+//! | `/api/tail` | GET | what comes out, with payloads; wants the [`token`] |
+//!
+//! Anything that shows payloads or changes something wants the token. Where the listener is on
+//! loopback, requests for all but `/livez` must name it by address or as `localhost`: a page in
+//! somebody's browser, whose own name was made to lead here, names itself.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, uri::Authority};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
-use hyper::body::{Frame, Incoming};
-use serde_json::{Map, Value, json};
-use tokio::sync::broadcast::error::RecvError;
+use hyper::body::Incoming;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::feed::{Feed, Outcome, Told};
+use crate::feed::Feed;
+
+mod metrics;
+mod rates;
+mod ready;
+mod status;
+mod tail;
+mod token;
+mod view;
+
+pub use rates::Rates;
+pub use ready::Reason;
+pub use status::{BrokerStatus, SourceStatus, Status};
+pub use token::{Error as TokenError, Token};
+pub use view::{Broker, View};
 
 type Body = BoxBody<Bytes, Infallible>;
 
+const JSON: &str = "application/json";
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    Livez,
+    Readyz,
+    Metrics,
+    Status,
+    Tail,
+}
+
+const PAGES: [(&str, Page); 5] = [
+    ("/livez", Page::Livez),
+    ("/readyz", Page::Readyz),
+    ("/metrics", Page::Metrics),
+    ("/api/status", Page::Status),
+    ("/api/tail", Page::Tail),
+];
+
+impl Page {
+    fn of(path: &str) -> Option<Page> {
+        PAGES.iter().find(|(known, _)| *known == path).map(|(_, page)| *page)
+    }
+
+    /// The method that asks for it; HEAD does wherever GET does.
+    fn method(self) -> Method {
+        match self {
+            Page::Livez | Page::Readyz | Page::Metrics | Page::Status | Page::Tail => Method::GET,
+        }
+    }
+
+    /// Whether it says more than that the process answers.
+    fn shows_something(self) -> bool {
+        self != Page::Livez
+    }
+
+    /// Whether it shows payloads or changes something.
+    fn wants_token(self) -> bool {
+        match self {
+            Page::Livez | Page::Readyz | Page::Metrics | Page::Status => false,
+            Page::Tail => true,
+        }
+    }
+}
+
 /// Answers operators. A cheap handle.
 #[derive(Clone)]
-pub struct Admin {
+pub struct Admin(Arc<Inner>);
+
+struct Inner {
+    view: Arc<View>,
     feed: Feed,
+    token: Token,
+    /// Whether only this machine can reach the listener.
+    on_loopback: bool,
     /// Ends the streams, which would hold up a drain for ever.
     stop: CancellationToken,
 }
 
 impl Admin {
-    pub fn new(feed: Feed, stop: CancellationToken) -> Admin {
-        Admin { feed, stop }
+    pub fn new(
+        view: Arc<View>,
+        feed: Feed,
+        token: Token,
+        on_loopback: bool,
+        stop: CancellationToken,
+    ) -> Admin {
+        Admin(Arc::new(Inner { view, feed, token, on_loopback, stop }))
     }
 
     /// Answers one request.
     pub async fn answer(self, request: Request<Incoming>) -> Response<Body> {
-        match (request.method(), request.uri().path()) {
-            (&Method::GET, "/livez") => text(StatusCode::OK, "text/plain", "ok\n".into()),
-            (&Method::GET, "/api/tail") => self.tail(),
-            _ => {
-                let body = "{\"error\":\"no such page; there are /livez and /api/tail\"}\n";
-                text(StatusCode::NOT_FOUND, "application/json", body.into())
+        let (method, headers) = (request.method(), request.headers());
+        let Some(page) = Page::of(request.uri().path()) else {
+            let pages = PAGES.map(|(path, _)| path).join(", ");
+            return refused(StatusCode::NOT_FOUND, &format!("no such page; there are {pages}"));
+        };
+        if self.0.on_loopback && page.shows_something() && !names_this_machine(headers) {
+            return refused(StatusCode::MISDIRECTED_REQUEST, "ask for localhost, or by address");
+        }
+        let head = method == Method::HEAD && page.method() == Method::GET;
+        if *method != page.method() && !head {
+            return not_allowed(page);
+        }
+        if page.wants_token() && !self.0.token.is_in(headers) {
+            return unauthorized();
+        }
+        match page {
+            // Otherwise its stream would begin, and nobody would read it.
+            Page::Tail if head => with_type("application/x-ndjson", Body::default()),
+            page => self.show(page).await,
+        }
+    }
+
+    async fn show(self, page: Page) -> Response<Body> {
+        match page {
+            Page::Livez => text("text/plain", "ok\n".into()),
+            Page::Readyz => self.look(readiness).await,
+            Page::Metrics => {
+                self.look(|view| text(metrics::CONTENT_TYPE, metrics::page(view))).await
+            }
+            Page::Status => self.look(|view| text(JSON, line(json!(view.status())))).await,
+            Page::Tail => {
+                let lines = tail::lines(&self.0.feed, self.0.stop.clone());
+                with_type("application/x-ndjson", BoxBody::new(StreamBody::new(lines)))
             }
         }
     }
 
-    /// One JSON object a line: what is remembered, then what comes.
-    fn tail(self) -> Response<Body> {
-        let (remembered, watching) = self.feed.watch();
-        let live = stream::unfold(watching, |mut watching| async {
-            let line = match watching.recv().await {
-                Ok(told) => told_line(&told),
-                Err(RecvError::Lagged(missed)) => json!({ "missed": missed }),
-                Err(RecvError::Closed) => return None,
-            };
-            Some((line, watching))
-        });
-        let remembered = stream::iter(remembered).map(|told| told_line(&told));
-        let lines = remembered.chain(live).take_until(self.stop.cancelled_owned());
-        let mut response = Response::new(BoxBody::new(StreamBody::new(frames(lines))));
-        set_content_type(&mut response, "application/x-ndjson");
-        response
+    /// Looks on a thread that may block: a disk that hangs is to hold up nobody else.
+    async fn look(self, look: fn(&Arc<View>) -> Response<Body>) -> Response<Body> {
+        let looked = tokio::task::spawn_blocking(move || look(&self.0.view)).await;
+        looked.unwrap_or_else(|error| {
+            tracing::error!(%error, "an operator's request failed");
+            refused(StatusCode::INTERNAL_SERVER_ERROR, "see the daemon's log")
+        })
     }
 }
 
-fn frames(
-    lines: impl Stream<Item = Value> + Send + Sync,
-) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + Sync {
-    lines.map(|line| Ok(Frame::data(format!("{line}\n").into())))
-}
-
-/// A settled message as `waypost tail` gets it.
-fn told_line(told: &Told) -> Value {
-    let event = &told.event;
-    let attributes = event.attributes().map(|(name, value)| (name.to_owned(), value.to_string()));
-    let attributes: Map<String, Value> = attributes.map(|(k, v)| (k, v.into())).collect();
-    let (outcome, reason) = match &told.outcome {
-        Outcome::Confirmed => ("confirmed", None),
-        Outcome::Parked(reason) => ("parked", Some(&**reason)),
-        Outcome::DeadLetter(reason) => ("dead letter", Some(&**reason)),
-    };
-    let mut line = json!({
-        "outcome": outcome,
-        "reason": reason,
-        "route": &*told.message.route,
-        "broker": &*told.message.broker,
-        "address": told.message.address.as_ref().ok().map(ToString::to_string),
-        "event": attributes,
-        "truncated": told.truncated,
+/// The answer of `/readyz`; brokers are listed, and do not count.
+fn readiness(view: &Arc<View>) -> Response<Body> {
+    let reasons = view.not_ready();
+    let brokers = view.brokers.iter().map(|broker| {
+        let condition = broker.stats.condition();
+        json!({
+            "name": &*broker.name,
+            "state": condition.state,
+            "trouble": condition.trouble,
+        })
     });
-    match std::str::from_utf8(&event.body) {
-        Ok(body) => line["body"] = body.into(),
-        Err(_) => line["body_base64"] = STANDARD.encode(&event.body).into(),
+    let brokers: Vec<serde_json::Value> = brokers.collect();
+    let ready = reasons.is_empty();
+    let body = json!({ "ready": ready, "reasons": reasons, "brokers": brokers });
+    let mut response = text(JSON, line(body));
+    if !ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
-    line
-}
-
-fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(body)).boxed());
-    *response.status_mut() = status;
-    set_content_type(&mut response, content_type);
     response
 }
 
-fn set_content_type(response: &mut Response<Body>, content_type: &'static str) {
+/// Whether a request names this machine as nobody else's name can. One without a name is no
+/// browser's.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+    let host = authority.host();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
+
+fn unauthorized() -> Response<Body> {
+    let words = "this page wants the token: send `Authorization: Bearer` with what is in \
+                 admin.token in the daemon's data directory";
+    let mut response = refused(StatusCode::UNAUTHORIZED, words);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+fn not_allowed(page: Page) -> Response<Body> {
+    let allowed = if page.method() == Method::GET { "GET, HEAD" } else { "POST" };
+    let mut response = refused(StatusCode::METHOD_NOT_ALLOWED, &format!("ask with {allowed}"));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+fn refused(status: StatusCode, words: &str) -> Response<Body> {
+    let mut response = text(JSON, line(json!({ "error": words })));
+    *response.status_mut() = status;
+    response
+}
+
+fn line(value: serde_json::Value) -> String {
+    format!("{value}\n")
+}
+
+fn text(content_type: &'static str, body: String) -> Response<Body> {
+    with_type(content_type, Full::new(Bytes::from(body)).boxed())
+}
+
+fn with_type(content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     let value = HeaderValue::from_static(content_type);
     response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_name_that_nobody_else_can_have_names_this_machine() {
+        for (host, expected) in [
+            (Some("127.0.0.1:9090"), true),
+            (Some("localhost"), true),
+            (Some("LOCALHOST:1"), true),
+            (Some("[::1]:9090"), true),
+            (Some("10.1.2.3"), true),
+            (None, true),
+            (Some("evil.example"), false),
+            (Some("localhost.evil.example:9090"), false),
+            (Some("127.0.0.1.evil.example"), false),
+            (Some("not a host"), false),
+            (Some(""), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(host) = host {
+                headers.insert(header::HOST, host.parse().unwrap());
+            }
+            assert_eq!(names_this_machine(&headers), expected, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn every_page_is_found_by_its_path_alone() {
+        for (path, page) in PAGES {
+            assert_eq!(Page::of(path), Some(page));
+            assert_eq!(Page::of(&format!("{path}/")), None);
+        }
+    }
 }

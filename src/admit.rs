@@ -87,7 +87,7 @@ pub struct Backlogs(ArcSwap<HashSet<ByteString>>);
 impl Backlogs {
     /// Says whether a broker's backlog is full.
     pub fn set_full(&self, broker: &ByteString, full: bool) {
-        if self.0.load().contains(broker) == full {
+        if self.is_full(broker) == full {
             return;
         }
         tracing::warn!(%broker, full, "the backlog of a broker; while full, its events are refused");
@@ -100,6 +100,11 @@ impl Backlogs {
             }
             brokers
         });
+    }
+
+    /// Whether a broker's backlog is full.
+    pub fn is_full(&self, broker: &ByteString) -> bool {
+        self.0.load().contains(broker)
     }
 
     fn check(&self, messages: &[Message]) -> Result<(), Error> {

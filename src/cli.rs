@@ -11,9 +11,11 @@ use crate::{
 
 mod client;
 mod dead_letters;
+mod operator;
 mod run;
 mod sample;
 mod send;
+mod status;
 mod tail;
 
 const EXAMPLES: &str = "\
@@ -23,6 +25,7 @@ Examples:
   waypost send miibo function_calling            another source, another sample
   waypost send sonzai --type agent.message --file body.json
   waypost tail                                   watch what comes out
+  waypost status                                 how the daemon and its brokers are doing
   waypost dead-letters list                      what was given up on, and why
 
 Secrets are read from the environment and from .env in the working directory; settings from
@@ -43,6 +46,7 @@ enum Command {
     Run(run::Arguments),
     Send(send::Arguments),
     Tail(tail::Arguments),
+    Status(status::Arguments),
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
 }
@@ -82,6 +86,7 @@ fn execute() -> Result<ExitCode, Error> {
         Command::Run(arguments) => return run::main(arguments, settings),
         Command::Send(arguments) => send::main(arguments, &settings)?,
         Command::Tail(arguments) => tail::main(arguments, &settings)?,
+        Command::Status(arguments) => return status::main(arguments, &settings),
         Command::DeadLetters(command) => dead_letters::main(command, &settings)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::Admin,
+    admin::{self, Admin, Rates, Token, View},
     admit::Admit,
     broker::{Absent, Broker, kafka, log, nats, rabbitmq},
     clock::now_ms,
@@ -32,7 +32,7 @@ use crate::{
     journal::{self, Journal, RealDisk, Storage},
     quiet::Quiet,
     routing::{BrokerKind, BrokerSettings, Table, UNROUTED},
-    server::{self, Transport, tls},
+    server::{self, Load, Transport, tls},
     service,
     settings::Settings,
 };
@@ -71,6 +71,8 @@ pub enum Error {
     Tls(#[from] tls::Error),
     #[error(transparent)]
     Journal(#[from] journal::Error),
+    #[error(transparent)]
+    Token(#[from] admin::TokenError),
     #[error("the journal failed, and what the disk holds is unknown: {0}; restart to recover")]
     JournalFailed(Arc<journal::Error>),
     #[error("broker `{broker}`: {cause}")]
@@ -113,9 +115,10 @@ struct Opened {
     dead_letters: DeadLetters,
     /// One a broker.
     parked: Vec<Journal>,
-    dispatchers: Vec<(Dispatcher, ByteString, Box<dyn Broker>)>,
+    dispatchers: Vec<(Dispatcher, Named)>,
     window: Arc<dedupe::Window>,
     shared: Shared,
+    token: Token,
 }
 
 /// Where requests come in.
@@ -198,6 +201,8 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
         },
     )?;
     let window = dedupe::Window::new(limits, main.keys);
+    // The journal's lock is held by now: no other daemon makes one at the same time.
+    let token = Token::open(dir)?;
     let dead_letters = Journal::open(
         storage.clone(),
         &dead_letter::dir(dir),
@@ -213,8 +218,9 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
     let mut all_parked = Vec::new();
     let dispatchers = brokers(table, &main.journal, dir)?
         .into_iter()
-        .map(|(name, broker)| {
-            let parked_dir = dir.join("parked").join(&*name);
+        .map(|named| {
+            let name = &named.name;
+            let parked_dir = dir.join("parked").join(&**name);
             // Room beyond the bound at which events are refused, for those that are in already.
             let room = backlog_bytes.saturating_mul(2).saturating_add(PARKED_HEADROOM_BYTES);
             let options = journal::Options { max_bytes: room, ..small_journal(backlog_bytes) };
@@ -224,7 +230,7 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
                 Dispatcher::open(name.clone(), dispatch_limits(settings), parked, shared.clone());
             let dispatcher =
                 dispatcher.map_err(|cause| Error::Dispatcher { broker: name.clone(), cause })?;
-            Ok((dispatcher, name, broker))
+            Ok((dispatcher, named))
         })
         .collect::<Result<_, Error>>()?;
     Ok(Opened {
@@ -234,6 +240,7 @@ fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
         dispatchers,
         window,
         shared,
+        token,
     })
 }
 
@@ -259,26 +266,39 @@ fn dispatch_limits(settings: &Settings) -> dispatch::Limits {
     }
 }
 
-type NamedBroker = (ByteString, Box<dyn Broker>);
+/// A broker with its name, and what kind it is for whoever looks.
+struct Named {
+    name: ByteString,
+    kind: &'static str,
+    broker: Box<dyn Broker>,
+}
+
+impl Named {
+    /// One that is not there.
+    fn absent(name: impl Into<ByteString>, kind: &'static str, reason: &str) -> Named {
+        Named { name: name.into(), kind, broker: Box::new(Absent::new(reason)) }
+    }
+}
 
 /// The brokers of the table, the built-in one, and one that only writes dead letters for each name
 /// that has a cursor but is in the table no more: what it is still owed must not stay for ever.
-fn brokers(table: &Table, journal: &Journal, data_dir: &Path) -> Result<Vec<NamedBroker>, Error> {
-    let build =
-        |settings: &BrokerSettings| Ok((settings.name.clone(), broker(settings, data_dir)?));
-    let mut brokers: Vec<NamedBroker> =
+fn brokers(table: &Table, journal: &Journal, data_dir: &Path) -> Result<Vec<Named>, Error> {
+    let build = |settings: &BrokerSettings| {
+        let (name, kind) = (settings.name.clone(), settings.kind.name());
+        Ok(Named { name, kind, broker: broker(settings, data_dir)? })
+    };
+    let mut brokers: Vec<Named> =
         table.brokers().iter().map(build).collect::<Result<_, Error>>()?;
-    let known: BTreeSet<ByteString> = brokers.iter().map(|(name, _)| name.clone()).collect();
-    let unrouted = Absent::new("no route takes the event");
-    brokers.push((ByteString::from_static(UNROUTED), Box::new(unrouted)));
+    let known: BTreeSet<ByteString> = brokers.iter().map(|named| named.name.clone()).collect();
+    brokers.push(Named::absent(UNROUTED, "unrouted", "no route takes the event"));
     for name in journal.cursor_names()? {
         if name != UNROUTED && !known.contains(&*name) {
             tracing::warn!(
                 broker = name,
                 "not in the routing table; what it is owed becomes dead letters"
             );
-            let gone = Absent::new(&format!("broker `{name}` is not in the routing table"));
-            brokers.push((name.into(), Box::new(gone)));
+            let reason = format!("broker `{name}` is not in the routing table");
+            brokers.push(Named::absent(name, "removed", &reason));
         }
     }
     Ok(brokers)
@@ -313,27 +333,50 @@ async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let Doors { listener, transport, watch, admin_listener } = doors;
-    let Opened { main, dead_letters, parked, dispatchers, window, shared } = opened;
+    let Opened { main, dead_letters, parked, dispatchers, window, shared, token } = opened;
     let (stop_requests, stop_brokers, stop_admin) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
 
-    let admit = Admit::new(main.clone(), window, shared.backlogs.clone());
-    let ingress =
-        Ingress::new(Arc::new(ArcSwap::from_pointee(table)), admit, ingress_limits(settings));
+    let table = Arc::new(ArcSwap::from_pointee(table));
+    let admit = Admit::new(main.clone(), window.clone(), shared.backlogs.clone());
+    let ingress = Ingress::new(table.clone(), admit, ingress_limits(settings));
     let limits = server_limits(settings);
+    let admin_limits = server::Limits { max_connections: MAX_ADMIN_CONNECTIONS, ..limits };
+    let view = Arc::new(View {
+        started: std::time::Instant::now(),
+        started_ms: now_ms(),
+        data_dir: settings.data_dir.clone(),
+        stop: stop.clone(),
+        table,
+        ingress: ingress.clone(),
+        tls: transport.tls.clone(),
+        connections: Arc::new(Load::new(&limits)),
+        admin_connections: Arc::new(Load::new(&admin_limits)),
+        window,
+        main: main.clone(),
+        dead_letters: dead_letters.journal().clone(),
+        backlogs: shared.backlogs.clone(),
+        limits: dispatch_limits(settings),
+        brokers: dispatchers.iter().zip(&parked).map(viewed).collect(),
+        rates: Rates::default(),
+    });
     let receiving = ingress.clone();
     let requests = server::serve(
         listener,
         transport,
         limits,
+        view.connections.clone(),
         move |request| receiving.clone().receive(request),
         stop_requests.clone(),
     );
-    let admin = Admin::new(shared.feed.clone(), stop_admin.clone());
+    let on_loopback = admin_listener.local_addr()?.ip().is_loopback();
+    let admin =
+        Admin::new(view.clone(), shared.feed.clone(), token, on_loopback, stop_admin.clone());
     let operators = server::serve(
         admin_listener,
         Transport::default(),
-        server::Limits { max_connections: MAX_ADMIN_CONNECTIONS, ..limits },
+        admin_limits,
+        view.admin_connections.clone(),
         move |request| admin.clone().answer(request),
         stop_admin.clone(),
     );
@@ -341,13 +384,18 @@ async fn serve(
     let mut requests = tokio::spawn(requests);
     let mut operators = tokio::spawn(operators);
     let mut tasks = JoinSet::new();
-    for (dispatcher, name, broker) in dispatchers {
+    for (dispatcher, named) in dispatchers {
         let stop = stop_brokers.clone();
         tasks.spawn(async move {
-            let ended = dispatcher.run(broker, stop).await;
-            ended.map_err(|cause| Error::Dispatcher { broker: name, cause })
+            let ended = dispatcher.run(named.broker, stop).await;
+            ended.map_err(|cause| Error::Dispatcher { broker: named.name, cause })
         });
     }
+    let stop_noting = stop_brokers.clone();
+    tasks.spawn(async move {
+        view.note_rates(stop_noting).await;
+        Ok(())
+    });
     if let Some(watch) = watch {
         let stop = stop_brokers.clone();
         tasks.spawn(async move {
@@ -403,6 +451,11 @@ async fn serve(
     dead_letters.journal().clone().close().await;
     tracing::info!("drained");
     Ok(())
+}
+
+fn viewed(((dispatcher, named), parked): (&(Dispatcher, Named), &Journal)) -> admin::Broker {
+    let (name, kind) = (named.name.clone(), named.kind);
+    admin::Broker { name, kind, stats: dispatcher.stats(), parked: parked.clone() }
 }
 
 fn server_ended(ended: Result<(), tokio::task::JoinError>, what: &'static str) -> Option<Error> {

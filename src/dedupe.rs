@@ -102,6 +102,10 @@ impl Window {
         }
     }
 
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// How many keys are known.
     pub fn len(&self) -> usize {
         self.state().known.len()

@@ -48,10 +48,12 @@ mod job;
 pub mod kept;
 mod lane;
 mod relief;
+mod stats;
 mod window;
 
 pub use backoff::Backoff;
 pub use dead_letter::DeadLetters;
+pub use stats::{LaneProgress, State, Stats};
 pub use window::Capacity;
 
 use job::{Job, LaneKind};
@@ -136,6 +138,7 @@ pub struct Dispatcher {
     main: Lane,
     parked: Lane,
     shared: Shared,
+    stats: Arc<Stats>,
     /// Work that waits for its turn, in order.
     unsent: VecDeque<Job>,
     /// Work that waits for its time. The number keeps equal times apart.
@@ -212,12 +215,13 @@ impl Dispatcher {
         let parked = Lane::open(LaneKind::Parked, parked, &name, &limits)?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Dispatcher {
+        let dispatcher = Dispatcher {
             name,
             limits,
             main,
             parked,
             shared,
+            stats: Arc::new(Stats::new()),
             unsent: VecDeque::new(),
             retries: BTreeMap::new(),
             parked_retries: 0,
@@ -234,7 +238,14 @@ impl Dispatcher {
             not_kept: Quiet::default(),
             clock: Steady::start(),
             tick,
-        })
+        };
+        dispatcher.show_progress();
+        Ok(dispatcher)
+    }
+
+    /// What it counts, also after it has ended.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.stats.clone()
     }
 
     /// Publishes until `stop`, then drains what can be drained within [`Limits::drain`].
@@ -273,12 +284,20 @@ impl Dispatcher {
                 None => return Ok(false),
                 Some(Ok(())) => {
                     self.fruitless += 1;
+                    self.stats.connections.inc();
+                    // One that follows on another that confirmed nothing has yet to prove itself.
+                    if self.fruitless == 1 {
+                        self.stats.stands(State::Connected, None);
+                    }
                     if self.trouble.is_none() {
                         tracing::info!(broker = %self.name, "connected");
                     }
                     return Ok(true);
                 }
-                Some(Err(error)) => self.log_trouble(error.to_string()),
+                Some(Err(error)) => {
+                    self.stats.connect_failures.inc();
+                    self.log_trouble(error.to_string());
+                }
             }
             failures += 1;
         }
@@ -330,6 +349,7 @@ impl Dispatcher {
                 () = tokio::time::sleep_until(over), if deadline.is_some() => return Ok(Ok(())),
                 () = stop.cancelled(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + self.limits.drain);
+                    self.stats.stands(State::Draining, None);
                     continue;
                 }
                 wake = self.next(true) => wake?,
@@ -351,9 +371,12 @@ impl Dispatcher {
                 lane.start_saving();
             }
         }
+        self.show_progress();
         let parked_next = self.parked.next_position();
         let parked_waits = self.parked.is_full_of(self.parked_retries);
-        let read_main = self.relief.reads_main(connected, parked_next, parked_waits);
+        // Read also without a connection, as far as the window goes: a broker that is owed nothing
+        // holds nothing back, and how long the first message waits is known.
+        let read_main = self.relief.reads_main(parked_next, parked_waits);
         let due = self.retries.first_key_value().map(|((at, _), _)| *at);
         let wake = tokio::select! {
             biased;
@@ -362,7 +385,7 @@ impl Dispatcher {
             _ = self.tick.tick() => Wake::Tick,
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)),
                 if connected && due.is_some() => Wake::Due,
-            wake = self.parked.next(connected) => Wake::Parked(wake?),
+            wake = self.parked.next(true) => Wake::Parked(wake?),
             wake = self.main.next(read_main) => Wake::Main(wake?),
         };
         Ok(wake)
@@ -420,6 +443,8 @@ impl Dispatcher {
                 }
             };
             job.suspicion.sent(self.confirmed);
+            job.sent = Some(Instant::now());
+            self.stats.handed_over(job.attempts > 0);
             let publication = Publication { event: job.event.clone(), address };
             let ticket = self.next_ticket;
             self.next_ticket += 1;
@@ -459,11 +484,14 @@ impl Dispatcher {
         self.main.save().await?;
         self.parked.save().await?;
         self.parked.journal().clone().close().await;
+        self.show_progress();
+        self.stats.stands(State::Ended, None);
         Ok(())
     }
 
     /// One line a change of state: the same trouble is not told twice.
     fn log_trouble(&mut self, reason: String) {
+        self.stats.stands(State::Down, Some(&reason));
         if self.trouble.as_ref() != Some(&reason) {
             tracing::warn!(broker = %self.name, %reason, "the broker is in trouble; its messages wait");
             self.trouble = Some(reason);

@@ -27,6 +27,8 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 
+use crate::clock::rfc3339;
+
 /// What a sender said, once verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -75,8 +77,7 @@ impl Event {
 
     /// Time of receipt as RFC 3339 in UTC with milliseconds.
     pub fn time_rfc3339(&self) -> String {
-        let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(self.time_ms);
-        humantime::format_rfc3339_millis(time).to_string()
+        rfc3339(self.time_ms)
     }
 }
 

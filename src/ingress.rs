@@ -6,12 +6,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, header, request::Parts};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use tokio::{
@@ -19,7 +19,14 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{admit::Admit, clock::now_ms, quiet::Quiet, routing::Table, source};
+use crate::{
+    admit::Admit,
+    clock::now_ms,
+    meter::Histogram,
+    quiet::Quiet,
+    routing::Table,
+    source::{self, Answers, Source},
+};
 
 mod head;
 mod rejection;
@@ -56,6 +63,16 @@ struct Inner {
     requests: Semaphore,
     draining: AtomicBool,
     not_admitted: Quiet,
+    stats: Stats,
+}
+
+/// What is counted here; the sources count what is theirs.
+#[derive(Debug)]
+pub struct Stats {
+    /// From a request's head to its answer.
+    pub took: Histogram,
+    /// To requests on no source's path.
+    pub strangers: Answers,
 }
 
 impl Ingress {
@@ -68,7 +85,26 @@ impl Ingress {
             requests: Semaphore::new(limits.max_requests),
             draining: AtomicBool::new(false),
             not_admitted: Quiet::default(),
+            stats: Stats { took: Histogram::of_times(), strangers: Answers::default() },
         }))
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub fn stats(&self) -> &Stats {
+        &self.0.stats
+    }
+
+    /// Of all bodies being read or committed.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.0.limits.max_in_flight_bytes.saturating_sub(self.0.bytes.available_permits())
+    }
+
+    /// Requests that are not answered yet, those apart that are refused at once.
+    pub fn in_flight_requests(&self) -> usize {
+        self.0.limits.max_requests.saturating_sub(self.0.requests.available_permits())
     }
 
     /// Refuses what comes from now on, on whatever connection; what is under way is finished.
@@ -78,42 +114,61 @@ impl Ingress {
 
     /// Answers one request.
     pub async fn receive(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        match self.0.receive(request).await {
+        let started = Instant::now();
+        let (head, body) = request.into_parts();
+        // The request finishes on the table it began with.
+        let table = self.0.table.load_full();
+        let found = table.source(head.uri.path());
+        let response = match self.0.receive(&table, found, &head, body).await {
             Ok(id) => accepted(&id),
             Err(rejection) => rejection.into_response(),
-        }
+        };
+        let Stats { took, strangers } = &self.0.stats;
+        found.map_or(strangers, |(source, _)| &source.stats.answers).count(response.status());
+        took.observe_time(started.elapsed());
+        response
     }
 }
 
+/// A source, and the event type that the path names.
+type Found<'f> = Option<(&'f Arc<Source>, Option<&'f str>)>;
+
 impl Inner {
     /// Returns the event's id once the event is durable.
-    async fn receive(&self, request: Request<Incoming>) -> Result<String, Rejection> {
+    async fn receive(
+        &self,
+        table: &Table,
+        found: Found<'_>,
+        head: &Parts,
+        body: Incoming,
+    ) -> Result<String, Rejection> {
         if self.draining.load(Relaxed) {
             return Err(Rejection::Draining);
         }
         let _place = self.requests.try_acquire().map_err(|_| Rejection::Busy)?;
-        let (head, body) = request.into_parts();
-        // The request finishes on the table it began with.
-        let table = self.table.load_full();
-        let (source, path_type) = table.source(head.uri.path()).ok_or(Rejection::NoSuchSource)?;
+        let (source, path_type) = found.ok_or(Rejection::NoSuchSource)?;
         if head.method != Method::POST {
             return Err(Rejection::Method);
         }
-        head::check(&head, self.limits.max_headers)?;
+        head::check(head, self.limits.max_headers)?;
         let (body, room) = timeout(self.limits.body_timeout, self.read(body))
             .await
             .map_err(|_| Rejection::BodyTimeout)??;
+        source.stats.body_bytes.add(body.len() as u64);
         let now_ms = now_ms();
         let request = source::Request { path_type, headers: &head.headers, body, now_ms };
         let event = source.receive(request).map_err(|rejection| {
             source.log(&rejection, now_ms);
             Rejection::NotVerified
         })?;
-        let admitted = self.admit.admit(&table, event, room).await.inspect_err(|error| {
+        let admitted = self.admit.admit(table, event, room).await.inspect_err(|error| {
             if let Some(more) = self.not_admitted.speaks(now_ms) {
                 tracing::warn!(%error, more, "an event is refused for now");
             }
         })?;
+        if admitted.duplicate {
+            source.stats.duplicates.inc();
+        }
         tracing::debug!(event = %admitted.id, duplicate = admitted.duplicate, "accepted");
         Ok(admitted.id.to_string())
     }

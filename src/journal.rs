@@ -21,7 +21,7 @@
 //! `storage` is the door to the disk. `frame` is one record's bytes, `segment` one file, `scan` the
 //! walk over a file and its damage, through a `window` on it, `segments` the files in force.
 //! `recovery` opens, `writer` commits, `tail` and `reader` read, `cursor` remembers, `sidecar` and
-//! `keys` keep what is known, `release` removes what is no longer wanted.
+//! `keys` keep what is known, `release` removes what is no longer wanted, `stats` counts.
 //!
 //! # Invariants
 //!
@@ -61,6 +61,7 @@ mod scan;
 mod segment;
 mod segments;
 mod sidecar;
+mod stats;
 mod storage;
 mod tail;
 mod window;
@@ -80,6 +81,7 @@ pub use error::{AppendError, Error};
 pub use options::Options;
 pub use read_all::{Records, read_all};
 pub use reader::Reader;
+pub use stats::{NoRoom, Stats};
 pub use storage::{File, LockGuard, RealDisk, Storage};
 
 use quarantine::Quarantine;
@@ -193,6 +195,7 @@ struct Shared {
     options: Options,
     segments: Segments,
     tail: Tail,
+    stats: Stats,
     quarantine: Quarantine,
     watermark: watch::Sender<Watermark>,
     /// Apart from the watermark: who waits for a failure is not to wake at every commit.
@@ -250,6 +253,7 @@ impl Journal {
             dir: dir.to_owned(),
             segments: Segments::new(recovered.segments),
             tail: Tail::new(recovered.end, options.tail_bytes),
+            stats: Stats::new(),
             quarantine: recovered.quarantine,
             watermark: watch::Sender::new(watermark),
             failure: watch::Sender::new(None),
@@ -271,6 +275,7 @@ impl Journal {
     pub async fn append(&self, entry: Entry, done: OnDurable) {
         let len = frame::HEADER_BYTES + entry.keys.len() * frame::KEY_BYTES + entry.payload.len();
         if len > self.shared.options.max_record_bytes || u32::try_from(len).is_err() {
+            self.shared.stats.refused(&AppendError::TooLarge);
             return done(Err(AppendError::TooLarge));
         }
         let pending = Pending::new(entry);
@@ -347,6 +352,11 @@ impl Journal {
         self.removing(move |shared| shared.forget_keys(before_ms)).await
     }
 
+    /// What it counts of itself.
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
     /// Bytes of all segments.
     pub fn bytes(&self) -> u64 {
         self.shared.segments.bytes()
@@ -360,6 +370,11 @@ impl Journal {
     /// The bound on [`bytes`](Self::bytes).
     pub fn max_bytes(&self) -> u64 {
         self.shared.options.max_bytes
+    }
+
+    /// Whether the writer has met a fatal error.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failure.borrow().is_some()
     }
 
     /// Resolves when the writer has met a fatal error; never otherwise.

@@ -18,14 +18,15 @@
 //! 6. Segments that every cursor has passed are deleted.
 //!
 //! [`daemon`] wires all of this together and is the only module that knows all others; [`cli`] runs
-//! it, and is what people call. [`admin`] is the operators' listener; `service` tells systemd.
+//! it, and is what people call. [`admin`] is the operators' listener: whoever counts owns its
+//! [`meter`]s, and there everything counted is shown. `service` tells systemd.
 //!
 //! # Who may import whom
 //!
 //! `cli` → `daemon` → {`ingress`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
 //! `broker`, `routing`, `source`, `signature`} → `event`. The ingress never sees brokers, brokers
-//! never see the journal, and the journal knows bytes and positions only. `clock`, `quiet`, `secret`,
-//! `certificates`, `body` and `feed` are small and know nothing of the rest.
+//! never see the journal, and the journal knows bytes and positions only. `certificates`, `clock`,
+//! `meter`, `quiet`, `secret`, `body` and `feed` are small and know nothing of the rest.
 //!
 //! # Invariants
 //!
@@ -55,6 +56,7 @@ pub mod event;
 pub mod feed;
 pub mod ingress;
 pub mod journal;
+pub mod meter;
 pub mod quiet;
 pub mod routing;
 pub mod secret;

@@ -21,9 +21,12 @@ use crate::{clock::now_ms, quiet::Quiet};
 
 mod http1;
 mod http2;
+mod load;
 mod preface;
 mod refusal;
 pub mod tls;
+
+pub use load::Load;
 
 use preface::Version;
 use refusal::Refusal;
@@ -68,6 +71,7 @@ pub async fn serve<H, F, B>(
     listener: TcpListener,
     transport: Transport,
     limits: Limits,
+    load: Arc<Load>,
     handler: H,
     stop: CancellationToken,
 ) where
@@ -82,7 +86,7 @@ pub async fn serve<H, F, B>(
     // Ends every connection when this future is dropped.
     let abort = CancellationToken::new();
     let _abort_on_drop = abort.clone().drop_guard();
-    let server = Arc::new(Server { transport, limits, handler, stop });
+    let server = Arc::new(Server { transport, limits, load, handler, stop });
     loop {
         let stream = tokio::select! {
             biased;
@@ -93,7 +97,10 @@ pub async fn serve<H, F, B>(
         if let Ok(place) = places.clone().try_acquire_owned() {
             let serving = server.clone().connection(stream, place);
             connections.spawn(async move { abort.run_until_cancelled(serving).await });
-        } else if server.transport.tls.is_some() {
+            continue;
+        }
+        server.load.shed.inc();
+        if server.transport.tls.is_some() {
             // Closed without a word: a handshake costs more than all that it could tell.
             tracing::debug!("over the limit on connections");
         } else if let Ok(place) = refusals.clone().try_acquire_owned() {
@@ -129,6 +136,7 @@ async fn refuse(stream: TcpStream, _place: OwnedSemaphorePermit) {
 struct Server<H> {
     transport: Transport,
     limits: Limits,
+    load: Arc<Load>,
     handler: H,
     stop: CancellationToken,
 }
@@ -140,7 +148,9 @@ where
     B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
     async fn connection(self: Arc<Self>, stream: TcpStream, _place: OwnedSemaphorePermit) {
+        let _open = self.load.opened();
         if let Err(error) = self.converse(stream).await {
+            self.load.failed(&error);
             tracing::debug!(%error, "a connection ended early");
         }
     }

@@ -35,7 +35,7 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where webhooks are received. Port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Where operators look. Keep it on loopback.
+    /// Where operators look, without the token at all but payloads. Keep it on loopback.
     pub admin_listen: SocketAddr,
     pub ingress: Ingress,
     pub journal: Journal,

@@ -11,10 +11,12 @@ use crate::{event::Event, quiet::Quiet, signature};
 pub mod miibo;
 pub mod sonzai;
 pub mod standard;
+mod stats;
 
 pub use miibo::Miibo;
 pub use sonzai::Sonzai;
 pub use standard::Standard;
+pub use stats::{Answers, Stats};
 
 /// The type of an event whose body does not say it and whose path does not either.
 pub const UNPARSED: &str = "unparsed";
@@ -28,6 +30,7 @@ const MAX_ATTRIBUTE_BYTES: usize = 1024;
 pub struct Source {
     pub name: ByteString,
     pub provider: Provider,
+    pub stats: Stats,
     unsigned: Quiet,
     stale: Quiet,
     unauthorized: Quiet,
@@ -52,6 +55,15 @@ pub struct Request<'r> {
     pub now_ms: u64,
 }
 
+/// A verified request.
+struct Received {
+    event: Event,
+    /// Which secret verified it: its index in the configured list.
+    key: usize,
+    /// Whether the body names another event type than the path.
+    type_disputed: bool,
+}
+
 /// Why a request is not an event. The sender learns none of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
@@ -64,7 +76,8 @@ pub enum Rejection {
 impl Source {
     pub fn new(name: ByteString, provider: Provider) -> Source {
         let (unsigned, stale, unauthorized) = Default::default();
-        Source { name, provider, unsigned, stale, unauthorized }
+        let stats = Stats::new(provider.secrets());
+        Source { name, provider, stats, unsigned, stale, unauthorized }
     }
 
     /// Logs why a request is not an event, each reason by itself. A right signature with a stale time
@@ -92,10 +105,23 @@ impl Source {
 
     /// Verifies the request over its raw bytes, then builds the event.
     pub fn receive(&self, request: Request) -> Result<Event, Rejection> {
-        match &self.provider {
+        let verdict = match &self.provider {
             Provider::Sonzai(sonzai) => sonzai.receive(&self.name, request),
             Provider::Miibo(miibo) => miibo.receive(&self.name, request),
             Provider::Standard(standard) => standard.receive(&self.name, request),
+        };
+        self.stats.count(&verdict);
+        verdict.map(|received| received.event)
+    }
+}
+
+impl Provider {
+    /// How many secrets its longest list holds.
+    fn secrets(&self) -> usize {
+        match self {
+            Provider::Sonzai(sonzai) => sonzai.secrets(),
+            Provider::Miibo(miibo) => miibo.keys.len(),
+            Provider::Standard(standard) => standard.keys.len(),
         }
     }
 }
@@ -154,19 +180,20 @@ fn event(source: &ByteString, request: Request, facts: Facts) -> Event {
     }
 }
 
-/// An event's type: the verified body's where it names one, else the path's.
-fn kind(in_body: Option<ByteString>, in_path: Option<&str>) -> ByteString {
+/// An event's type: the verified body's where it names one, else the path's; and whether the body
+/// names another than the path.
+fn kind(in_body: Option<ByteString>, in_path: Option<&str>) -> (ByteString, bool) {
     match (in_body, in_path) {
         (Some(body), Some(path)) if body != path => {
             tracing::debug!(
                 path_type = path, body_type = ?body,
                 "a verified body names another event type than its path; the body's counts"
             );
-            body
+            (body, true)
         }
-        (Some(body), _) => body,
-        (None, Some(path)) => path.into(),
-        (None, None) => ByteString::from_static(UNPARSED),
+        (Some(body), _) => (body, false),
+        (None, Some(path)) => (path.into(), false),
+        (None, None) => (ByteString::from_static(UNPARSED), false),
     }
 }
 

@@ -11,21 +11,12 @@ use std::{
 };
 
 use crate::common::{
-    daemon::{Daemon, MIIBO_SECRET, SONZAI_SECRET, SOURCES},
+    daemon::{ALL_TO_FILES, Daemon, MIIBO_SECRET, SONZAI_SECRET, SOURCES},
     log_files,
 };
 
 /// How long a command may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-const ROUTES: &str = r#"
-brokers:
-  local: { type: log }
-routes:
-  - name: all
-    match: { type: "**" }
-    to: [{ broker: local, topic: all }]
-"#;
 
 const SECRETS: [(&str, &str); 2] =
     [("SONZAI_SECRET", SONZAI_SECRET), ("MIIBO_SECRET", MIIBO_SECRET)];
@@ -127,7 +118,7 @@ fn sent(outcome: &Outcome) -> String {
 
 #[test]
 fn a_broken_routing_table_is_refused_with_its_place_and_the_reason() {
-    let good = format!("{}{ROUTES}", SOURCES.trim_start());
+    let good = format!("{}{ALL_TO_FILES}", SOURCES.trim_start());
     for (from, to, place, reason) in [
         ("topic: all", "topik: all", "10:27", "topik"),
         ("to: [{ broker: local", "to: [{ broker: locl", "10:20", "local"),
@@ -191,11 +182,11 @@ fn a_setting_that_is_misspelt_or_makes_no_sense_is_refused_by_name() {
         ("[ingress]\nbody_timeout = 'soon'\n", ["body_timeout", "waypost.toml"]),
         ("listen =\n", ["line 1", "waypost.toml"]),
     ] {
-        let dir = directory(&format!("{SOURCES}{ROUTES}"));
+        let dir = directory(&format!("{SOURCES}{ALL_TO_FILES}"));
         fs::write(dir.path().join("waypost.toml"), toml).expect("to write waypost.toml");
         assert_fails(&waypost(dir.path(), &["run"], &SECRETS), &parts);
     }
-    let dir = directory(&format!("{SOURCES}{ROUTES}"));
+    let dir = directory(&format!("{SOURCES}{ALL_TO_FILES}"));
     for (name, value, part) in [
         ("WAYPOST_JOURNAL__MAX_BYTE", "1", "max_byte"),
         ("WAYPOST_JOURNALS__MAX_BYTES", "1", "journals"),
@@ -215,7 +206,7 @@ fn a_taken_port_is_reported_with_the_flag_that_chooses_another() {
     for (listen, admin_listen, flag) in
         [(&*taken.1, free, "--listen"), (free, &*taken.1, "--admin-listen")]
     {
-        let dir = directory(&format!("{SOURCES}{ROUTES}"));
+        let dir = directory(&format!("{SOURCES}{ALL_TO_FILES}"));
         let arguments = ["run", "--listen", listen, "--admin-listen", admin_listen];
         let outcome = waypost(dir.path(), &arguments, &SECRETS);
         assert_fails(&outcome, &[&taken.1, flag, "in use"]);
@@ -225,7 +216,7 @@ fn a_taken_port_is_reported_with_the_flag_that_chooses_another() {
 #[test]
 fn every_sample_is_accepted_and_tail_shows_it() {
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ROUTES}"), &[]);
+    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]);
     let mut ids = Vec::new();
     for (source, sample) in SAMPLES {
         ids.push(sent(&waypost(dir.path(), &["send", source, sample], &SECRETS)));
@@ -257,7 +248,7 @@ fn every_sample_is_accepted_and_tail_shows_it() {
 #[test]
 fn a_file_or_standard_input_is_sent_as_it_is() {
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ROUTES}"), &[]);
+    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]);
     let bodies: [&'static [u8]; 2] = [b"{\"from\": \"a file\"}\n", b"from a pipe\xff"];
     fs::write(dir.path().join("body.json"), bodies[0]).expect("to write a body");
     let from_file = ["send", "sonzai", "--type", "agent.new", "--file", "body.json"];
@@ -283,7 +274,7 @@ fn a_file_or_standard_input_is_sent_as_it_is() {
 #[test]
 fn sending_with_another_secret_fails_with_advice() {
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ROUTES}"), &[]);
+    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]);
     let others = [("SONZAI_SECRET", "whsec_another"), ("MIIBO_SECRET", "another")];
     for source in ["sonzai", "miibo"] {
         let outcome = waypost(dir.path(), &["send", source], &others);
@@ -292,7 +283,7 @@ fn sending_with_another_secret_fails_with_advice() {
     }
     fs::write(
         dir.path().join("routes.yaml"),
-        format!("{SOURCES}{ROUTES}").replace("/hooks/miibo", "/hooks/elsewhere"),
+        format!("{SOURCES}{ALL_TO_FILES}").replace("/hooks/miibo", "/hooks/elsewhere"),
     )
     .expect("to write routes.yaml");
     let outcome = waypost(dir.path(), &["send", "miibo"], &SECRETS);
@@ -303,7 +294,7 @@ fn sending_with_another_secret_fails_with_advice() {
 #[test]
 fn without_a_daemon_send_and_tail_say_so() {
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ROUTES}"), &[]);
+    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]);
     let (listen, admin_listen) = (daemon.listen.to_string(), daemon.admin_listen.to_string());
     assert!(daemon.stop().success());
     for arguments in [["send", "--listen", &*listen], ["tail", "--admin-listen", &*admin_listen]] {
@@ -311,7 +302,7 @@ fn without_a_daemon_send_and_tail_say_so() {
         assert_fails(&outcome, &["cannot reach", arguments[2], "`waypost run`"]);
     }
     // One that was killed leaves word of where it was.
-    Daemon::start(dir.path(), &format!("{SOURCES}{ROUTES}"), &[]).kill();
+    Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]).kill();
     for command in ["send", "tail"] {
         let outcome = waypost(dir.path(), &[command], &SECRETS);
         assert_fails(&outcome, &["cannot reach", "`waypost run`"]);
@@ -321,7 +312,7 @@ fn without_a_daemon_send_and_tail_say_so() {
 #[test]
 fn a_file_of_variables_is_read_and_the_real_environment_wins() {
     let dir = tempfile::tempdir().expect("a directory");
-    let routes = format!("{SOURCES}{ROUTES}").replace("SONZAI_SECRET", "SECRET_OF_THE_FILE");
+    let routes = format!("{SOURCES}{ALL_TO_FILES}").replace("SONZAI_SECRET", "SECRET_OF_THE_FILE");
     let env = "SECRET_OF_THE_FILE=\"whsec_in the file\"\nMIIBO_SECRET=overridden\n";
     fs::write(dir.path().join(".env"), env).expect("to write .env");
     let daemon = Daemon::start(dir.path(), &routes, &[]);
@@ -342,7 +333,8 @@ fn a_file_of_variables_is_read_and_the_real_environment_wins() {
 #[test]
 fn every_command_explains_itself_by_example() {
     let dir = tempfile::tempdir().expect("a directory");
-    for command in [&[][..], &["run"], &["send"], &["tail"], &["dead-letters", "list"]] {
+    for command in [&[][..], &["run"], &["send"], &["tail"], &["status"], &["dead-letters", "list"]]
+    {
         let outcome = waypost(dir.path(), &[command, &["--help"]].concat(), &[]);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
         let example = ["  waypost", command.first().copied().unwrap_or_default()].join(" ");
@@ -409,7 +401,8 @@ fn dead_letters_are_listed_with_the_reason_whether_the_daemon_runs_or_not() {
         "looking changes nothing"
     );
 
-    let routes = format!("{SOURCES}{ROUTES}").replace("topic: all", "topic: \"{data.missing}\"");
+    let routes =
+        format!("{SOURCES}{ALL_TO_FILES}").replace("topic: all", "topic: \"{data.missing}\"");
     let daemon = Daemon::start(dir.path(), &routes, &[]);
     let id = sent(&waypost(dir.path(), &["send"], &SECRETS));
     let list = || waypost(dir.path(), &["dead-letters", "list"], &[]);
@@ -432,7 +425,7 @@ fn dead_letters_are_listed_with_the_reason_whether_the_daemon_runs_or_not() {
 #[test]
 fn a_port_of_its_own_choice_is_logged_and_the_daemon_is_alive_there() {
     let dir = tempfile::tempdir().expect("a directory");
-    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ROUTES}"), &[]);
+    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]);
     let ready = daemon.log();
     let ready = ready.lines().find(|line| line.contains("waypost is ready")).expect("a line");
     assert!(daemon.listen.port() != 0 && daemon.admin_listen.port() != 0);
@@ -443,7 +436,8 @@ fn a_port_of_its_own_choice_is_logged_and_the_daemon_is_alive_there() {
     }
     let get = |path: &str| {
         let mut stream = TcpStream::connect(daemon.admin_listen).expect("a connection");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("to write");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::common::{
-    daemon::{Daemon, SOURCES},
+    daemon::{ALL_TO_FILES as ROUTES, Daemon, SOURCES},
     raw::{self, Raw},
     sender::{self, Webhook},
 };
@@ -23,15 +23,6 @@ mod tls;
 
 /// How long something that must happen may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-const ROUTES: &str = r#"
-brokers:
-  local: { type: log }
-routes:
-  - name: all
-    match: { type: "**" }
-    to: [{ broker: local, topic: all }]
-"#;
 
 fn start(settings: &[(&str, &str)]) -> (TempDir, Daemon) {
     let dir = tempfile::tempdir().expect("a directory");

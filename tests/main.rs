@@ -3,6 +3,7 @@
 
 mod common;
 
+mod admin;
 mod broker_restarts;
 mod broker_tls;
 mod commands;
@@ -17,6 +18,8 @@ mod journal_crash;
 mod journal_damage;
 mod journal_use;
 mod kill_nine;
+mod metrics;
 mod rabbitmq_returns;
 mod service;
 mod standard_webhooks;
+mod status;

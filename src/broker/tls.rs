@@ -131,10 +131,11 @@ impl Settings {
         use CertificateError::*;
         let refused = format!("the broker's certificate is refused ({cause})");
         match cause {
-            UnknownIssuer if self.ca.is_some() => {
+            // A bad signature is that of another CA of the same name.
+            UnknownIssuer | BadSignature if self.ca.is_some() => {
                 format!("{refused}: no CA in `tls.ca` has signed it")
             }
-            UnknownIssuer => {
+            UnknownIssuer | BadSignature => {
                 format!("{refused}: no CA of this system has signed it; name its CA in `tls.ca`")
             }
             // The cause holds the time, which would make of every attempt a trouble of its own.

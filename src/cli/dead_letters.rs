@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Error, print, printable};
 use crate::{
+    clock::rfc3339,
     dispatch::{dead_letter, kept::Kept},
     journal::RealDisk,
     settings::Settings,
@@ -72,7 +73,7 @@ fn as_text(kept: &Kept) -> String {
     let address = kept.message.address.as_ref().map_or("-".to_owned(), ToString::to_string);
     format!(
         "{}  {} → {}  {} {} {}  ({} attempts)\n    because {}\n",
-        time(kept.at_ms),
+        rfc3339(kept.at_ms),
         kept.message.broker,
         printable(&address, MAX_REASON_CHARS),
         kept.event.source,
@@ -85,8 +86,8 @@ fn as_text(kept: &Kept) -> String {
 
 fn as_json(kept: &Kept) -> String {
     let line = json!({
-        "time": time(kept.at_ms),
-        "first_tried": (kept.first_ms > 0).then(|| time(kept.first_ms)),
+        "time": rfc3339(kept.at_ms),
+        "first_tried": (kept.first_ms > 0).then(|| rfc3339(kept.first_ms)),
         "attempts": kept.attempts,
         "reason": &*kept.reason,
         "broker": &*kept.message.broker,
@@ -99,9 +100,4 @@ fn as_json(kept: &Kept) -> String {
         "body_bytes": kept.event.body.len(),
     });
     format!("{line}\n")
-}
-
-fn time(ms: u64) -> String {
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms);
-    humantime::format_rfc3339_millis(time).to_string()
 }

@@ -1,12 +1,13 @@
 //! `waypost tail`: what comes out, live.
 
-use http::{Request, Uri, uri};
-use http_body_util::{BodyExt, Full};
+use std::net::SocketAddr;
+
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Error, block_on, client::Endpoint, print, printable};
-use crate::{daemon::Addresses, settings::Settings};
+use super::{Error, block_on, operator, print, printable};
+use crate::{admin::Token, settings::Settings};
 
 /// Longest excerpt of a body in a line.
 const MAX_BODY_CHARS: usize = 200;
@@ -30,23 +31,12 @@ pub struct Arguments {
 }
 
 pub fn main(arguments: Arguments, settings: &Settings) -> Result<(), Error> {
-    let address = Addresses::read(&settings.data_dir)
-        .map_or(settings.admin_listen, |addresses| addresses.admin_listen)
-        .to_string();
-    block_on(follow(&arguments, &address))
+    let token = operator::token(settings)?;
+    block_on(follow(&arguments, operator::address(settings), &token))
 }
 
-async fn follow(arguments: &Arguments, address: &str) -> Result<(), Error> {
-    let uri = Uri::builder().path_and_query(uri::PathAndQuery::from_static("/api/tail"));
-    let request = Request::get(uri.build().map_err(Error::new)?)
-        .header("host", address)
-        .body(Full::default())
-        .map_err(Error::new)?;
-    let response = Endpoint::plain(address.to_owned()).request(request).await?;
-    if !response.status().is_success() {
-        let status = response.status();
-        return Err(Error(format!("{address} answered {status}; is it waypost's admin listener?")));
-    }
+async fn follow(arguments: &Arguments, address: SocketAddr, token: &Token) -> Result<(), Error> {
+    let response = operator::get(address, "/api/tail", Some(token)).await?;
     let mut body = response.into_body();
     let mut left = arguments.count.unwrap_or(u64::MAX);
     let mut pending = Vec::new();

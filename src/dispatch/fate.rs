@@ -7,7 +7,7 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::time::Instant;
 
 use super::{
-    ATTEMPTS, Dispatcher, Down, FRUITLESS, RECONNECT, RETRY, SetAside,
+    ATTEMPTS, Dispatcher, Down, FRUITLESS, RECONNECT, RETRY, SetAside, State,
     job::{Job, LaneKind, Suspicion},
 };
 use crate::{
@@ -25,6 +25,9 @@ impl Dispatcher {
         ticket: u64,
         outcome: Result<(), broker::Error>,
     ) -> Result<(), Down> {
+        if let Err(error) = &outcome {
+            self.stats.failed(error);
+        }
         if let Err(broker::Error::Down(reason)) = outcome {
             return Err(Down(reason));
         }
@@ -44,12 +47,14 @@ impl Dispatcher {
         self.confirmed += 1;
         self.fruitless = 0;
         if self.trouble.take().is_some() {
+            self.stats.stands(State::Connected, None);
             tracing::info!(broker = %self.name, "the broker is well again");
         }
         self.settle(job, Outcome::Confirmed);
     }
 
     pub(super) fn settle(&mut self, job: Job, outcome: Outcome) {
+        self.stats.settled(&job, &outcome);
         match job.lane {
             LaneKind::Main => self.main.settle(job.position),
             LaneKind::Parked => self.parked.settle(job.position),

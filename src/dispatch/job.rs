@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use tokio::time::Instant;
 
 use super::kept::Kept;
 use crate::{
@@ -34,6 +35,8 @@ pub struct Job {
     pub not_before_ms: u64,
     /// Set once the message is given up on, until that is durable.
     pub doom: Option<ByteString>,
+    /// When it was last handed to the client.
+    pub sent: Option<Instant>,
     /// Whether it may be what brings the connection down.
     pub suspicion: Suspicion,
 }
@@ -80,6 +83,7 @@ impl Job {
             first_ms: 0,
             not_before_ms: 0,
             doom: None,
+            sent: None,
             suspicion: Suspicion::default(),
         }
     }

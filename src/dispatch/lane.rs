@@ -80,6 +80,10 @@ impl Lane {
         &self.journal
     }
 
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
     pub fn next_position(&self) -> Position {
         self.reader.position()
     }
@@ -123,25 +127,28 @@ impl Lane {
     fn take(&mut self, position: Position, bytes: Bytes, jobs: &mut Vec<Job>) -> Result<(), Error> {
         let size = bytes.len();
         let before = jobs.len();
+        let time_ms;
         let unreadable = |cause: String| Error::Unreadable { position, cause };
         match self.kind {
             LaneKind::Main => {
                 let owes = Record::owes(&bytes, &self.broker);
                 if !owes.map_err(|e| unreadable(e.to_string()))? {
-                    self.window.take(position, 0, size);
+                    self.window.skip(position.next());
                     return Ok(());
                 }
                 let record = Record::decode(bytes).map_err(|e| unreadable(e.to_string()))?;
                 let event = Arc::new(record.event);
+                time_ms = event.time_ms;
                 let owed = record.messages.into_iter().filter(|m| m.broker == self.broker);
                 jobs.extend(owed.map(|message| Job::new(position, &event, message)));
             }
             LaneKind::Parked => {
                 let kept = Kept::decode(bytes).map_err(|e| unreadable(e.to_string()))?;
+                time_ms = kept.event.time_ms;
                 jobs.push(Job::resume(position, kept));
             }
         }
-        self.window.take(position, jobs.len() - before, size);
+        self.window.take(position, time_ms, jobs.len() - before, size);
         Ok(())
     }
 

@@ -49,12 +49,12 @@ impl Relief {
         self.waiting.is_empty() && self.parking == 0
     }
 
-    /// Whether the main lane is to be read: for relief, or for a broker that is `connected`. Then it
-    /// comes after what is parked and older, unless the parked lane itself waits (`parked_waits`)
-    /// for messages that fail.
-    pub fn reads_main(&self, connected: bool, parked_next: Position, parked_waits: bool) -> bool {
+    /// Whether the main lane is to be read: for relief, or to be published. Then it comes after what
+    /// is parked and older, unless the parked lane itself waits (`parked_waits`) for messages that
+    /// fail.
+    pub fn reads_main(&self, parked_next: Position, parked_waits: bool) -> bool {
         let has_turn = parked_next >= self.parked_first || parked_waits;
-        self.is_idle() && (self.on || connected && has_turn)
+        self.is_idle() && (self.on || has_turn)
     }
 }
 

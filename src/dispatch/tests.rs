@@ -67,6 +67,8 @@ struct World {
     dir: tempfile::TempDir,
     shared: Shared,
     script: Arc<Script>,
+    /// Of the last dispatcher.
+    stats: Mutex<Arc<Stats>>,
 }
 
 impl World {
@@ -83,7 +85,7 @@ impl World {
             progress: Arc::default(),
             feed: Feed::default(),
         };
-        World { dir, shared, script: Arc::default() }
+        World { dir, shared, script: Arc::default(), stats: Mutex::new(Arc::new(Stats::new())) }
     }
 
     async fn append(&self, ids: &[&str]) {
@@ -103,6 +105,7 @@ impl World {
             Journal::open(storage, &self.dir.path().join("parked"), Options::default()).unwrap();
         let dispatcher =
             Dispatcher::open("b".into(), LIMITS, parked.journal, self.shared.clone()).unwrap();
+        *self.stats.lock().unwrap() = dispatcher.stats();
         let stop = CancellationToken::new();
         let running =
             tokio::spawn(dispatcher.run(Box::new(Scripted(self.script.clone())), stop.clone()));
@@ -115,6 +118,10 @@ impl World {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("not done; confirmed: {:?}", self.confirmed());
+    }
+
+    fn stats(&self) -> Arc<Stats> {
+        self.stats.lock().unwrap().clone()
     }
 
     fn confirmed(&self) -> Vec<String> {
@@ -211,4 +218,55 @@ async fn what_is_parked_survives_a_restart_and_what_is_settled_does_not_come_bac
     assert_eq!(world.dead(), Vec::<String>::new());
     world.run_until(|world| world.dead().len() == 1).await;
     assert_eq!(world.confirmed(), good);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_becomes_of_messages_is_counted() {
+    let world = World::new();
+    world.append(&["failing", "good-1", "refused", "good-2"]).await;
+    world.run_until(|world| world.dead().len() == 2).await;
+    let stats = world.stats();
+    let failures: Vec<u64> = stats.failures().map(|(_, count)| count).collect();
+    let [down, failed, refused] = failures[..] else { panic!("{failures:?}") };
+    assert_eq!((down, refused), (0, 1));
+    assert!(failed > u64::from(ATTEMPTS), "{failed}");
+    assert_eq!(stats.confirmed.get(), 2);
+    assert_eq!(stats.confirm_times.read().count(), 2);
+    assert_eq!(stats.published.get(), 2 + refused + failed);
+    assert_eq!(stats.retries.get(), failed - 1, "all but the first attempt");
+    assert_eq!(stats.dead_letters.get(), 2);
+    // It is parked anew after each attempt but the last.
+    assert_eq!(stats.parked.get(), failed - u64::from(ATTEMPTS));
+    assert_eq!((stats.in_flight.get(), stats.retrying.get()), (0, 0));
+    let lanes = [&stats.main, &stats.parked_lane].map(|lane| (lane.unsettled(), lane.oldest_ms()));
+    assert_eq!(lanes, [(0, None), (0, None)]);
+    assert_eq!(stats.main.cursor(), Position(4));
+    assert_eq!(stats.condition().state, State::Ended);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_connects_and_confirms_nothing_is_down_until_it_does() {
+    let world = World::new();
+    world.append(&["good-1", "good-2"]).await;
+    world.script.sick.store(true, Relaxed);
+    world
+        .run_until(|world| {
+            let stats = world.stats();
+            let condition = stats.condition();
+            if stats.connections.get() > 3 {
+                assert_eq!(condition.state, State::Down);
+                assert_eq!(condition.trouble.as_deref(), Some("out of sorts"));
+                assert!(stats.main.oldest_ms().is_some() && stats.main.unsettled() == 2);
+            }
+            stats.connections.get() > 10
+        })
+        .await;
+    world.script.sick.store(false, Relaxed);
+    world
+        .run_until(|world| {
+            let condition = world.stats().condition();
+            condition.state == State::Connected && world.confirmed().len() == 2
+        })
+        .await;
+    assert_eq!(world.stats().condition().trouble, None);
 }

@@ -37,6 +37,8 @@ pub struct Window {
 #[derive(Debug)]
 struct Slot {
     position: Position,
+    /// When its event was received, Unix milliseconds.
+    time_ms: u64,
     messages: usize,
     unsettled: usize,
     bytes: usize,
@@ -67,15 +69,17 @@ impl Window {
         self.capacity.messages.saturating_sub(self.messages)
     }
 
-    /// A record was read: how many messages of ours it owes, and its size. Records come in order.
-    pub fn take(&mut self, position: Position, messages: usize, bytes: usize) {
+    /// A record was read: when its event was received, how many messages of ours it owes, and its
+    /// size. Records come in order.
+    pub fn take(&mut self, position: Position, time_ms: u64, messages: usize, bytes: usize) {
         debug_assert!(position >= self.next);
         self.next = position.next();
         if messages > 0 {
             self.messages += messages;
             self.unsettled += messages;
             self.bytes += bytes;
-            self.records.push_back(Slot { position, messages, unsettled: messages, bytes });
+            let unsettled = messages;
+            self.records.push_back(Slot { position, time_ms, messages, unsettled, bytes });
         }
     }
 
@@ -107,6 +111,11 @@ impl Window {
     /// How many messages are not settled.
     pub fn unsettled(&self) -> usize {
         self.unsettled
+    }
+
+    /// When the event of the first record that is not settled was received, Unix milliseconds.
+    pub fn oldest_ms(&self) -> Option<u64> {
+        self.records.get(self.settled).map(|slot| slot.time_ms)
     }
 
     /// The lowest position not settled.
@@ -157,15 +166,16 @@ mod tests {
     #[test]
     fn the_cursor_is_the_lowest_unsettled_position() {
         let mut window = window();
-        window.take(Position(0), 0, 10);
-        window.take(Position(1), 2, 10);
-        window.take(Position(2), 1, 10);
-        assert_eq!(window.cursor(), Position(1));
+        window.take(Position(0), 100, 0, 10);
+        assert_eq!(window.oldest_ms(), None);
+        window.take(Position(1), 101, 2, 10);
+        window.take(Position(2), 102, 1, 10);
+        assert_eq!((window.cursor(), window.oldest_ms()), (Position(1), Some(101)));
         window.settle(Position(2));
         window.settle(Position(1));
         assert_eq!(window.cursor(), Position(1));
         window.settle(Position(1));
-        assert_eq!(window.cursor(), Position(3));
+        assert_eq!((window.cursor(), window.oldest_ms()), (Position(3), None));
         window.skip(Position(9));
         assert_eq!(window.cursor(), Position(9));
     }
@@ -174,7 +184,7 @@ mod tests {
     fn what_is_settled_but_not_saved_still_fills_the_window() {
         let mut window = window();
         for n in 0..4 {
-            window.take(Position(n), 1, 10);
+            window.take(Position(n), 1, 1, 10);
         }
         assert_eq!(window.room(), 0);
         assert_eq!(window.unsettled(), 4);
@@ -191,7 +201,7 @@ mod tests {
     #[test]
     fn bytes_bound_the_window_too() {
         let mut window = window();
-        window.take(Position(0), 1, 1000);
+        window.take(Position(0), 1, 1, 1000);
         assert_eq!(window.room(), 0);
         window.settle(Position(0));
         window.save(window.cursor());
@@ -210,7 +220,7 @@ mod tests {
                 match step {
                     0 | 1 if window.room() > 0 => {
                         let messages = step * 2 % 3;
-                        window.take(Position(next), messages, 1);
+                        window.take(Position(next), 1, messages, 1);
                         open.extend(std::iter::repeat_n(Position(next), messages));
                         next += 1;
                     }

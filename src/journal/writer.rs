@@ -207,13 +207,10 @@ impl Writer {
             }
             Err(Trouble::NoSpace) => {
                 self.note_disk_full(true);
-                batch.into_iter().for_each(|pending| pending.finish(Err(AppendError::NoSpace)));
+                self.refuse(batch, &AppendError::NoSpace);
             }
             Err(Trouble::Fatal(error)) => {
-                let refuse = |pending: Pending| {
-                    pending.finish(Err(AppendError::Failed(error.clone())));
-                };
-                batch.into_iter().for_each(refuse);
+                self.refuse(batch, &AppendError::Failed(error.clone()));
                 return Err(error);
             }
         }
@@ -241,7 +238,14 @@ impl Writer {
             None => true,
         };
         let refused: Vec<Pending> = batch.extract_if(.., full).collect();
-        refused.into_iter().for_each(|pending| pending.finish(Err(AppendError::Full)));
+        self.refuse(refused, &AppendError::Full);
+    }
+
+    fn refuse(&self, batch: impl IntoIterator<Item = Pending>, error: &AppendError) {
+        for pending in batch {
+            self.shared.stats.refused(error);
+            pending.finish(Err(error.clone()));
+        }
     }
 
     /// Writes the batch and syncs it; returns the segment's new length.
@@ -253,6 +257,7 @@ impl Writer {
                 let started = Instant::now();
                 self.active.file.sync_data().map_err(Error::sync(&path))?;
                 self.sync_took = started.elapsed();
+                self.shared.stats.synced(self.sync_took);
                 Ok(len)
             }
             Err(error) => {
@@ -304,6 +309,7 @@ impl Writer {
         self.shared.segments.grown(self.active.meta.base, len, first, offset);
         self.shared.tail.push(batch.iter().map(|pending| pending.payload.clone()));
         self.shared.watermark.send_modify(|watermark| watermark.end = self.next);
+        self.shared.stats.committed(batch.len() as u64);
         for (position, pending) in (first..).zip(batch) {
             pending.finish(Ok(Position(position)));
         }
@@ -333,7 +339,7 @@ impl Writer {
         self.queue.close();
         while let Some(command) = self.queue.blocking_recv() {
             if let Command::Append(pending) = command {
-                pending.finish(Err(AppendError::Failed(error.clone())));
+                self.refuse([pending], &AppendError::Failed(error.clone()));
             }
         }
     }

@@ -51,6 +51,18 @@ pub enum BrokerKind {
     },
 }
 
+impl BrokerKind {
+    /// What `type:` says.
+    pub fn name(&self) -> &'static str {
+        match self {
+            BrokerKind::Kafka { .. } => "kafka",
+            BrokerKind::RabbitMq { .. } => "rabbitmq",
+            BrokerKind::Nats { .. } => "nats",
+            BrokerKind::Log { .. } => "log",
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Route {
     name: ByteString,

@@ -10,10 +10,9 @@ use bytestring::ByteString;
 use http::HeaderName;
 use uuid::Uuid;
 
-use super::{CannotSign, Facts, Rejection, Request, Signed, attribute};
+use super::{CannotSign, Facts, Received, Rejection, Request, Signed, attribute};
 use crate::{
     body::Paths,
-    event::Event,
     signature::{self, Key},
 };
 
@@ -50,10 +49,11 @@ impl Miibo {
         &self,
         source: &ByteString,
         request: Request,
-    ) -> Result<Event, Rejection> {
-        signature::miibo::verify(&self.keys, request.headers, &request.body)?;
+    ) -> Result<Received, Rejection> {
+        let verified = signature::miibo::verify(&self.keys, request.headers, &request.body)?;
         let facts = facts(&request);
-        Ok(super::event(source, request, facts))
+        let event = super::event(source, request, facts);
+        Ok(Received { event, key: verified.key, type_disputed: false })
     }
 
     pub(super) fn sign(&self, body: &[u8]) -> Result<Signed, CannotSign> {
@@ -81,6 +81,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
+    use crate::event::Event;
 
     fn receive(body: &str) -> Event {
         let key = signature::miibo::key("secret").unwrap();
@@ -93,7 +94,7 @@ mod tests {
             body: body.to_owned().into(),
             now_ms: 1_767_225_600_000,
         };
-        Miibo { keys: vec![key] }.receive(&"chat".into(), request).unwrap()
+        Miibo { keys: vec![key] }.receive(&"chat".into(), request).unwrap().event
     }
 
     #[test]

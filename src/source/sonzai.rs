@@ -12,10 +12,9 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{CannotSign, Facts, Rejection, Request, Signed, attribute};
+use super::{CannotSign, Facts, Received, Rejection, Request, Signed, attribute};
 use crate::{
     body::Paths,
-    event::Event,
     signature::{self, Key},
 };
 
@@ -33,6 +32,8 @@ pub struct Sonzai {
     rest: Vec<Key>,
     /// Every key: what a request on a path without a type is tried against.
     all: Vec<Key>,
+    /// The index of each of those in its own type's list.
+    indexes: Vec<usize>,
     /// The `Authorization` header given at registration, if any.
     authorization: Option<SecretString>,
 }
@@ -46,6 +47,7 @@ impl Sonzai {
     /// Adds the keys of one event type, or with `*` those of every type that has none of its own.
     pub fn add_keys(&mut self, event_type: &str, keys: Vec<Key>) {
         self.all.extend(keys.iter().cloned());
+        self.indexes.extend(0..keys.len());
         match event_type {
             "*" => self.rest.extend(keys),
             _ => self.by_type.entry(event_type.to_owned()).or_default().extend(keys),
@@ -56,13 +58,23 @@ impl Sonzai {
         &self,
         source: &ByteString,
         request: Request,
-    ) -> Result<Event, Rejection> {
+    ) -> Result<Received, Rejection> {
         let keys = self.keys(request.path_type);
         let now_s = request.now_ms / 1000;
         let verified = signature::sonzai::verify(keys, request.headers, &request.body, now_s)?;
         self.check_authorization(&request)?;
-        let facts = facts(source, &request, verified.timestamp.unwrap_or_default());
-        Ok(super::event(source, request, facts))
+        let key = match request.path_type {
+            None => self.indexes[verified.key],
+            Some(_) => verified.key,
+        };
+        let (facts, type_disputed) =
+            facts(source, &request, verified.timestamp.unwrap_or_default());
+        Ok(Received { event: super::event(source, request, facts), key, type_disputed })
+    }
+
+    /// How many secrets the longest list of one type holds.
+    pub(super) fn secrets(&self) -> usize {
+        self.by_type.values().chain([&self.rest]).map(Vec::len).max().unwrap_or_default()
     }
 
     pub(super) fn sign(
@@ -119,10 +131,11 @@ static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
     Wanted { paths, event_type, ids }
 });
 
-fn facts(source: &ByteString, request: &Request, timestamp: u64) -> Facts {
+/// What a verified request says, and whether its body disputes the type in its path.
+fn facts(source: &ByteString, request: &Request, timestamp: u64) -> (Facts, bool) {
     let fields = WANTED.paths.read(&request.body).ok();
     let in_body = fields.as_ref().and_then(|fields| attribute(&fields.string(WANTED.event_type)?));
-    let kind = super::kind(in_body, request.path_type);
+    let (kind, type_disputed) = super::kind(in_body, request.path_type);
     let extensions: Vec<_> = EXTENSIONS
         .iter()
         .zip(&WANTED.ids)
@@ -133,7 +146,8 @@ fn facts(source: &ByteString, request: &Request, timestamp: u64) -> Facts {
         })
         .collect();
     let subject = extensions.iter().find(|(name, _)| name == "agentid").map(|(_, id)| id.clone());
-    Facts { id: id(source, &kind, timestamp, &request.body), kind, subject, extensions }
+    let id = id(source, &kind, timestamp, &request.body);
+    (Facts { id, kind, subject, extensions }, type_disputed)
 }
 
 /// The event's identity: Sonzai sends none, and a retry repeats type, signed time and body.
@@ -151,7 +165,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::source::UNPARSED;
+    use crate::{event::Event, source::UNPARSED};
 
     const NOW_MS: u64 = 1_767_225_600_000;
 
@@ -170,6 +184,16 @@ mod tests {
         authorization: Option<&str>,
         body: &str,
     ) -> Result<Event, Rejection> {
+        receive(sonzai, secret, path_type, authorization, body).map(|received| received.event)
+    }
+
+    fn receive(
+        sonzai: &Sonzai,
+        secret: &str,
+        path_type: Option<&str>,
+        authorization: Option<&str>,
+        body: &str,
+    ) -> Result<Received, Rejection> {
         let key = signature::sonzai::key(secret).unwrap();
         let mut headers = HeaderMap::new();
         let value = signature::sonzai::sign(&key, body.as_bytes(), NOW_MS / 1000);
@@ -221,6 +245,39 @@ mod tests {
             let event = send(&source(None), "whsec_rest", path, None, body).unwrap();
             assert_eq!(event.kind, kind, "{path:?} {body}");
             assert_eq!(event.body, body);
+        }
+    }
+
+    #[test]
+    fn a_body_that_disputes_its_path_is_noted() {
+        for (path, body, disputed) in [
+            (Some("a"), r#"{"event_type":"b"}"#, true),
+            (Some("a"), r#"{"event_type":"a"}"#, false),
+            (Some("a"), "{}", false),
+            (None, r#"{"event_type":"b"}"#, false),
+        ] {
+            let received = receive(&source(None), "whsec_rest", path, None, body).unwrap();
+            assert_eq!(received.type_disputed, disputed, "{path:?} {body}");
+        }
+    }
+
+    #[test]
+    fn the_secret_that_matched_is_named_by_its_index_in_its_own_list() {
+        let key = |secret| signature::sonzai::key(secret).unwrap();
+        let mut sonzai = Sonzai::default();
+        sonzai.add_keys("agent.message", vec![key("new"), key("old")]);
+        sonzai.add_keys("*", vec![key("rest new"), key("rest old"), key("rest older")]);
+        assert_eq!(sonzai.secrets(), 3);
+        for (path, secret, index) in [
+            (Some("agent.message"), "new", 0),
+            (Some("agent.message"), "old", 1),
+            (Some("agent.wakeup"), "rest older", 2),
+            (None, "old", 1),
+            (None, "rest new", 0),
+            (None, "rest older", 2),
+        ] {
+            let received = receive(&sonzai, secret, path, None, "{}").unwrap();
+            assert_eq!(received.key, index, "{path:?} {secret}");
         }
     }
 

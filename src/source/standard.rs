@@ -11,10 +11,9 @@ use bytestring::ByteString;
 use http::HeaderName;
 use uuid::Uuid;
 
-use super::{CannotSign, Facts, Rejection, Request, Signed, attribute};
+use super::{CannotSign, Facts, Received, Rejection, Request, Signed, attribute};
 use crate::{
     body::Paths,
-    event::Event,
     signature::standard::{self, Key},
 };
 
@@ -40,11 +39,12 @@ impl Standard {
         &self,
         source: &ByteString,
         request: Request,
-    ) -> Result<Event, Rejection> {
+    ) -> Result<Received, Rejection> {
         let now_s = request.now_ms / 1000;
-        let (_, id) = standard::verify(&self.keys, request.headers, &request.body, now_s)?;
-        let facts = facts(id, &request);
-        Ok(super::event(source, request, facts))
+        let (verified, id) = standard::verify(&self.keys, request.headers, &request.body, now_s)?;
+        let (facts, type_disputed) = facts(id, &request);
+        let event = super::event(source, request, facts);
+        Ok(Received { event, key: verified.key, type_disputed })
     }
 
     /// Signs as an event of its own, with a new id.
@@ -56,15 +56,11 @@ impl Standard {
     }
 }
 
-fn facts(id: &str, request: &Request) -> Facts {
+fn facts(id: &str, request: &Request) -> (Facts, bool) {
     let fields = WANTED.paths.read(&request.body).ok();
     let in_body = fields.and_then(|fields| attribute(&fields.string(WANTED.kind)?));
-    Facts {
-        id: id.into(),
-        kind: super::kind(in_body, request.path_type),
-        subject: None,
-        extensions: Vec::new(),
-    }
+    let (kind, type_disputed) = super::kind(in_body, request.path_type);
+    (Facts { id: id.into(), kind, subject: None, extensions: Vec::new() }, type_disputed)
 }
 
 #[cfg(test)]
@@ -72,7 +68,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::source::UNPARSED;
+    use crate::{event::Event, source::UNPARSED};
 
     const NOW_S: u64 = 1_767_225_600;
 
@@ -84,7 +80,10 @@ mod tests {
     fn receive(headers: &HeaderMap, path_type: Option<&str>, body: &str) -> Event {
         let body = body.to_owned().into();
         let request = Request { path_type, headers, body, now_ms: NOW_S * 1000 };
-        source(&["whsec_Zmlyc3Q=", "whsec_c2Vjb25k"]).receive(&"shop".into(), request).unwrap()
+        source(&["whsec_Zmlyc3Q=", "whsec_c2Vjb25k"])
+            .receive(&"shop".into(), request)
+            .unwrap()
+            .event
     }
 
     fn headers(signed: Signed) -> HeaderMap {

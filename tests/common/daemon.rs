@@ -24,6 +24,16 @@ sources:
   miibo: { type: miibo, path: /hooks/miibo, secret: "${MIIBO_SECRET}" }
 "#;
 
+/// Everything to one file of the embedded broker.
+pub const ALL_TO_FILES: &str = r#"
+brokers:
+  local: { type: log }
+routes:
+  - name: all
+    match: { type: "**" }
+    to: [{ broker: local, topic: all }]
+"#;
+
 /// A running daemon. Killed when dropped.
 pub struct Daemon {
     child: Child,

@@ -11,6 +11,7 @@ pub mod ids;
 pub mod journal_disk;
 pub mod kept;
 pub mod log_files;
+pub mod operator;
 pub mod raw;
 pub mod sender;
 pub mod shared;

@@ -113,6 +113,13 @@ impl Raw {
         Some(answer)
     }
 
+    /// All that comes until the other side closes.
+    #[track_caller]
+    pub fn everything(&mut self) -> String {
+        while self.read() {}
+        String::from_utf8(std::mem::take(&mut self.unread)).expect("text in UTF-8")
+    }
+
     /// The next so many bytes; `None` if the connection ends before.
     #[track_caller]
     pub fn take(&mut self, len: usize) -> Option<Vec<u8>> {

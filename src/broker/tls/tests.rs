@@ -80,6 +80,7 @@ fn a_failed_handshake_says_what_to_check() {
     let cases = [
         (&system, untrusted(CertificateError::UnknownIssuer), "name its CA in `tls.ca`"),
         (&own, untrusted(CertificateError::UnknownIssuer), "no CA in `tls.ca` has signed it"),
+        (&own, untrusted(CertificateError::BadSignature), "no CA in `tls.ca` has signed it"),
         (&own, untrusted(CertificateError::Expired), "has expired"),
         (&own, untrusted(CertificateError::NotValidYet), "clock"),
         (&own, untrusted(CertificateError::NotValidForName), "host name"),

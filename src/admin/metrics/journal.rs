@@ -1,0 +1,36 @@
+//! The journal, the dead letters, and the disk they are on.
+
+use std::fmt;
+
+use super::Families;
+use crate::{admin::view::View, journal::Journal};
+
+pub(super) fn write(view: &View, out: &mut Families) -> fmt::Result {
+    let (main, stats) = (&view.main, view.main.stats());
+    out.gauge("waypost_journal_bytes", "Bytes of the journal's segments.", main.bytes())?;
+    out.gauge("waypost_journal_limit_bytes", "journal.max_bytes.", main.max_bytes())?;
+    let help = "Records in the journal's segments, settled ones that are not freed yet included.";
+    out.gauge("waypost_journal_records", help, records(main))?;
+    let help = "Records made durable.";
+    out.counter("waypost_journal_appended_records_total", help, stats.appended.get())?;
+    let refusals = stats.refusals().map(|(reason, count)| ([("reason", reason.to_owned())], count));
+    let help = "Appends refused.";
+    out.counters("waypost_journal_refused_appends_total", help, refusals)?;
+    let help = "Time of each group commit's fdatasync.";
+    out.times("waypost_journal_commit_duration_seconds", help, &stats.syncs.read())?;
+    let help = "Records of each group commit.";
+    out.sizes("waypost_journal_commit_records", help, &stats.batches.read())?;
+    if let Some(left) = view.disk_left_bytes() {
+        let help = "What may still be written to the disk of the data directory.";
+        out.gauge("waypost_disk_left_bytes", help, left)?;
+    }
+    let dead_letters = &view.dead_letters;
+    out.gauge("waypost_dead_letters_kept", "Dead letters on disk.", records(dead_letters))?;
+    out.gauge("waypost_dead_letters_bytes", "Bytes of dead letters.", dead_letters.bytes())?;
+    let help = "dead_letters.max_bytes.";
+    out.gauge("waypost_dead_letters_limit_bytes", help, dead_letters.max_bytes())
+}
+
+fn records(journal: &Journal) -> u64 {
+    journal.end().0.saturating_sub(journal.first().0)
+}

@@ -1,0 +1,203 @@
+//! The daemon at a glance: what `/api/status` says and `waypost status` reads.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ready::Reason,
+    view::{Broker, View},
+};
+use crate::{
+    clock::{now_ms, rfc3339},
+    dispatch::State,
+    journal::Journal,
+    source::Source,
+};
+
+/// See the module. Counts are since the start of the process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    /// RFC 3339.
+    pub started: String,
+    pub uptime_seconds: u64,
+    pub ready: bool,
+    pub reasons: Vec<Reason>,
+    pub events: Events,
+    pub sources: Vec<SourceStatus>,
+    /// Requests on no source's path.
+    pub unknown_paths: u64,
+    pub connections: Bounded,
+    pub body_bytes_in_flight: Bounded,
+    /// How many events are remembered, so that the same one twice is one.
+    pub known_events: Bounded,
+    pub journal: Store,
+    /// What the daemon may still write to the disk of its data directory.
+    pub disk_left_bytes: Option<u64>,
+    pub dead_letters: Store,
+    pub brokers: Vec<BrokerStatus>,
+}
+
+/// Over all sources.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Events {
+    /// New ones, on disk.
+    pub accepted: u64,
+    pub duplicates: u64,
+    pub accepted_per_second: f64,
+    /// What this rate and those of the brokers are over: the last minute, or the time since the
+    /// start.
+    pub rates_over_seconds: f64,
+}
+
+/// One source.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SourceStatus {
+    pub name: String,
+    pub duplicates: u64,
+    /// Right signatures with a timestamp too far from our clock.
+    pub stale: u64,
+    /// Requests by status of their answer.
+    pub answers: BTreeMap<String, u64>,
+}
+
+/// Something with a bound.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Bounded {
+    pub now: u64,
+    pub max: u64,
+}
+
+/// Something kept on disk.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Store {
+    /// How many there are.
+    pub count: u64,
+    pub bytes: u64,
+    pub max_bytes: u64,
+}
+
+/// One broker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BrokerStatus {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub state: State,
+    /// Of the state; RFC 3339.
+    pub since: String,
+    pub since_seconds: u64,
+    pub trouble: Option<String>,
+    /// Journal records that its cursor has not passed.
+    pub lag_records: u64,
+    pub lag_bytes: u64,
+    /// How long the first message that it is owed has waited; 0 if none waits.
+    pub oldest_waiting_seconds: f64,
+    pub in_flight: u64,
+    /// Messages that failed and wait to be tried again.
+    pub retrying: u64,
+    /// Messages set aside on disk, still to be delivered.
+    pub parked: u64,
+    pub parked_bytes: u64,
+    /// Whether events that it is owed are refused, since too much waits for it already.
+    pub backlog_full: bool,
+    pub confirmed: u64,
+    pub confirmed_per_second: f64,
+    /// Since the start; those that are kept are in the status of all.
+    pub dead_letters: u64,
+}
+
+impl View {
+    /// The daemon at a glance. Asks the disk, so it may block.
+    pub fn status(&self) -> Status {
+        let reasons = self.not_ready();
+        let (accepted_per_second, confirmed_per_second, over) = self.rates();
+        let table = self.table.load();
+        let sources: Vec<SourceStatus> =
+            table.sources().map(|(_, source)| SourceStatus::of(source)).collect();
+        let ingress = &self.ingress;
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: rfc3339(self.started_ms),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            ready: reasons.is_empty(),
+            reasons,
+            events: Events {
+                accepted: self.main.stats().appended.get(),
+                duplicates: sources.iter().map(|source| source.duplicates).sum(),
+                accepted_per_second,
+                rates_over_seconds: over.as_secs_f64(),
+            },
+            sources,
+            unknown_paths: ingress.stats().strangers.read().map(|(_, count)| count).sum(),
+            connections: Bounded {
+                now: self.connections.open(),
+                max: self.connections.max_connections as u64,
+            },
+            body_bytes_in_flight: Bounded {
+                now: ingress.in_flight_bytes() as u64,
+                max: ingress.limits().max_in_flight_bytes as u64,
+            },
+            known_events: Bounded {
+                now: self.window.len() as u64,
+                max: self.window.limits().max_keys as u64,
+            },
+            journal: Store::of(&self.main),
+            disk_left_bytes: self.disk_left_bytes(),
+            dead_letters: Store::of(&self.dead_letters),
+            brokers: self
+                .brokers
+                .iter()
+                .zip(confirmed_per_second)
+                .map(|(broker, rate)| self.broker_status(broker, rate))
+                .collect(),
+        }
+    }
+
+    fn broker_status(&self, broker: &Broker, confirmed_per_second: f64) -> BrokerStatus {
+        let (stats, condition) = (&broker.stats, broker.stats.condition());
+        let (lag_records, lag_bytes) = self.lag(broker);
+        BrokerStatus {
+            name: broker.name.to_string(),
+            kind: broker.kind.to_owned(),
+            state: condition.state,
+            since: rfc3339(condition.since_ms),
+            since_seconds: now_ms().saturating_sub(condition.since_ms) / 1000,
+            trouble: condition.trouble,
+            lag_records,
+            lag_bytes,
+            oldest_waiting_seconds: broker.oldest_waiting().as_secs_f64(),
+            in_flight: stats.in_flight.get(),
+            retrying: stats.retrying.get(),
+            parked: broker.parked(),
+            parked_bytes: broker.parked_bytes(),
+            backlog_full: self.backlogs.is_full(&broker.name),
+            confirmed: stats.confirmed.get(),
+            confirmed_per_second,
+            dead_letters: stats.dead_letters.get(),
+        }
+    }
+}
+
+impl SourceStatus {
+    fn of(source: &Source) -> SourceStatus {
+        let stats = &source.stats;
+        let answers = stats.answers.read().filter(|(_, count)| *count > 0);
+        SourceStatus {
+            name: source.name.to_string(),
+            duplicates: stats.duplicates.get(),
+            stale: stats.stale.get(),
+            answers: answers.map(|(status, count)| (status.to_owned(), count)).collect(),
+        }
+    }
+}
+
+impl Store {
+    fn of(journal: &Journal) -> Store {
+        let count = journal.end().0.saturating_sub(journal.first().0);
+        Store { count, bytes: journal.bytes(), max_bytes: journal.max_bytes() }
+    }
+}

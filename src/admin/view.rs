@@ -1,0 +1,127 @@
+//! Everything that operators may look at, and what follows from it at a glance.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use bytestring::ByteString;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    rates::{NOTE_EVERY, Note, Rates},
+    ready::{self, Reason},
+};
+use crate::{
+    admit::Backlogs,
+    clock::now_ms,
+    dedupe,
+    dispatch::{self, LaneProgress},
+    ingress::Ingress,
+    journal::Journal,
+    routing::Table,
+    server::{Load, tls::Tls},
+};
+
+/// See the module.
+pub struct View {
+    pub started: Instant,
+    pub started_ms: u64,
+    pub data_dir: PathBuf,
+    /// Cancelled once the daemon is told to stop.
+    pub stop: CancellationToken,
+    pub table: Arc<ArcSwap<Table>>,
+    pub ingress: Ingress,
+    /// Where the ingress speaks it.
+    pub tls: Option<Arc<Tls>>,
+    /// Of senders, and of operators.
+    pub connections: Arc<Load>,
+    pub admin_connections: Arc<Load>,
+    pub window: Arc<dedupe::Window>,
+    pub main: Journal,
+    pub dead_letters: Journal,
+    pub backlogs: Arc<Backlogs>,
+    /// Bounds of every broker.
+    pub limits: dispatch::Limits,
+    pub brokers: Vec<Broker>,
+    pub rates: Rates,
+}
+
+/// A broker and how its dispatcher stands.
+pub struct Broker {
+    pub name: ByteString,
+    /// What `type:` says in the routing table, or what stands in for one that is not there.
+    pub kind: &'static str,
+    pub stats: Arc<dispatch::Stats>,
+    pub parked: Journal,
+}
+
+impl View {
+    /// Why the daemon cannot take events now; empty if it can. Asks the disk, so it may block.
+    pub fn not_ready(&self) -> Vec<Reason> {
+        let stats = self.main.stats();
+        ready::reasons(&ready::Facts {
+            draining: self.stop.is_cancelled(),
+            failed: self.main.has_failed(),
+            journal_left_bytes: self.main.max_bytes().saturating_sub(self.main.bytes()),
+            disk_left_bytes: self.disk_left_bytes(),
+            refuses: stats.refuses(),
+        })
+    }
+
+    /// Bytes that the daemon may still write to the disk of its data directory.
+    pub fn disk_left_bytes(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.data_dir).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    /// Journal records that a broker's cursor has not passed, and about how many bytes they are.
+    pub fn lag(&self, broker: &Broker) -> (u64, u64) {
+        let cursor = broker.stats.main.cursor();
+        (self.main.end().0.saturating_sub(cursor.0), self.main.bytes_from(cursor))
+    }
+
+    /// Notes what rates are made of, now and then, until `stop`.
+    pub async fn note_rates(&self, stop: CancellationToken) {
+        self.rates.note(self.counters());
+        while stop.run_until_cancelled(tokio::time::sleep(NOTE_EVERY)).await.is_some() {
+            self.rates.note(self.counters());
+        }
+    }
+
+    /// Events a second that came in, and that each broker confirmed, and over how long.
+    pub fn rates(&self) -> (f64, Vec<f64>, Duration) {
+        let (mut rates, over) = self.rates.until(&self.counters());
+        let confirmed = rates.split_off(1);
+        (rates[0], confirmed, over)
+    }
+
+    /// What came in first, then what each broker confirmed.
+    fn counters(&self) -> Note {
+        let confirmed = self.brokers.iter().map(|broker| broker.stats.confirmed.get());
+        let counters = [self.main.stats().appended.get()].into_iter().chain(confirmed).collect();
+        Note { at: Instant::now(), counters }
+    }
+}
+
+impl Broker {
+    /// Messages set aside that are neither confirmed nor given up on.
+    pub fn parked(&self) -> u64 {
+        let lane = &self.stats.parked_lane;
+        self.parked.end().0.saturating_sub(lane.next().0) + lane.unsettled()
+    }
+
+    pub fn parked_bytes(&self) -> u64 {
+        self.parked.bytes_from(self.stats.parked_lane.cursor())
+    }
+
+    /// How long the first message that it is owed has waited since its event was received; zero if
+    /// none waits.
+    pub fn oldest_waiting(&self) -> Duration {
+        let lanes = [&self.stats.main, &self.stats.parked_lane];
+        let oldest_ms = lanes.into_iter().filter_map(LaneProgress::oldest_ms).min();
+        Duration::from_millis(oldest_ms.map_or(0, |ms| now_ms().saturating_sub(ms)))
+    }
+}

@@ -1,0 +1,192 @@
+//! What a dispatcher counts, and how it stands, for whoever looks.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Dispatcher, job::Job};
+use crate::{
+    broker,
+    clock::now_ms,
+    feed::Outcome,
+    journal::Position,
+    meter::{Counter, Gauge, Histogram},
+};
+
+/// How a broker's connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// For the first time.
+    Connecting,
+    Connected,
+    /// Unreachable or unwell; its messages wait.
+    Down,
+    /// Told to stop; what can be published still is.
+    Draining,
+    Ended,
+}
+
+/// A state, since when, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    pub state: State,
+    /// Unix milliseconds.
+    pub since_ms: u64,
+    /// What is wrong, in words for operators.
+    pub trouble: Option<String>,
+}
+
+/// How far one lane is.
+#[derive(Debug, Default)]
+pub struct LaneProgress {
+    cursor: Gauge,
+    next: Gauge,
+    unsettled: Gauge,
+    /// Time of receipt of the first event that is not settled, Unix milliseconds; 0 if none is.
+    oldest_ms: Gauge,
+}
+
+impl LaneProgress {
+    /// The lowest position not settled.
+    pub fn cursor(&self) -> Position {
+        Position(self.cursor.get())
+    }
+
+    /// The next position to read.
+    pub fn next(&self) -> Position {
+        Position(self.next.get())
+    }
+
+    /// Messages that are read and not settled.
+    pub fn unsettled(&self) -> u64 {
+        self.unsettled.get()
+    }
+
+    /// Time of receipt of the first event with a message that is not settled, Unix milliseconds, as
+    /// far as it is read.
+    pub fn oldest_ms(&self) -> Option<u64> {
+        Some(self.oldest_ms.get()).filter(|ms| *ms > 0)
+    }
+}
+
+/// Why messages are not confirmed, in the order of [`Stats::failures`].
+const FAILURES: [&str; 3] = ["down", "failed", "refused"];
+
+/// See the module.
+#[derive(Debug)]
+pub struct Stats {
+    /// Connections made.
+    pub connections: Counter,
+    pub connect_failures: Counter,
+    /// Messages handed to the client, each time.
+    pub published: Counter,
+    /// Those handed over again after they failed by themselves.
+    pub retries: Counter,
+    pub confirmed: Counter,
+    /// From the hand-over to the confirmation.
+    pub confirm_times: Histogram,
+    /// Messages set aside to be tried from there.
+    pub parked: Counter,
+    /// Messages given up on.
+    pub dead_letters: Counter,
+    failures: [Counter; FAILURES.len()],
+    pub in_flight: Gauge,
+    /// Messages that wait for their time to be tried again.
+    pub retrying: Gauge,
+    pub main: LaneProgress,
+    pub parked_lane: LaneProgress,
+    condition: Mutex<Condition>,
+}
+
+impl Stats {
+    pub(super) fn new() -> Stats {
+        let condition = Condition { state: State::Connecting, since_ms: now_ms(), trouble: None };
+        Stats {
+            connections: Counter::default(),
+            connect_failures: Counter::default(),
+            published: Counter::default(),
+            retries: Counter::default(),
+            confirmed: Counter::default(),
+            confirm_times: Histogram::of_times(),
+            parked: Counter::default(),
+            dead_letters: Counter::default(),
+            failures: Default::default(),
+            in_flight: Gauge::default(),
+            retrying: Gauge::default(),
+            main: LaneProgress::default(),
+            parked_lane: LaneProgress::default(),
+            condition: Mutex::new(condition),
+        }
+    }
+
+    /// How the connection stands.
+    pub fn condition(&self) -> Condition {
+        self.lock().clone()
+    }
+
+    /// Every class of failure, with how often it was met: *down* once a lost connection, the others
+    /// once a message that was tried.
+    pub fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        FAILURES.into_iter().zip(self.failures.iter().map(Counter::get))
+    }
+
+    pub(super) fn stands(&self, state: State, trouble: Option<&str>) {
+        let mut condition = self.lock();
+        if condition.state != state {
+            condition.since_ms = now_ms();
+        }
+        condition.state = state;
+        condition.trouble = trouble.map(str::to_owned);
+    }
+
+    pub(super) fn handed_over(&self, again: bool) {
+        self.published.inc();
+        if again {
+            self.retries.inc();
+        }
+    }
+
+    pub(super) fn failed(&self, error: &broker::Error) {
+        let at = match error {
+            broker::Error::Down(_) => 0,
+            broker::Error::Failed(_) => 1,
+            broker::Error::Refused(_) => 2,
+        };
+        self.failures[at].inc();
+    }
+
+    pub(super) fn settled(&self, job: &Job, outcome: &Outcome) {
+        match outcome {
+            Outcome::Confirmed => {
+                self.confirmed.inc();
+                if let Some(sent) = job.sent {
+                    self.confirm_times.observe_time(sent.elapsed());
+                }
+            }
+            Outcome::Parked(_) => self.parked.inc(),
+            Outcome::DeadLetter(_) => self.dead_letters.inc(),
+        }
+    }
+
+    /// No method leaves a condition half-made.
+    fn lock(&self) -> MutexGuard<'_, Condition> {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Dispatcher {
+    /// Shows how far it is; a few stores, before each rest.
+    pub(super) fn show_progress(&self) {
+        let stats = &self.stats;
+        stats.in_flight.set(self.in_flight.len() as u64);
+        stats.retrying.set(self.retries.len() as u64);
+        for (lane, progress) in [(&self.main, &stats.main), (&self.parked, &stats.parked_lane)] {
+            let window = lane.window();
+            progress.next.set(lane.next_position().0);
+            progress.unsettled.set(window.unsettled() as u64);
+            progress.oldest_ms.set(window.oldest_ms().unwrap_or_default());
+            progress.cursor.set(window.cursor().0);
+        }
+    }
+}
