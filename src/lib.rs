@@ -25,8 +25,8 @@
 //!
 //! `cli` → `daemon` → {`ingress`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
 //! `broker`, `routing`, `source`, `signature`} → `event`. The ingress never sees brokers, brokers
-//! never see the journal, and the journal knows bytes and positions only. `clock`, `meter`,
-//! `quiet`, `secret`, `body` and `feed` are small and know nothing of the rest.
+//! never see the journal, and the journal knows bytes and positions only. `certificates`, `clock`,
+//! `meter`, `quiet`, `secret`, `body` and `feed` are small and know nothing of the rest.
 //!
 //! # Invariants
 //!
@@ -45,6 +45,7 @@ pub mod admin;
 pub mod admit;
 pub mod body;
 pub mod broker;
+pub mod certificates;
 pub mod cli;
 pub mod clock;
 pub mod daemon;

@@ -9,14 +9,11 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_rustls::rustls::{
     self, AlertDescription, CertificateError, ClientConfig, InconsistentKeys, RootCertStore,
     crypto::{CryptoProvider, ring},
-    pki_types::{
-        CertificateDer, PrivateKeyDer,
-        pem::{self, PemObject},
-    },
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
 use super::material::{self, Material};
+use crate::certificates::{self, NoAuthorities};
 
 /// How to speak TLS to a broker. The default trusts the system's CAs and shows no certificate.
 #[derive(Clone, Debug, Default)]
@@ -40,19 +37,8 @@ pub struct Identity {
 pub enum Error {
     #[error("tls.{setting}: {cause}")]
     Material { setting: &'static str, cause: material::Error },
-    #[error("tls.{setting}: {shown} is no valid PEM: {cause}")]
-    Pem { setting: &'static str, shown: String, cause: &'static str },
-    #[error("tls.{setting}: {shown} holds no certificate (-----BEGIN CERTIFICATE-----)")]
-    NoCertificate { setting: &'static str, shown: String },
-    #[error("tls.ca: certificate {number} in {shown} is unusable: {cause}")]
-    Authority { number: usize, shown: String, cause: rustls::Error },
-    #[error("tls.key: {0} holds no private key (-----BEGIN PRIVATE KEY-----)")]
-    NoKey(String),
-    #[error(
-        "tls.key: the key in {0} is encrypted, which is not supported: decrypt it (openssl pkey -in \
-         KEY -out DECRYPTED) into a file that only waypost may read"
-    )]
-    EncryptedKey(String),
+    #[error("tls.{setting}: {shown} {cause}")]
+    Pem { setting: &'static str, shown: String, cause: certificates::Error },
     #[error("tls.key: the key in {key} does not belong to the certificate in {cert}")]
     Mismatch { key: String, cert: String },
     #[error(
@@ -60,11 +46,8 @@ pub enum Error {
          ECDSA P-256 or P-384, or Ed25519"
     )]
     Key { shown: String, cause: rustls::Error },
-    #[error(
-        "this system has no CA certificates{0}: install ca-certificates, or name the broker's CA in \
-         tls.ca"
-    )]
-    NoSystemAuthorities(String),
+    #[error("{0}, or name the broker's CA in tls.ca")]
+    NoAuthorities(#[from] NoAuthorities),
 }
 
 impl From<Error> for super::Error {
@@ -108,7 +91,7 @@ impl Settings {
         let Loaded { ca, identity } = self.load()?;
         let roots = match ca {
             Some(authorities) => authorities.roots,
-            None => system_authorities()?,
+            None => certificates::system_authorities()?,
         };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -148,10 +131,11 @@ impl Settings {
         use CertificateError::*;
         let refused = format!("the broker's certificate is refused ({cause})");
         match cause {
-            UnknownIssuer if self.ca.is_some() => {
+            // A bad signature is that of another CA of the same name.
+            UnknownIssuer | BadSignature if self.ca.is_some() => {
                 format!("{refused}: no CA in `tls.ca` has signed it")
             }
-            UnknownIssuer => {
+            UnknownIssuer | BadSignature => {
                 format!("{refused}: no CA of this system has signed it; name its CA in `tls.ca`")
             }
             // The cause holds the time, which would make of every attempt a trouble of its own.
@@ -164,6 +148,12 @@ impl Settings {
             NotValidForName | NotValidForNameContext { .. } => format!(
                 "{refused}: use a host name that it is for, or have it issued for this one too"
             ),
+            own if certificates::is_an_authoritys_own(own) => {
+                "the broker shows a CA's own certificate (CA:TRUE), as `openssl req -x509` makes \
+                 them: have one issued for the host, or make it with -addext \
+                 basicConstraints=critical,CA:FALSE"
+                    .to_owned()
+            }
             _ => refused,
         }
     }
@@ -209,13 +199,9 @@ impl Loaded {
 }
 
 impl Authorities {
-    fn load(material: &Material) -> Result<Authorities, Error> {
-        let pem = read("ca", material)?;
-        let mut roots = RootCertStore::empty();
-        for (index, certificate) in certificates("ca", material, &pem)?.into_iter().enumerate() {
-            let (number, shown) = (index + 1, material.to_string());
-            roots.add(certificate).map_err(|cause| Error::Authority { number, shown, cause })?;
-        }
+    fn load(ca: &Material) -> Result<Authorities, Error> {
+        let pem = read("ca", ca)?;
+        let roots = parse("ca", ca, &pem, certificates::authorities)?;
         Ok(Authorities { pem, roots })
     }
 }
@@ -223,9 +209,9 @@ impl Authorities {
 impl LoadedIdentity {
     fn load(Identity { cert, key }: &Identity) -> Result<LoadedIdentity, Error> {
         let cert_pem = read("cert", cert)?;
-        let chain = certificates("cert", cert, &cert_pem)?;
+        let chain = parse("cert", cert, &cert_pem, certificates::certificates)?;
         let key_pem = read("key", key)?;
-        let private_key = private_key(key, &key_pem)?;
+        let private_key = parse("key", key, &key_pem, certificates::private_key)?;
         let certified = CertifiedKey::from_der(chain, private_key, &provider());
         let certified = certified.map_err(|cause| match cause {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
@@ -241,55 +227,17 @@ fn read(setting: &'static str, material: &Material) -> Result<SecretString, Erro
     material.read().map_err(|cause| Error::Material { setting, cause })
 }
 
-fn certificates(
+fn parse<T>(
     setting: &'static str,
     material: &Material,
     pem: &SecretString,
-) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let parsed: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(pem.expose_secret().as_bytes()).collect();
-    let shown = || material.to_string();
-    let certificates = parsed.map_err(|error| not_pem(setting, shown(), &error))?;
-    if certificates.is_empty() {
-        return Err(Error::NoCertificate { setting, shown: shown() });
-    }
-    Ok(certificates)
-}
-
-fn private_key(key: &Material, pem: &SecretString) -> Result<PrivateKeyDer<'static>, Error> {
-    let (text, shown) = (pem.expose_secret(), key.to_string());
-    // PKCS #8 says so in its first line, the older formats in a header below it (RFC 1421).
-    if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
-        return Err(Error::EncryptedKey(shown));
-    }
-    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match error {
-        pem::Error::NoItemsFound => Error::NoKey(shown),
-        error => not_pem("key", shown, &error),
+    parse: fn(&[u8]) -> Result<T, certificates::Error>,
+) -> Result<T, Error> {
+    parse(pem.expose_secret().as_bytes()).map_err(|cause| Error::Pem {
+        setting,
+        shown: material.to_string(),
+        cause,
     })
-}
-
-/// Without the parser's words, which may quote a line: the whole key, where line breaks were lost.
-fn not_pem(setting: &'static str, shown: String, error: &pem::Error) -> Error {
-    let cause = match error {
-        pem::Error::MissingSectionEnd { .. } | pem::Error::IllegalSectionStart { .. } => {
-            "an -----END line is missing; were its line breaks lost?"
-        }
-        pem::Error::Base64Decode(_) => "what stands between -----BEGIN and -----END is not base64",
-        _ => "it cannot be parsed",
-    };
-    Error::Pem { setting, shown, cause }
-}
-
-/// The CAs of this system; those that cannot be parsed are left out, as everybody does.
-fn system_authorities() -> Result<RootCertStore, Error> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let cause = found.errors.first().map(|error| format!(" ({error})"));
-        return Err(Error::NoSystemAuthorities(cause.unwrap_or_default()));
-    }
-    Ok(roots)
 }
 
 /// Named, so that it never depends on which others are compiled in.

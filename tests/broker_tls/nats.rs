@@ -187,7 +187,12 @@ async fn a_wrong_login_is_down_and_says_what_to_check() {
 async fn a_certificate_of_another_ca_or_host_is_refused_and_says_so() {
     let secured = Secured::start("");
     let plain = Nats::start();
+    let authority = Authority::named("its-own");
+    let shown = tls(authority.own(), &authority, false);
+    let users = String::new();
+    let own = Secured::with(authority, Access { tls: Some(shown), tls_first: false, users });
     let mut scene = Scene::new();
+    let its_own = scene.trusting(&own.authority);
     let trusted = scene.trusting(&secured.authority);
     let other = scene.trusting(&Authority::named("others"));
     let no_tls = format!("type: nats, url: \"{}\", {trusted}", plain.url());
@@ -197,6 +202,7 @@ async fn a_certificate_of_another_ca_or_host_is_refused_and_says_so() {
         ("asked", secured.at("nats://localhost", ""), TO),
         ("misnamed", secured.at("nats://127.0.0.1", &trusted), TO),
         ("plain", no_tls, TO),
+        ("own", own.at("nats://localhost", &its_own), TO),
     ]);
     scene.send(1).await;
     scene.await_trouble("other", &["no CA in `tls.ca` has signed it"]).await;
@@ -204,6 +210,7 @@ async fn a_certificate_of_another_ca_or_host_is_refused_and_says_so() {
     scene.await_trouble("asked", &["name its CA in `tls.ca`"]).await;
     scene.await_trouble("misnamed", &["localhost", "host name"]).await;
     scene.await_trouble("plain", &["check that the port speaks TLS"]).await;
+    scene.await_trouble("own", &["CA's own certificate (CA:TRUE)"]).await;
     scene.end();
 }
 

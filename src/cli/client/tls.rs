@@ -11,11 +11,12 @@ use tokio_rustls::{
         SignatureScheme,
         client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-        pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+        pki_types::{CertificateDer, ServerName, UnixTime},
     },
 };
 
 use super::Error;
+use crate::certificates;
 
 /// What the other side must show.
 pub enum Trust<'a> {
@@ -46,10 +47,12 @@ impl Tls {
         let config = match trust {
             Trust::System => builder.with_root_certificates(system()?).with_no_client_auth(),
             Trust::Authorities(file) => {
-                builder.with_root_certificates(authorities(file)?).with_no_client_auth()
+                let roots = read(file, certificates::authorities)?;
+                builder.with_root_certificates(roots).with_no_client_auth()
             }
             Trust::Exactly(file) => {
-                let pinned = Pinned { certificate: read(file)?.swap_remove(0), provider };
+                let certificate = read(file, certificates::certificates)?.swap_remove(0);
+                let pinned = Pinned { certificate, provider };
                 builder
                     .dangerous()
                     .with_custom_certificate_verifier(Arc::new(pinned))
@@ -72,7 +75,7 @@ impl Tls {
 }
 
 fn advice(error: &io::Error) -> &'static str {
-    use CertificateError::{ApplicationVerificationFailure, BadSignature, Other, UnknownIssuer};
+    use CertificateError::{ApplicationVerificationFailure, BadSignature, UnknownIssuer};
     use rustls::Error::{InvalidCertificate, InvalidMessage};
 
     match error.get_ref().and_then(|cause| cause.downcast_ref()) {
@@ -83,8 +86,7 @@ fn advice(error: &io::Error) -> &'static str {
             "\nThe daemon shows another certificate than its file holds. If the file has just \
              changed, try again in some seconds; else use --url and --cacert."
         }
-        // The library has no name for this one.
-        Some(InvalidCertificate(Other(why))) if why.to_string().contains("CaUsedAsEndEntity") => {
+        Some(InvalidCertificate(own)) if certificates::is_an_authoritys_own(own) => {
             "\nIt shows an authority's own certificate (CA:TRUE), as `openssl req -x509` makes them. \
              Issue one for the host: -addext basicConstraints=critical,CA:FALSE"
         }
@@ -94,37 +96,16 @@ fn advice(error: &io::Error) -> &'static str {
 }
 
 fn system() -> Result<RootCertStore, Error> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    if roots.add_parsable_certificates(found.certs).0 == 0 {
-        let causes: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-        let hint = "install ca-certificates, or name a file with --cacert";
-        return Err(Error(format!("the system has no authorities to trust; {hint} {causes:?}")));
-    }
-    Ok(roots)
+    certificates::system_authorities()
+        .map_err(|cause| Error(format!("{cause}, or name a file with --cacert")))
 }
 
-fn authorities(file: &Path) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
-    for certificate in read(file)? {
-        roots.add(certificate).map_err(|cause| {
-            Error(format!("{} holds a certificate that cannot be used: {cause}", file.display()))
-        })?;
-    }
-    Ok(roots)
-}
-
-/// The certificates in a PEM file, at least one.
-fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+/// What a PEM file holds.
+fn read<T>(file: &Path, parse: fn(&[u8]) -> Result<T, certificates::Error>) -> Result<T, Error> {
     let name = file.display();
     let text =
         std::fs::read(file).map_err(|cause| Error(format!("cannot read {name}: {cause}")))?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(Error(format!("{name} holds no certificate (-----BEGIN CERTIFICATE-----)"))),
-        Err(cause) => Err(Error(format!("{name} is not PEM: {cause}"))),
-    }
+    parse(&text).map_err(|cause| Error(format!("{name} {cause}")))
 }
 
 /// Accepts one certificate, and its owner alone.

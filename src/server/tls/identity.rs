@@ -9,33 +9,21 @@ use std::{
 
 use secrecy::zeroize::Zeroizing;
 use sha2::{Digest, Sha256};
-use tokio_rustls::rustls::{
-    self, ServerConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
-};
+use tokio_rustls::rustls::{self, ServerConfig, crypto::ring, pki_types::CertificateDer};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::Files;
-use crate::clock::now_ms;
+use crate::{certificates, clock::now_ms};
 
 /// Why the files cannot be used, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot read {setting} {path}: {cause}", path = .path.display())]
     Read { setting: &'static str, path: PathBuf, cause: io::Error },
-    #[error(
-        "ingress.tls.cert {path} holds no certificate; it must be a PEM file (-----BEGIN \
-         CERTIFICATE-----) with the daemon's own first, then its issuers", path = .0.display()
-    )]
-    NoCertificate(PathBuf),
-    #[error(
-        "ingress.tls.key {path} holds no private key; it must be a PEM file (-----BEGIN PRIVATE \
-         KEY-----, or RSA or EC) that is not encrypted", path = .0.display()
-    )]
-    NoKey(PathBuf),
-    #[error("{setting} {path} is damaged: {cause}", path = .path.display())]
-    Damaged { setting: &'static str, path: PathBuf, cause: String },
+    #[error("{setting} {path} {cause}", path = .path.display())]
+    Pem { setting: &'static str, path: PathBuf, cause: certificates::Error },
+    #[error("ingress.tls.cert {path} cannot be read as a certificate: {cause}", path = .path.display())]
+    Certificate { path: PathBuf, cause: String },
     #[error(
         "the key in {key} does not belong to the first certificate in {cert}",
         key = .0.key.display(), cert = .0.cert.display()
@@ -88,8 +76,14 @@ pub(super) struct Identity {
 
 impl Identity {
     pub(super) fn parse(files: &Files, pem: &Pem) -> Result<Identity, Error> {
-        let chain = chain(&files.cert, &pem.cert)?;
-        let key = key(&files.key, &pem.key)?;
+        let wrong = |setting, path: &Path| {
+            let path = path.to_owned();
+            move |cause| Error::Pem { setting, path, cause }
+        };
+        let chain = certificates::certificates(&pem.cert)
+            .map_err(wrong("ingress.tls.cert", &files.cert))?;
+        let key =
+            certificates::private_key(&pem.key).map_err(wrong("ingress.tls.key", &files.key))?;
         let expires_s = expires_s(&files.cert, &chain)?;
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -103,43 +97,11 @@ impl Identity {
     }
 }
 
-fn chain(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
-    let chain = chain.map_err(|cause| damaged("ingress.tls.cert", path, &cause))?;
-    if chain.is_empty() {
-        return Err(Error::NoCertificate(path.to_owned()));
-    }
-    Ok(chain)
-}
-
-fn key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
-    PrivateKeyDer::from_pem_slice(text).map_err(|cause| match cause {
-        pem::Error::NoItemsFound => Error::NoKey(path.to_owned()),
-        cause => damaged("ingress.tls.key", path, &cause),
-    })
-}
-
-/// The parser's own words can repeat what the file holds.
-fn damaged(setting: &'static str, path: &Path, cause: &pem::Error) -> Error {
-    let cause = match cause {
-        pem::Error::MissingSectionEnd { .. } => "a section has no -----END line",
-        pem::Error::Base64Decode(_) => "a section is not base64",
-        _ => "not PEM",
-    };
-    Error::Damaged { setting, path: path.to_owned(), cause: cause.to_owned() }
-}
-
 fn expires_s(path: &Path, chain: &[CertificateDer]) -> Result<i64, Error> {
-    let parsed = chain.first().map(|own| X509Certificate::from_der(own));
-    match parsed {
-        Some(Ok((_, certificate))) => Ok(certificate.validity().not_after.timestamp()),
-        Some(Err(cause)) => Err(Error::Damaged {
-            setting: "ingress.tls.cert",
-            path: path.to_owned(),
-            cause: cause.to_string(),
-        }),
-        None => Err(Error::NoCertificate(path.to_owned())),
-    }
+    let unreadable = |cause: String| Error::Certificate { path: path.to_owned(), cause };
+    let own = chain.first().ok_or_else(|| unreadable("there is none".to_owned()))?;
+    let (_, own) = X509Certificate::from_der(own).map_err(|cause| unreadable(cause.to_string()))?;
+    Ok(own.validity().not_after.timestamp())
 }
 
 /// Says which certificate comes into force, and until when. One that has expired is no error: some
@@ -199,9 +161,9 @@ mod tests {
             ("", &*key, format!("{CERT} holds no certificate")),
             (&key, &key, format!("{CERT} holds no certificate")),
             (&cert, "", format!("{KEY} holds no private key")),
-            (&cert, &encrypted, format!("{KEY} holds no private key")),
+            (&cert, &encrypted, format!("{KEY} holds an encrypted private key")),
             (&unended, &key, format!("{CERT} is damaged: a section has no -----END")),
-            (garbled, &key, format!("{CERT} is damaged: ")),
+            (garbled, &key, format!("{CERT} cannot be read as a certificate: ")),
             (&cert, &key_of("s3cr3t!"), format!("{KEY} is damaged: a section is not base64")),
             (&cert, &key_of("AAAA"), "cannot speak TLS with /tls/cert.pem".to_owned()),
             (&cert, &other, "the key in /tls/key.pem does not belong to the first".to_owned()),
