@@ -41,7 +41,7 @@ pub struct Figures {
 
 /// Fills, kills, opens, and drains into the real broker, counting what arrives.
 pub async fn measure(scene: Scene, brokers: &Brokers, plan: Plan) -> Figures {
-    let dir = tempfile::Builder::new().prefix("waypost-backlog-").tempdir().expect("a directory");
+    let dir = crate::directory();
     let dir = dir.path();
     let mut sink = Sink::create(scene, brokers, &fresh_name(scene), dir.join("data")).await;
 

@@ -29,7 +29,7 @@ mod run;
 mod scene;
 mod sink;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use clap::Parser;
 
@@ -37,6 +37,10 @@ use self::{
     report::Report,
     scene::{Brokers, Scene},
 };
+
+/// Waypost's own: the bare server is measured with what waypost is measured with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measure what an acknowledged event costs, against a bare server and real brokers.
 #[derive(Parser)]
@@ -86,6 +90,14 @@ fn main() {
             println!("{scene}: {figures}");
         }
     }
+}
+
+/// A directory for a daemon's data: beside what cargo builds, since a temporary directory may be
+/// memory, where a sync costs nothing.
+fn directory() -> tempfile::TempDir {
+    let beside = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(beside).expect("a directory to work in");
+    tempfile::Builder::new().prefix("load-").tempdir_in(beside).expect("a directory of its own")
 }
 
 async fn rounds(arguments: &Arguments, brokers: &Brokers) -> Report {

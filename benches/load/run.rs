@@ -63,7 +63,7 @@ pub async fn measure(scene: Scene, brokers: &Brokers, plan: Plan) -> Figures {
         let used = process::cpu(bare.pid()) - cpu;
         return figures(measured, used, Duration::ZERO, None, process::memory(bare.pid()).1);
     }
-    let dir = tempfile::Builder::new().prefix("waypost-load-").tempdir().expect("a directory");
+    let dir = crate::directory();
     let name = fresh_name(scene);
     let mut sink = Sink::create(scene, brokers, &name, dir.path().join("data")).await;
     let daemon = Daemon::start(dir.path(), &sink, daemon::Broker::Up);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::common::brokers::{Kafka, Nats, RabbitMq};
+use crate::common::brokers::{Access, Kafka, Nats, RabbitMq};
 
 /// One thing to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -13,7 +13,7 @@ pub enum Scene {
     Journal,
     /// Waypost to its embedded broker.
     Log,
-    /// Waypost to JetStream, file storage.
+    /// Waypost to JetStream, file storage, synced as the server does by itself.
     Nats,
     /// Waypost to a durable quorum queue, confirmed and persistent.
     #[value(name = "rabbitmq")]
@@ -53,7 +53,10 @@ impl Brokers {
     pub fn start(scenes: &[Scene]) -> Brokers {
         let wanted = |scene| scenes.contains(&scene);
         Brokers {
-            nats: wanted(Scene::Nats).then(Nats::start),
+            nats: wanted(Scene::Nats).then(|| {
+                let as_it_comes = Access { syncs_later: true, ..Access::default() };
+                Nats::start_with(&as_it_comes).unwrap_or_else(|error| panic!("{error}"))
+            }),
             rabbitmq: wanted(Scene::RabbitMq).then(RabbitMq::start),
             kafka: wanted(Scene::Kafka).then(Kafka::start),
         }

@@ -26,7 +26,7 @@ impl Secured {
     fn start(users: &str) -> Secured {
         let authority = Authority::named("nats-tests");
         let shown = tls(authority.issue(&["localhost"]), &authority, false);
-        let access = Access { tls: Some(shown), tls_first: false, users: users.to_owned() };
+        let access = Access { tls: Some(shown), users: users.to_owned(), ..Access::default() };
         Secured::with(authority, access)
     }
 
@@ -190,7 +190,7 @@ async fn a_certificate_of_another_ca_or_host_is_refused_and_says_so() {
     let authority = Authority::named("its-own");
     let shown = tls(authority.own(), &authority, false);
     let users = String::new();
-    let own = Secured::with(authority, Access { tls: Some(shown), tls_first: false, users });
+    let own = Secured::with(authority, Access { tls: Some(shown), users, ..Access::default() });
     let mut scene = Scene::new();
     let its_own = scene.trusting(&own.authority);
     let trusted = scene.trusting(&secured.authority);
@@ -221,8 +221,9 @@ async fn what_waited_for_mended_credentials_flows_and_nothing_is_given_up() {
     let token = |token: &str| format!("authorization {{ token: \"{token}\", timeout: 5 }}");
     let access = Access {
         tls: clients(authority.issue_until(&LOOPBACK, 2001)),
-        tls_first: false,
+
         users: token("another"),
+        ..Access::default()
     };
     let renewed = clients(authority.issue(&LOOPBACK));
     let client = authority.client("waypost");
@@ -266,7 +267,10 @@ async fn a_server_that_wants_tls_first_gets_it() {
     let authority = Authority::named("nats-tests");
     let shown = tls(authority.issue(&LOOPBACK), &authority, false);
     let users = String::new();
-    let secured = Secured::with(authority, Access { tls: Some(shown), tls_first: true, users });
+    let secured = Secured::with(
+        authority,
+        Access { tls: Some(shown), tls_first: true, users, ..Access::default() },
+    );
     let mut scene = Scene::new();
     let trusted = scene.trusting(&secured.authority);
     let reader = || ConnectOptions::new().tls_first();

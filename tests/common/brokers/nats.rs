@@ -23,9 +23,11 @@ pub struct Nats {
     url: String,
 }
 
-/// What a server asks of its clients.
+/// What a server asks of its clients, and promises them.
 #[derive(Clone, Default)]
 pub struct Access {
+    /// Whether what it acknowledges is synced later, as it comes: in a cluster, replicas keep it.
+    pub syncs_later: bool,
     pub tls: Option<Tls>,
     /// Whether the server waits for the handshake before it says a word.
     pub tls_first: bool,
@@ -80,11 +82,12 @@ impl Nats {
 }
 
 fn write_config(dir: &Path, port: u16, access: &Access) -> Result<PathBuf, String> {
-    let Access { tls, tls_first, users } = access;
+    let Access { syncs_later, tls, tls_first, users } = access;
+    let sync = if *syncs_later { "" } else { ", sync_interval: always" };
     let store = dir.join("store");
     let mut config = format!(
         "listen: \"127.0.0.1:{port}\"\n\
-         jetstream {{ store_dir: {store:?}, sync_interval: always }}\n{users}\n"
+         jetstream {{ store_dir: {store:?}{sync} }}\n{users}\n"
     );
     if let Some(tls) = tls {
         let files = tls.write(dir)?;

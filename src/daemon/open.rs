@@ -1,0 +1,138 @@
+//! Opens everything that the daemon keeps on disk, and recovers what the last one left.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    Error,
+    brokers::{self, Named},
+};
+use crate::{
+    admin::{Token, TokenError},
+    clock::now_ms,
+    dedupe,
+    dispatch::{self, Capacity, DeadLetters, Dispatcher, Shared, dead_letter},
+    feed::Feed,
+    journal::{self, Journal, RealDisk, Reserve, Storage, is_no_space},
+    routing::Table,
+    settings::Settings,
+};
+
+/// A small journal holds parked messages or dead letters.
+const SMALL_SEGMENT_BYTES: u64 = 8 << 20;
+const SMALL_TAIL_BYTES: usize = 1 << 20;
+
+/// Segments that a bound is at least made up of: it is told, and space is freed, by whole segments.
+const MIN_SEGMENTS: u64 = 8;
+
+/// What may be accepted for a broker between two looks at its backlog, where the bound is small:
+/// about a second of a fast network.
+const PARKED_HEADROOM_BYTES: u64 = 64 << 20;
+
+/// Everything that is open before the daemon takes a request.
+pub struct Opened {
+    pub main: Journal,
+    pub dead_letters: DeadLetters,
+    /// One a broker.
+    pub parked: Vec<Journal>,
+    pub dispatchers: Vec<(Dispatcher, Named)>,
+    pub window: Arc<dedupe::Window>,
+    pub shared: Shared,
+    pub token: Token,
+    pub reserve: Reserve,
+}
+
+pub fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
+    let dir = &settings.data_dir;
+    let storage: Arc<dyn Storage> = Arc::new(RealDisk);
+    storage.create_dir_all(dir).map_err(|cause| Error::DataDir { path: dir.clone(), cause })?;
+    let limits =
+        dedupe::Limits { window: settings.dedupe.window, max_keys: settings.dedupe.max_keys };
+    let backlog_bytes = settings.backlog_bytes();
+    let reserve =
+        Reserve::new(storage.clone(), dir.join("reserve"), settings.journal.reserve_bytes);
+    let open_journal = |dir: &Path, options: journal::Options| {
+        let open = || Journal::open(storage.clone(), dir, options.clone());
+        reserve.open(open, journal::Error::is_no_space)
+    };
+    let main = open_journal(
+        &dir.join("journal"),
+        journal::Options {
+            segment_bytes: settings.journal.segment_bytes.min(backlog_bytes / MIN_SEGMENTS),
+            max_bytes: settings.journal.max_bytes,
+            tail_bytes: settings.journal.tail_bytes,
+            keys_since_ms: now_ms().saturating_sub(limits.window.as_millis() as u64),
+            max_keys: limits.max_keys,
+            ..journal::Options::default()
+        },
+    )?;
+    let window = dedupe::Window::new(limits, main.keys);
+    // The journal's lock is held by now: no other daemon makes one at the same time.
+    let no_space = |error: &TokenError| match error {
+        TokenError::Io { cause, .. } => is_no_space(cause),
+        _ => false,
+    };
+    let token = reserve.open(|| Token::open(dir), no_space)?;
+    let dead_letters =
+        open_journal(&dead_letter::dir(dir), small_journal(settings.dead_letters.max_bytes))?;
+    let shared = Shared {
+        main: main.journal.clone(),
+        dead_letters: DeadLetters::new(dead_letters.journal),
+        backlogs: Arc::default(),
+        progress: Arc::default(),
+        holds: Arc::default(),
+        feed: Feed::default(),
+    };
+    let mut all_parked = Vec::new();
+    let dispatchers = brokers::brokers(table, &main.journal, dir)?
+        .into_iter()
+        .map(|named| {
+            let name = &named.name;
+            let parked_dir = dir.join("parked").join(&**name);
+            // Room beyond the bound at which events are refused, for those that are in already.
+            let room = backlog_bytes.saturating_mul(2).saturating_add(PARKED_HEADROOM_BYTES);
+            let options = journal::Options { max_bytes: room, ..small_journal(backlog_bytes) };
+            let parked = open_journal(&parked_dir, options)?.journal;
+            all_parked.push(parked.clone());
+            let open = || {
+                let (limits, parked) = (dispatch_limits(settings), parked.clone());
+                Dispatcher::open(name.clone(), limits, parked, shared.clone())
+            };
+            let dispatcher = reserve.open(open, dispatch::Error::is_no_space);
+            let dispatcher =
+                dispatcher.map_err(|cause| Error::Dispatcher { broker: name.clone(), cause })?;
+            Ok((dispatcher, named))
+        })
+        .collect::<Result<_, Error>>()?;
+    Ok(Opened {
+        main: main.journal,
+        dead_letters: shared.dead_letters.clone(),
+        parked: all_parked,
+        dispatchers,
+        window,
+        shared,
+        token,
+        reserve,
+    })
+}
+
+/// A journal whose bound is `max_bytes`.
+fn small_journal(max_bytes: u64) -> journal::Options {
+    journal::Options {
+        segment_bytes: SMALL_SEGMENT_BYTES.min(max_bytes / MIN_SEGMENTS),
+        tail_bytes: SMALL_TAIL_BYTES,
+        max_bytes,
+        ..journal::Options::default()
+    }
+}
+
+pub fn dispatch_limits(settings: &Settings) -> dispatch::Limits {
+    dispatch::Limits {
+        window: Capacity {
+            messages: settings.dispatch.window_messages,
+            bytes: settings.dispatch.window_bytes,
+        },
+        retry_for: settings.dispatch.retry_for,
+        backlog_bytes: settings.backlog_bytes(),
+        drain: settings.shutdown.deadline,
+    }
+}

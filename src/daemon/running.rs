@@ -1,0 +1,224 @@
+//! The daemon at work: everything that runs is started, watched and drained here.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use futures_util::future::select_all;
+use tokio::{
+    task::{JoinError, JoinHandle, JoinSet},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Doors, Error,
+    brokers::Named,
+    open::{Opened, dispatch_limits},
+    reclaim::reclaim,
+};
+use crate::{
+    admin::{self, Admin, Rates, View},
+    admit::Admit,
+    clock::now_ms,
+    descriptors,
+    dispatch::Dispatcher,
+    ingress::{self, Ingress},
+    journal::Journal,
+    routing::Table,
+    server::{self, Load, Transport},
+    service,
+    settings::{self, Settings},
+};
+
+/// How long operators' requests may take to end.
+const ADMIN_DRAIN: Duration = Duration::from_secs(2);
+
+/// Connections to the admin listener at once: operators, probes, scrapers.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
+
+/// See the module. Dropping it ends all that it runs, in no order.
+pub struct Running {
+    ingress: Ingress,
+    /// The listener for senders, and the one for operators.
+    requests: JoinHandle<()>,
+    operators: JoinHandle<()>,
+    /// Dispatchers, and what looks after the rest.
+    tasks: JoinSet<Result<(), Error>>,
+    main: Journal,
+    dead_letters: Journal,
+    parked: Vec<Journal>,
+    stop: Stop,
+}
+
+/// Who is told to stop, in the order of a drain.
+#[derive(Default)]
+struct Stop {
+    requests: CancellationToken,
+    brokers: CancellationToken,
+    admin: CancellationToken,
+}
+
+impl Running {
+    /// Starts everything; `told` is cancelled once the daemon is told to stop.
+    pub fn start(
+        settings: &Settings,
+        table: Table,
+        opened: Opened,
+        doors: Doors,
+        told: &CancellationToken,
+    ) -> Result<Running, Error> {
+        let Doors { listener, transport, watch, admin_listener } = doors;
+        let Opened { main, dead_letters, parked, dispatchers, window, shared, token, reserve } =
+            opened;
+        let stop = Stop::default();
+        let dead_letters = dead_letters.journal().clone();
+        let table = Arc::new(ArcSwap::from_pointee(table));
+        let admit = Admit::new(main.clone(), window.clone(), shared.backlogs.clone());
+        let ingress = Ingress::new(table.clone(), admit, ingress_limits(settings));
+        let limits = server_limits(settings);
+        let admin_limits = server::Limits { max_connections: MAX_ADMIN_CONNECTIONS, ..limits };
+        let view = Arc::new(View {
+            started: std::time::Instant::now(),
+            started_ms: now_ms(),
+            data_dir: settings.data_dir.clone(),
+            stop: told.clone(),
+            table,
+            ingress: ingress.clone(),
+            tls: transport.tls.clone(),
+            connections: Arc::new(Load::new(&limits)),
+            admin_connections: Arc::new(Load::new(&admin_limits)),
+            window,
+            main: main.clone(),
+            dead_letters: dead_letters.clone(),
+            backlogs: shared.backlogs.clone(),
+            holds: shared.holds.clone(),
+            reserve_bytes: settings.journal.reserve_bytes,
+            limits: dispatch_limits(settings),
+            brokers: dispatchers.iter().zip(&parked).map(viewed).collect(),
+            rates: Rates::default(),
+        });
+        let receiving = ingress.clone();
+        let requests = tokio::spawn(server::serve(
+            listener,
+            transport,
+            limits,
+            view.connections.clone(),
+            move |request| receiving.clone().receive(request),
+            stop.requests.clone(),
+        ));
+        let on_loopback = admin_listener.local_addr()?.ip().is_loopback();
+        let admin = Admin::new(view.clone(), shared.feed, token, on_loopback, stop.admin.clone());
+        let operators = tokio::spawn(server::serve(
+            admin_listener,
+            Transport::default(),
+            admin_limits,
+            view.admin_connections.clone(),
+            move |request| admin.clone().answer(request),
+            stop.admin.clone(),
+        ));
+
+        let mut tasks = JoinSet::new();
+        for (dispatcher, Named { name, broker, .. }) in dispatchers {
+            let ended = dispatcher.run(broker, stop.brokers.clone());
+            tasks.spawn(async move {
+                ended.await.map_err(|cause| Error::Dispatcher { broker: name, cause })
+            });
+        }
+        let (progress, keys_for) = (shared.progress, settings.dedupe.window);
+        tasks.spawn(reclaim(main.clone(), progress, keys_for, reserve, stop.brokers.clone()));
+        let told = stop.brokers.clone();
+        tasks.spawn(async move {
+            view.note_rates(told).await;
+            Ok(())
+        });
+        if let Some(watch) = watch {
+            let told = stop.brokers.clone();
+            tasks.spawn(async move {
+                watch.run(told).await;
+                Ok(())
+            });
+        }
+        Ok(Running { ingress, requests, operators, tasks, main, dead_letters, parked, stop })
+    }
+
+    /// Waits until the daemon is told to stop. What ends by itself before that is a failure.
+    pub async fn until(&mut self, told: &CancellationToken) -> Result<(), Error> {
+        let journals = [&self.main, &self.dead_letters].into_iter().chain(&self.parked);
+        let failed = tokio::select! {
+            () = told.cancelled() => return Ok(()),
+            (error, ..) = select_all(journals.map(|journal| Box::pin(journal.failed()))) => {
+                Error::JournalFailed(error)
+            }
+            Some(ended) = self.tasks.join_next() => {
+                failure(ended).unwrap_or(Error::Ended("a dispatcher"))
+            }
+            ended = &mut self.requests => server_ended(ended, "the ingress"),
+            ended = &mut self.operators => server_ended(ended, "the admin listener"),
+        };
+        Err(failed)
+    }
+
+    /// The order matters: first no new requests, then no new messages, then nothing to write.
+    pub async fn drain(mut self, settings: &settings::Shutdown) -> Result<(), Error> {
+        tracing::info!("draining");
+        service::stopping().await;
+        tokio::time::sleep(settings.delay.unwrap_or_default()).await;
+        self.ingress.drain();
+        self.stop.requests.cancel();
+        if timeout(settings.deadline, &mut self.requests).await.is_err() {
+            tracing::warn!("requests were still running at the deadline");
+            self.requests.abort();
+        }
+        self.stop.brokers.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Some(error) = failure(ended) {
+                return Err(error);
+            }
+        }
+        self.stop.admin.cancel();
+        if timeout(ADMIN_DRAIN, &mut self.operators).await.is_err() {
+            tracing::warn!("the admin listener was still busy at the deadline");
+            self.operators.abort();
+        }
+        self.main.close().await;
+        self.dead_letters.close().await;
+        tracing::info!("drained");
+        Ok(())
+    }
+}
+
+fn viewed(((dispatcher, named), parked): (&(Dispatcher, Named), &Journal)) -> admin::Broker {
+    let (name, kind) = (named.name.clone(), named.kind);
+    admin::Broker { name, kind, stats: dispatcher.stats(), parked: parked.clone() }
+}
+
+fn server_ended(ended: Result<(), JoinError>, what: &'static str) -> Error {
+    ended.map_or_else(Error::Panicked, |()| Error::Ended(what))
+}
+
+fn failure(ended: Result<Result<(), Error>, JoinError>) -> Option<Error> {
+    match ended {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error),
+        Err(panic) => Some(Error::Panicked(panic)),
+    }
+}
+
+fn ingress_limits(settings: &Settings) -> ingress::Limits {
+    ingress::Limits {
+        max_body_bytes: settings.ingress.max_body_bytes as usize,
+        max_in_flight_bytes: settings.ingress.max_in_flight_bytes as usize,
+        max_requests: settings.ingress.max_connections as usize,
+        max_headers: server::MAX_HEADERS,
+        body_timeout: settings.ingress.body_timeout,
+    }
+}
+
+fn server_limits(settings: &Settings) -> server::Limits {
+    server::Limits {
+        max_connections: descriptors::connections(settings.ingress.max_connections as usize),
+        max_head_bytes: settings.ingress.max_head_bytes as usize,
+        first_byte_timeout: settings.ingress.first_byte_timeout,
+        head_timeout: settings.ingress.head_timeout,
+    }
+}
