@@ -178,7 +178,7 @@ impl Scene {
         let (_, dead_letters) = daemon::command(self.dir.path(), &["dead-letters", "list"]);
         assert_eq!(dead_letters, "no dead letters\n");
         if !log.contains("INFO connected") {
-            let told: Vec<&str> = troubles(&log).collect();
+            let told: Vec<&str> = told(&log).collect();
             let once: BTreeSet<&str> = told.iter().copied().collect();
             assert_eq!(told.len(), once.len(), "{}", told.join("\n"));
         }
@@ -192,11 +192,18 @@ impl Scene {
     }
 }
 
-/// What was said of brokers in trouble: `broker=NAME reason=…`.
+/// Which brokers were told to be in trouble, and why: `broker=NAME reason=…`.
+fn told(log: &str) -> impl Iterator<Item = &str> {
+    after(log, "the broker is in trouble; its messages wait ")
+}
+
+/// The same with how it went on, which is told at debug.
 fn troubles(log: &str) -> impl Iterator<Item = &str> {
-    let said =
-        |line| Some(str::split_once(line, "the broker is in trouble; its messages wait ")?.1);
-    log.lines().filter_map(said)
+    told(log).chain(after(log, "the broker is still in trouble "))
+}
+
+fn after<'l>(log: &'l str, words: &'static str) -> impl Iterator<Item = &'l str> {
+    log.lines().filter_map(move |line| Some(line.split_once(words)?.1))
 }
 
 fn routes(brokers: &[(&str, String, &str)]) -> String {
