@@ -297,16 +297,21 @@ fn without_a_daemon_send_and_tail_say_so() {
     let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]);
     let (listen, admin_listen) = (daemon.listen.to_string(), daemon.admin_listen.to_string());
     assert!(daemon.stop().success());
-    for arguments in [["send", "--listen", &*listen], ["tail", "--admin-listen", &*admin_listen]] {
+    let status = ["status", "--admin-listen", &*admin_listen];
+    for arguments in [["send", "--listen", &*listen], status] {
         let outcome = waypost(dir.path(), &arguments, &SECRETS);
         assert_fails(&outcome, &["cannot reach", arguments[2], "`waypost run`"]);
     }
+    let no_daemon = ["no daemon is ready on the data directory data", "`waypost run`"];
+    let outcome = waypost(dir.path(), &["tail", "--admin-listen", &admin_listen], &SECRETS);
+    assert_fails(&outcome, &no_daemon);
     // One that was killed leaves word of where it was.
     Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]).kill();
-    for command in ["send", "tail"] {
+    for command in ["send", "status"] {
         let outcome = waypost(dir.path(), &[command], &SECRETS);
         assert_fails(&outcome, &["cannot reach", "`waypost run`"]);
     }
+    assert_fails(&waypost(dir.path(), &["tail"], &SECRETS), &no_daemon);
 }
 
 #[test]
