@@ -26,6 +26,7 @@ mod preface;
 mod refusal;
 pub mod tls;
 
+pub use http2::{BeyondShare, SHARE};
 pub use load::Load;
 
 use preface::Version;

@@ -80,7 +80,8 @@ pub struct Ingress {
     pub max_in_flight_bytes: u32,
     /// Largest request head; above it 431.
     pub max_head_bytes: u32,
-    /// Connections at once, and requests at once over all of them; further ones get 503.
+    /// Connections at once, and requests at once over all of them beyond the first few of each; more
+    /// get 503.
     pub max_connections: u32,
     /// A connection that sends nothing for this long, or is not through its TLS handshake, is closed.
     #[serde(with = "duration")]

@@ -208,7 +208,7 @@ fn ingress_limits(settings: &Settings) -> ingress::Limits {
     ingress::Limits {
         max_body_bytes: settings.ingress.max_body_bytes as usize,
         max_in_flight_bytes: settings.ingress.max_in_flight_bytes as usize,
-        max_requests: settings.ingress.max_connections as usize,
+        max_further_requests: settings.ingress.max_connections as usize,
         max_headers: server::MAX_HEADERS,
         body_timeout: settings.ingress.body_timeout,
     }
