@@ -194,6 +194,9 @@ fn the_token_is_sent_only_to_the_daemon_that_is_alive_on_the_data_directory() {
     let file = daemon.data_dir().join("daemon.json");
     let was = daemon.admin_listen.to_string();
     daemon.kill();
+    let with_file = ["tail", "--count", "1", "--token-file", "data/admin.token"];
+    let (status, said) = daemon::command(dir.path(), &with_file);
+    assert!(!status.success() && said.contains("--admin-listen names"), "{said}");
     let (stranger, heard) = eavesdrop();
     let left = fs::read_to_string(&file).expect("what it left");
     fs::write(&file, left.replace(&was, &stranger.to_string())).expect("to write");

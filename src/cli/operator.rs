@@ -44,6 +44,17 @@ pub fn address_and_token(settings: &Settings) -> Result<(SocketAddr, Token), Err
     Ok((alive, Token::read(&Token::file(dir)).map_err(|error| with_hint(&error))?))
 }
 
+/// The admin listener that was named, or the default one: never where some daemon was once.
+pub fn named(settings: &Settings) -> Result<SocketAddr, Error> {
+    match settings.admin_listen {
+        address if address.port() == 0 => Err(Error(
+            "--token-file is for the daemon that --admin-listen names: name it with its port"
+                .into(),
+        )),
+        address => Ok(reachable(address)),
+    }
+}
+
 /// What was configured, if anything was.
 fn configured(settings: &Settings) -> Option<SocketAddr> {
     let address = settings.admin_listen;

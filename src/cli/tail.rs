@@ -37,7 +37,7 @@ pub struct Arguments {
 
 pub fn main(arguments: Arguments, settings: &Settings) -> Result<(), Error> {
     let (address, token) = match &arguments.token_file {
-        Some(file) => (operator::address(settings), Token::read(file).map_err(Error::new)?),
+        Some(file) => (operator::named(settings)?, Token::read(file).map_err(Error::new)?),
         None => operator::address_and_token(settings)?,
     };
     block_on(follow(&arguments, address, &token))
