@@ -246,6 +246,20 @@ fn every_sample_is_accepted_and_tail_shows_it() {
 }
 
 #[test]
+fn tail_says_that_a_large_body_is_left_out() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]);
+    fs::write(dir.path().join("body.json"), "x".repeat(65 << 10)).expect("to write a body");
+    sent(&waypost(dir.path(), &["send", "miibo", "--file", "body.json"], &SECRETS));
+    log_files::wait_for(&daemon.data_dir(), 1);
+    let tail = waypost(dir.path(), &["tail", "--count", "1"], &SECRETS);
+    assert!(tail.out.contains("(larger than 64 KiB, left out)"), "{tail:?}");
+    let json = waypost(dir.path(), &["tail", "--count", "1", "--json"], &SECRETS);
+    let line: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
+    assert_eq!((&line["truncated"], &line["body"]), (&true.into(), &"".into()));
+}
+
+#[test]
 fn a_file_or_standard_input_is_sent_as_it_is() {
     let dir = tempfile::tempdir().expect("a directory");
     let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]);
