@@ -1,12 +1,12 @@
 //! The operators' listener: health, metrics, status, and a live view of what comes out.
 //!
-//! | page | method | says |
-//! | --- | --- | --- |
-//! | `/livez` | GET | that the process answers; depends on nothing |
-//! | `/readyz` | GET | whether events can be taken (200 or 503), and why not ([`ready`]) |
-//! | `/metrics` | GET | everything counted, for Prometheus ([`metrics`]) |
-//! | `/api/status` | GET | everything at a glance, as JSON ([`status`]) |
-//! | `/api/tail` | GET | what comes out, with payloads; wants the [`token`] |
+//! | page, by GET or HEAD | says |
+//! | --- | --- |
+//! | `/livez` | that the process answers; depends on nothing |
+//! | `/readyz` | whether events can be taken (200 or 503), and why not ([`ready`]) |
+//! | `/metrics` | everything counted, for Prometheus ([`metrics`]) |
+//! | `/api/status` | everything at a glance, as JSON ([`status`]) |
+//! | `/api/tail` | what comes out, with payloads; wants the [`token`] |
 //!
 //! Anything that shows payloads or changes something wants the token. Where the listener is on
 //! loopback, requests for all but `/livez` must name it by address or as `localhost`: a page in
@@ -37,6 +37,9 @@ pub use status::{BrokerStatus, SourceStatus, Status};
 pub use token::{Error as TokenError, Token};
 pub use view::{Broker, View};
 
+/// Connections to the listener at once: operators, probes, scrapers.
+pub const MAX_CONNECTIONS: usize = 64;
+
 type Body = BoxBody<Bytes, Infallible>;
 
 const JSON: &str = "application/json";
@@ -62,13 +65,6 @@ const PAGES: [(&str, Page); 5] = [
 impl Page {
     fn of(path: &str) -> Option<Page> {
         PAGES.iter().find(|(known, _)| *known == path).map(|(_, page)| *page)
-    }
-
-    /// The method that asks for it; HEAD does wherever GET does.
-    fn method(self) -> Method {
-        match self {
-            Page::Livez | Page::Readyz | Page::Metrics | Page::Status | Page::Tail => Method::GET,
-        }
     }
 
     /// Whether it says more than that the process answers.
@@ -120,9 +116,9 @@ impl Admin {
         if self.0.on_loopback && page.shows_something() && !names_this_machine(headers) {
             return refused(StatusCode::MISDIRECTED_REQUEST, "ask for localhost, or by address");
         }
-        let head = method == Method::HEAD && page.method() == Method::GET;
-        if *method != page.method() && !head {
-            return not_allowed(page);
+        let head = method == Method::HEAD;
+        if method != Method::GET && !head {
+            return not_allowed();
         }
         if page.wants_token() && !self.0.token.is_in(headers) {
             return unauthorized();
@@ -198,10 +194,9 @@ fn unauthorized() -> Response<Body> {
     response
 }
 
-fn not_allowed(page: Page) -> Response<Body> {
-    let allowed = if page.method() == Method::GET { "GET, HEAD" } else { "POST" };
-    let mut response = refused(StatusCode::METHOD_NOT_ALLOWED, &format!("ask with {allowed}"));
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+fn not_allowed() -> Response<Body> {
+    let mut response = refused(StatusCode::METHOD_NOT_ALLOWED, "ask with GET or HEAD");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     response
 }
 

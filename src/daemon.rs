@@ -70,6 +70,9 @@ struct Doors {
 /// without.
 pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> Result<(), Error> {
     let (transport, watch) = transport(&settings)?;
+    let data_dir = &settings.data_dir;
+    Addresses::remove_stale(data_dir)
+        .map_err(|cause| Error::DataDir { path: data_dir.clone(), cause })?;
     let opened = open::open(&settings, &table)?;
     let (listener, admin_listener) = (
         bind(settings.listen, "listen").await?,

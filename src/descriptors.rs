@@ -2,8 +2,14 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::{admin, server};
+
 /// Kept for segments, cursors, topics' files and brokers' connections.
-const RESERVED: u64 = 256;
+const OWN: usize = 256;
+
+/// Kept from senders: our own, operators' connections, and those of either listener that are being
+/// told that they are one too many.
+const RESERVED: u64 = (OWN + admin::MAX_CONNECTIONS + 2 * server::MAX_REFUSALS) as u64;
 
 /// Raises the soft limit to the hard one, and says how many of `wanted` connections fit beside what
 /// is reserved, at least one.

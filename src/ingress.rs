@@ -22,9 +22,10 @@ use tokio::{
 use crate::{
     admit::Admit,
     clock::now_ms,
-    meter::Histogram,
+    meter::{Counter, Histogram},
     quiet::Quiet,
     routing::Table,
+    server::BeyondShare,
     source::{self, Answers, Source},
 };
 
@@ -42,8 +43,9 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// All bodies being read or committed.
     pub max_in_flight_bytes: usize,
-    /// Over all connections: one of HTTP/2 carries many.
-    pub max_requests: usize,
+    /// Over all connections, those beyond their connection's share ([`BeyondShare`]): one of HTTP/2
+    /// carries many. How many connections there are bounds the others.
+    pub max_further_requests: usize,
     /// In one request.
     pub max_headers: usize,
     pub body_timeout: Duration,
@@ -59,8 +61,8 @@ struct Inner {
     limits: Limits,
     /// A permit a byte of body.
     bytes: Arc<Semaphore>,
-    /// A permit a request.
-    requests: Semaphore,
+    /// A permit a request beyond its connection's share.
+    further_requests: Semaphore,
     draining: AtomicBool,
     not_admitted: Quiet,
     stats: Stats,
@@ -71,8 +73,37 @@ struct Inner {
 pub struct Stats {
     /// From a request's head to its answer.
     pub took: Histogram,
+    begun: Counter,
+    ended: Counter,
     /// To requests on no source's path.
     pub strangers: Answers,
+}
+
+/// A request that is not answered yet; dropped, it is, or its sender went away.
+struct UnderWay<'s>(&'s Stats);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.ended.inc();
+    }
+}
+
+impl Stats {
+    fn new() -> Stats {
+        let (begun, ended, strangers) = Default::default();
+        Stats { took: Histogram::of_times(), begun, ended, strangers }
+    }
+
+    fn begin(&self) -> UnderWay<'_> {
+        self.begun.inc();
+        UnderWay(self)
+    }
+
+    fn under_way(&self) -> u64 {
+        // In this order, so that never more have ended than began.
+        let ended = self.ended.get();
+        self.begun.get().saturating_sub(ended)
+    }
 }
 
 impl Ingress {
@@ -82,10 +113,10 @@ impl Ingress {
             admit,
             limits,
             bytes: Arc::new(Semaphore::new(limits.max_in_flight_bytes)),
-            requests: Semaphore::new(limits.max_requests),
+            further_requests: Semaphore::new(limits.max_further_requests),
             draining: AtomicBool::new(false),
             not_admitted: Quiet::default(),
-            stats: Stats { took: Histogram::of_times(), strangers: Answers::default() },
+            stats: Stats::new(),
         }))
     }
 
@@ -102,9 +133,9 @@ impl Ingress {
         self.0.limits.max_in_flight_bytes.saturating_sub(self.0.bytes.available_permits())
     }
 
-    /// Requests that are not answered yet, those apart that are refused at once.
-    pub fn in_flight_requests(&self) -> usize {
-        self.0.limits.max_requests.saturating_sub(self.0.requests.available_permits())
+    /// Requests that are not answered yet.
+    pub fn in_flight_requests(&self) -> u64 {
+        self.0.stats.under_way()
     }
 
     /// Refuses what comes from now on, on whatever connection; what is under way is finished.
@@ -114,6 +145,7 @@ impl Ingress {
 
     /// Answers one request.
     pub async fn receive(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let _under_way = self.0.stats.begin();
         let started = Instant::now();
         let (head, body) = request.into_parts();
         // The request finishes on the table it began with.
@@ -123,7 +155,7 @@ impl Ingress {
             Ok(id) => accepted(&id),
             Err(rejection) => rejection.into_response(),
         };
-        let Stats { took, strangers } = &self.0.stats;
+        let Stats { took, strangers, .. } = &self.0.stats;
         found.map_or(strangers, |(source, _)| &source.stats.answers).count(response.status());
         took.observe_time(started.elapsed());
         response
@@ -145,7 +177,9 @@ impl Inner {
         if self.draining.load(Relaxed) {
             return Err(Rejection::Draining);
         }
-        let _place = self.requests.try_acquire().map_err(|_| Rejection::Busy)?;
+        let further = head.extensions.get::<BeyondShare>();
+        let place = further.map(|_| self.further_requests.try_acquire()).transpose();
+        let _place = place.map_err(|_| Rejection::Busy)?;
         let (source, path_type) = found.ok_or(Rejection::NoSuchSource)?;
         if head.method != Method::POST {
             return Err(Rejection::Method);

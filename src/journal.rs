@@ -82,6 +82,7 @@ pub use error::{AppendError, Error, is_no_space};
 pub use options::Options;
 pub use read_all::{Records, read_all};
 pub use reader::Reader;
+pub use recovery::is_open;
 pub use reserve::Reserve;
 pub use stats::{NoRoom, Stats};
 pub use storage::{File, LockGuard, RealDisk, Storage};

@@ -26,6 +26,7 @@ mod preface;
 mod refusal;
 pub mod tls;
 
+pub use http2::{BeyondShare, SHARE};
 pub use load::Load;
 
 use preface::Version;
@@ -39,8 +40,9 @@ pub const MAX_HEADERS: usize = 100;
 /// brings some back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections over the limit that are told so at one time; a flood beyond is just closed.
-const MAX_REFUSALS: usize = 64;
+/// Connections over the limit that are told so at one time, on each listener; a flood beyond is just
+/// closed.
+pub const MAX_REFUSALS: usize = 64;
 
 /// How long a peer may leave what we sent unacknowledged, or refuse to read it.
 const STALLED: Duration = Duration::from_secs(30);

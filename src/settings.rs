@@ -21,6 +21,9 @@ pub const FILE: &str = "waypost.toml";
 /// Largest `ingress.max_body_bytes`: a record with its headers must fit the journal's largest.
 const MOST_BODY_BYTES: u64 = 16 << 20;
 
+/// Least of a sender's deadlines: below it nobody could keep them.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
+
 /// Largest `dispatch.window_messages`: two lanes of it still fit what the NATS client may have
 /// unconfirmed.
 const MOST_WINDOW_MESSAGES: u64 = 4096;
@@ -77,7 +80,8 @@ pub struct Ingress {
     pub max_in_flight_bytes: u32,
     /// Largest request head; above it 431.
     pub max_head_bytes: u32,
-    /// Connections at once, and requests at once over all of them; further ones get 503.
+    /// Connections at once, and requests at once over all of them beyond the first few of each; more
+    /// get 503.
     pub max_connections: u32,
     /// A connection that sends nothing for this long, or is not through its TLS handshake, is closed.
     #[serde(with = "duration")]
@@ -295,6 +299,19 @@ impl Settings {
                 return Err(Box::new(format!("{name} is {value}; it must be {bounds}").into()));
             }
         }
+        for (name, value) in [
+            ("ingress.first_byte_timeout", ingress.first_byte_timeout),
+            ("ingress.head_timeout", ingress.head_timeout),
+            ("ingress.body_timeout", ingress.body_timeout),
+        ] {
+            if value < LEAST_TIMEOUT {
+                let value = humantime::format_duration(value);
+                let error = format!(
+                    "{name} is {value}; it must be at least 1ms, and 0 does not stand for unlimited"
+                );
+                return Err(Box::new(error.into()));
+            }
+        }
         let (given, missing) = match (&ingress.tls.cert, &ingress.tls.key) {
             (Some(_), None) => ("cert", "key"),
             (None, Some(_)) => ("key", "cert"),
@@ -405,6 +422,12 @@ mod tests {
                 "dispatch.window_messages is 0; it must be 1 to 4096",
             ),
             ("[ingress]\nmax_head_bytes = 100", "ingress.max_head_bytes is 100"),
+            (
+                "[ingress]\nbody_timeout = '0s'",
+                "ingress.body_timeout is 0s; it must be at least 1ms, and 0 does not",
+            ),
+            ("[ingress]\nhead_timeout = '999us'", "ingress.head_timeout is 999us"),
+            ("[ingress]\nfirst_byte_timeout = '0s'", "ingress.first_byte_timeout is 0s"),
             ("[ingress.tls]\ncert = 'c.pem'", "ingress.tls.key is not; set both"),
             ("[ingress.tls]\nkey = 'k.pem'", "ingress.tls.cert is not; set both"),
             ("[ingress.tls]\nca = 'c.pem'", "ca"),

@@ -44,7 +44,8 @@ pub enum Error {
     Expired { timestamp: u64 },
 }
 
-/// An HMAC-SHA256 key, hashed once so that each verification starts from the keyed state.
+/// An HMAC-SHA256 key, hashed once so that each verification starts from the keyed state. That state
+/// is as good as the secret to who reads it, and the library does not zero it when it is dropped.
 #[derive(Clone)]
 pub struct Key(Hmac<Sha256>);
 

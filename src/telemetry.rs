@@ -9,10 +9,11 @@ use crate::settings::{Log, LogFormat};
 /// What is logged unless `log.level` says otherwise.
 const DEFAULT: &str = "warn,waypost=info";
 
-/// Libraries that are silent whatever `log.level` says. lapin logs the bodies of returned messages,
-/// and its frames hold the password; async-nats logs whole URLs, and every reconnect as an error.
-/// What they have to say, the dispatcher says better.
-const SILENT: [&str; 2] = ["lapin", "async_nats"];
+/// Libraries that say no more than this whatever `log.level` says. lapin logs the bodies of returned
+/// messages, and its frames hold the password; async-nats logs whole URLs, and every reconnect as an
+/// error: what they have to say, the dispatcher says better. h2 repeats what senders' heads hold,
+/// as long as it is, and warns of each stray PING.
+const HELD_DOWN: [(&str, &str); 3] = [("lapin", "off"), ("async_nats", "off"), ("h2", "error")];
 
 /// Why `log.level` cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,19 +21,19 @@ pub enum Error {
     #[error("log.level does not parse: {0}; write a level, or MODULE=LEVEL with commas between")]
     Parse(#[from] ParseError),
     #[error("log.level names {0}, which would log payloads and credentials; leave it out")]
-    Silent(&'static str),
+    HeldDown(&'static str),
 }
 
 /// Starts logging for the whole process.
 pub fn start(log: &Log) -> Result<(), Error> {
     let level = log.level.as_deref().unwrap_or(DEFAULT);
     let mut filter = EnvFilter::try_new(level)?;
-    for library in SILENT {
+    for (library, most) in HELD_DOWN {
         // A directive for one of its modules would win over this one.
-        if level.contains(library) {
-            return Err(Error::Silent(library));
+        if names(level, library) {
+            return Err(Error::HeldDown(library));
         }
-        filter = filter.add_directive(format!("{library}=off").parse()?);
+        filter = filter.add_directive(format!("{library}={most}").parse()?);
     }
     let on_terminal = io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
@@ -50,4 +51,28 @@ pub fn start(log: &Log) -> Result<(), Error> {
         builder.json().flatten_event(true).init();
     }
     Ok(())
+}
+
+/// Whether a directive is about a library or one of its modules.
+fn names(level: &str, library: &str) -> bool {
+    level.split(',').any(|directive| directive.trim_start().starts_with(library))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_is_named_by_itself_or_a_module() {
+        for (level, expected) in [
+            ("h2", true),
+            ("h2=trace", true),
+            ("info, h2::proto=debug", true),
+            ("info", false),
+            ("waypost::server::http2=debug,info", false),
+            ("hyper::proto::h2=debug", false),
+        ] {
+            assert_eq!(names(level, "h2"), expected, "{level}");
+        }
+    }
 }

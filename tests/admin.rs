@@ -2,14 +2,17 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::MetadataExt,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
 use crate::common::{
-    daemon::{ALL_TO_FILES, Daemon},
+    daemon::{self, ALL_TO_FILES, Daemon},
     faults::{Fault, Faults},
     log_files,
     operator::{ask, json},
@@ -146,13 +149,66 @@ fn payloads_are_shown_only_with_the_token() {
     let elsewhere = ["tail", "--count", "1", "--admin-listen", &admin, "--data-dir", "none"];
     let (status, said) = daemon.command(&elsewhere);
     assert!(!status.success());
-    for part in ["none/admin.token", "--data-dir", "daemon's user"] {
+    for part in ["data directory none", "--data-dir", "`waypost run`"] {
         assert!(said.contains(part), "{said}");
     }
+    let with_file = [&elsewhere[..], &["--token-file", "data/admin.token"]].concat();
+    let (status, shown) = daemon.command(&with_file);
+    assert!(status.success() && shown.contains("words"), "{shown}");
     assert!(!daemon.log().contains(&token));
     assert!(daemon.stop().success());
     let daemon = Daemon::with_sources(dir.path(), ALL_TO_FILES, &[]);
     assert_eq!(self::token(&daemon), token, "it is kept over restarts");
+}
+
+/// Listens; the thread says whether anything ever arrived.
+fn eavesdrop() -> (SocketAddr, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let heard = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).expect("text");
+        heard
+    });
+    (address, heard)
+}
+
+#[track_caller]
+fn assert_heard_nothing(address: SocketAddr, heard: JoinHandle<String>) {
+    // The first connection that it takes is this one, unless another was there before.
+    TcpStream::connect(address).expect("a connection").write_all(b"nobody").expect("to write");
+    assert_eq!(heard.join().expect("the listener"), "nobody");
+}
+
+#[test]
+fn the_token_is_sent_only_to_the_daemon_that_is_alive_on_the_data_directory() {
+    let (dir, daemon) = start(ALL_TO_FILES, &[]);
+    // Who is named, and is another than the daemon.
+    let (stranger, heard) = eavesdrop();
+    let named = ["tail", "--count", "1", "--admin-listen", &stranger.to_string()];
+    let (status, said) = daemon.command(&named);
+    assert!(!status.success() && said.contains("--token-file"), "{said}");
+    assert_heard_nothing(stranger, heard);
+    // Who listens where a daemon was that was killed.
+    let file = daemon.data_dir().join("daemon.json");
+    let was = daemon.admin_listen.to_string();
+    daemon.kill();
+    let with_file = ["tail", "--count", "1", "--token-file", "data/admin.token"];
+    let (status, said) = daemon::command(dir.path(), &with_file);
+    assert!(!status.success() && said.contains("--admin-listen names"), "{said}");
+    let (stranger, heard) = eavesdrop();
+    let left = fs::read_to_string(&file).expect("what it left");
+    fs::write(&file, left.replace(&was, &stranger.to_string())).expect("to write");
+    let (status, said) = daemon::command(dir.path(), &["tail", "--count", "1"]);
+    assert!(!status.success() && said.contains("`waypost run`"), "{said}");
+    assert_heard_nothing(stranger, heard);
+    // Nor is what was left believed while the next one starts.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = listener.local_addr().expect("its address").to_string();
+    let routes = format!("{}{ALL_TO_FILES}", daemon::SOURCES);
+    let (status, log) = Daemon::fails(dir.path(), &routes, &[("WAYPOST_LISTEN", &taken)]);
+    assert!(!status.success() && !file.exists(), "{log}");
 }
 
 #[test]
@@ -161,7 +217,7 @@ fn a_damaged_token_keeps_the_daemon_from_starting_with_the_way_out() {
     let file = daemon.data_dir().join("admin.token");
     assert!(daemon.stop().success());
     fs::write(file, "not a token").expect("to write");
-    let routes = format!("{}{ALL_TO_FILES}", crate::common::daemon::SOURCES);
+    let routes = format!("{}{ALL_TO_FILES}", daemon::SOURCES);
     let (status, log) = Daemon::fails(dir.path(), &routes, &[]);
     assert!(!status.success());
     assert!(log.contains("admin.token") && log.contains("remove it"), "{log}");

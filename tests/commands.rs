@@ -246,6 +246,20 @@ fn every_sample_is_accepted_and_tail_shows_it() {
 }
 
 #[test]
+fn tail_says_that_a_large_body_is_left_out() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]);
+    fs::write(dir.path().join("body.json"), "x".repeat(65 << 10)).expect("to write a body");
+    sent(&waypost(dir.path(), &["send", "miibo", "--file", "body.json"], &SECRETS));
+    log_files::wait_for(&daemon.data_dir(), 1);
+    let tail = waypost(dir.path(), &["tail", "--count", "1"], &SECRETS);
+    assert!(tail.out.contains("(larger than 64 KiB, left out)"), "{tail:?}");
+    let json = waypost(dir.path(), &["tail", "--count", "1", "--json"], &SECRETS);
+    let line: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
+    assert_eq!((&line["truncated"], &line["body"]), (&true.into(), &"".into()));
+}
+
+#[test]
 fn a_file_or_standard_input_is_sent_as_it_is() {
     let dir = tempfile::tempdir().expect("a directory");
     let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]);
@@ -297,16 +311,21 @@ fn without_a_daemon_send_and_tail_say_so() {
     let daemon = Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]);
     let (listen, admin_listen) = (daemon.listen.to_string(), daemon.admin_listen.to_string());
     assert!(daemon.stop().success());
-    for arguments in [["send", "--listen", &*listen], ["tail", "--admin-listen", &*admin_listen]] {
+    let status = ["status", "--admin-listen", &*admin_listen];
+    for arguments in [["send", "--listen", &*listen], status] {
         let outcome = waypost(dir.path(), &arguments, &SECRETS);
         assert_fails(&outcome, &["cannot reach", arguments[2], "`waypost run`"]);
     }
+    let no_daemon = ["no daemon is ready on the data directory data", "`waypost run`"];
+    let outcome = waypost(dir.path(), &["tail", "--admin-listen", &admin_listen], &SECRETS);
+    assert_fails(&outcome, &no_daemon);
     // One that was killed leaves word of where it was.
     Daemon::start(dir.path(), &format!("{SOURCES}{ALL_TO_FILES}"), &[]).kill();
-    for command in ["send", "tail"] {
+    for command in ["send", "status"] {
         let outcome = waypost(dir.path(), &[command], &SECRETS);
         assert_fails(&outcome, &["cannot reach", "`waypost run`"]);
     }
+    assert_fails(&waypost(dir.path(), &["tail"], &SECRETS), &no_daemon);
 }
 
 #[test]

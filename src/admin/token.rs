@@ -10,7 +10,7 @@ use std::{
 
 use http::{HeaderMap, header};
 use ring::rand::{SecureRandom, SystemRandom};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use subtle::ConstantTimeEq;
 
 /// 256 random bits, written as hex digits.
@@ -33,7 +33,7 @@ pub enum Error {
     NoRandomness { path: PathBuf },
 }
 
-/// See the module.
+/// See the module. Holds the header's whole value, ready to be compared; it is zeroed when dropped.
 #[derive(Debug)]
 pub struct Token(SecretString);
 
@@ -41,23 +41,27 @@ impl Token {
     /// The token of a data directory, made now if there is none. It is the daemon's to call, which
     /// holds the directory alone.
     pub fn open(data_dir: &Path) -> Result<Token, Error> {
-        let path = file(data_dir);
+        let path = Token::file(data_dir);
         if !path.exists() {
             create(data_dir, &path)?;
         }
         keep_private(&path)?;
-        Token::read(data_dir)
+        Token::read(&path)
     }
 
-    /// The token of a data directory.
-    pub fn read(data_dir: &Path) -> Result<Token, Error> {
-        let path = file(data_dir);
-        let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
+    /// Where the token of a data directory is.
+    pub fn file(data_dir: &Path) -> PathBuf {
+        data_dir.join("admin.token")
+    }
+
+    /// The token in a file.
+    pub fn read(path: &Path) -> Result<Token, Error> {
+        let text = Zeroizing::new(fs::read_to_string(path).map_err(io_error("read", path))?);
         let token = text.trim_end();
         if token.len() != 2 * BYTES || !token.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(Error::Malformed { path });
+            return Err(Error::Malformed { path: path.to_owned() });
         }
-        Ok(Token(token.into()))
+        Ok(Token(format!("Bearer {token}").into()))
     }
 
     /// Whether a request carries the token; compared in constant time.
@@ -68,13 +72,9 @@ impl Token {
     }
 
     /// The value of the `Authorization` header that carries it.
-    pub fn authorization(&self) -> String {
-        format!("Bearer {}", self.0.expose_secret())
+    pub fn authorization(&self) -> &str {
+        self.0.expose_secret()
     }
-}
-
-fn file(data_dir: &Path) -> PathBuf {
-    data_dir.join("admin.token")
 }
 
 /// Writes a new token under a temporary name first, so that half a token is never one.
@@ -128,12 +128,14 @@ mod tests {
     #[test]
     fn a_token_is_made_once_and_only_its_owner_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Token::open(dir.path()).unwrap().authorization();
+        let file = Token::file(dir.path());
+        let first = Token::open(dir.path()).unwrap();
+        let first = first.authorization();
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
-        assert_eq!(mode(&file(dir.path())), MODE);
-        fs::set_permissions(file(dir.path()), Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(mode(&file), MODE);
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
         assert_eq!(Token::open(dir.path()).unwrap().authorization(), first);
-        assert_eq!(mode(&file(dir.path())), MODE);
+        assert_eq!(mode(&file), MODE);
         let other = tempfile::tempdir().unwrap();
         assert_ne!(Token::open(other.path()).unwrap().authorization(), first);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
@@ -145,7 +147,7 @@ mod tests {
         let token = Token::open(dir.path()).unwrap();
         let right = token.authorization();
         let (_, digits) = right.split_once(' ').unwrap();
-        assert!(carries(&token, &[&right]));
+        assert!(carries(&token, &[right]));
         for values in [
             &[][..],
             &[""],
@@ -154,7 +156,7 @@ mod tests {
             &[&right[..right.len() - 1]],
             &[&format!("{right}0")],
             &[&format!("Basic {digits}")],
-            &[&right, &right],
+            &[right, right],
         ] {
             assert!(!carries(&token, values), "{values:?}");
         }
@@ -165,7 +167,7 @@ mod tests {
     fn a_file_that_holds_no_token_is_refused_with_the_way_out() {
         for text in ["", "\n", "short", &"g".repeat(64), &format!("0x{:062}", 1), &"a".repeat(66)] {
             let dir = tempfile::tempdir().unwrap();
-            fs::write(file(dir.path()), text).unwrap();
+            fs::write(Token::file(dir.path()), text).unwrap();
             let error = Token::open(dir.path()).unwrap_err().to_string();
             assert!(error.contains("admin.token") && error.contains("remove it"), "{error}");
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
@@ -12,22 +12,62 @@ use crate::{admin::Token, daemon::Addresses, settings::Settings};
 /// Where the admin listener is: what was configured, if anything was; else that of the daemon that
 /// runs on the data directory.
 pub fn address(settings: &Settings) -> SocketAddr {
-    let configured = settings.admin_listen;
-    let says_nothing = configured.port() == 0 || configured == Settings::default().admin_listen;
-    let running = says_nothing.then(|| Addresses::read(&settings.data_dir)).flatten();
-    let mut address = running.map_or(configured, |addresses| addresses.admin_listen);
+    configured(settings).unwrap_or_else(|| {
+        let running = Addresses::read(&settings.data_dir);
+        reachable(running.map_or(settings.admin_listen, |addresses| addresses.admin_listen))
+    })
+}
+
+/// The address and the token of the daemon that is alive on the data directory. Nobody else is to
+/// learn its token: not who listens where a daemon was, nor who was merely named.
+pub fn address_and_token(settings: &Settings) -> Result<(SocketAddr, Token), Error> {
+    let dir = &settings.data_dir;
+    let hint = "run this as the daemon's user, and name its data directory with --data-dir";
+    let with_hint = |error: &dyn std::fmt::Display| Error(format!("{error}; {hint}"));
+    let alive = Addresses::of_the_living(dir).map_err(|error| {
+        with_hint(&format!("cannot see whether a daemon runs on {}: {error}", dir.display()))
+    })?;
+    let Some(alive) = alive.map(|addresses| reachable(addresses.admin_listen)) else {
+        return Err(Error(format!(
+            "no daemon is ready on the data directory {}: start one with `waypost run`, or name \
+             another's with --data-dir",
+            dir.display()
+        )));
+    };
+    if let Some(named) = configured(settings).filter(|named| *named != alive) {
+        return Err(Error(format!(
+            "{named} is not the admin listener of the daemon on {} ({alive}), and its token is for \
+             nobody else; for another daemon, name the file of that one's token with --token-file",
+            dir.display()
+        )));
+    }
+    Ok((alive, Token::read(&Token::file(dir)).map_err(|error| with_hint(&error))?))
+}
+
+/// The admin listener that was named, or the default one: never where some daemon was once.
+pub fn named(settings: &Settings) -> Result<SocketAddr, Error> {
+    match settings.admin_listen {
+        address if address.port() == 0 => Err(Error(
+            "--token-file is for the daemon that --admin-listen names: name it with its port"
+                .into(),
+        )),
+        address => Ok(reachable(address)),
+    }
+}
+
+/// What was configured, if anything was.
+fn configured(settings: &Settings) -> Option<SocketAddr> {
+    let address = settings.admin_listen;
+    let says_nothing = address.port() == 0 || address == Settings::default().admin_listen;
+    (!says_nothing).then(|| reachable(address))
+}
+
+/// Where a listener is reached from its own machine.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip([127, 0, 0, 1].into());
     }
     address
-}
-
-/// The token of the daemon that runs on the data directory.
-pub fn token(settings: &Settings) -> Result<Token, Error> {
-    Token::read(&settings.data_dir).map_err(|error| {
-        let hint = "run this as the daemon's user, and name its data directory with --data-dir";
-        Error(format!("{error}; {hint}"))
-    })
 }
 
 /// Gets a page, with the token if it wants one. The answer is a success.
@@ -38,7 +78,9 @@ pub async fn get(
 ) -> Result<Response<Incoming>, Error> {
     let mut request = Request::get(path).header(header::HOST, address.to_string());
     if let Some(token) = token {
-        request = request.header(header::AUTHORIZATION, token.authorization());
+        let mut value = HeaderValue::from_str(token.authorization()).map_err(Error::new)?;
+        value.set_sensitive(true);
+        request = request.header(header::AUTHORIZATION, value);
     }
     let request = request.body(Full::default()).map_err(Error::new)?;
     let endpoint = Endpoint::plain(address.to_string());
@@ -50,7 +92,8 @@ pub async fn get(
     match response.status() {
         status if status.is_success() => Ok(response),
         StatusCode::UNAUTHORIZED => Err(Error(format!(
-            "{address} does not take this token: name that daemon's data directory with --data-dir"
+            "{address} does not take this token: name that daemon's data directory with --data-dir, \
+             or the file of its token with --token-file"
         ))),
         status => Err(Error(format!(
             "{address} answered {status} to {path}; is it the admin listener of this version of \

@@ -1,6 +1,6 @@
 //! `waypost tail`: what comes out, live.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -20,19 +20,27 @@ const MAX_BODY_CHARS: usize = 200;
 Examples:
   waypost tail
   waypost tail --json | jq 'select(.outcome != \"confirmed\")'
-  waypost tail --count 1")]
+  waypost tail --count 1
+  waypost tail --admin-listen 10.0.0.7:9090 --token-file admin.token")]
 pub struct Arguments {
-    /// One JSON object a line, with the whole body
+    /// One JSON object a line, with the whole body; one over 64 KiB is left out ("truncated")
     #[arg(long)]
     json: bool,
     /// End after this many
     #[arg(long, value_name = "N")]
     count: Option<u64>,
+    /// The admin.token of a daemon elsewhere, which --admin-listen names; the address gets to know
+    /// it [default: that of the daemon on the data directory]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 pub fn main(arguments: Arguments, settings: &Settings) -> Result<(), Error> {
-    let token = operator::token(settings)?;
-    block_on(follow(&arguments, operator::address(settings), &token))
+    let (address, token) = match &arguments.token_file {
+        Some(file) => (operator::named(settings)?, Token::read(file).map_err(Error::new)?),
+        None => operator::address_and_token(settings)?,
+    };
+    block_on(follow(&arguments, address, &token))
 }
 
 async fn follow(arguments: &Arguments, address: SocketAddr, token: &Token) -> Result<(), Error> {
@@ -70,6 +78,8 @@ struct Line {
     #[serde(default)]
     event: Map<String, Value>,
     body: Option<String>,
+    #[serde(default)]
+    truncated: bool,
     missed: Option<u64>,
 }
 
@@ -100,6 +110,7 @@ fn show(line: &[u8], json: bool) -> Result<String, Error> {
         text.push_str(&format!("\n    because {}", printable(reason, MAX_BODY_CHARS)));
     }
     match &line.body {
+        _ if line.truncated => text.push_str("\n    (larger than 64 KiB, left out)\n"),
         Some(body) => text.push_str(&format!("\n    {}\n", printable(body, MAX_BODY_CHARS))),
         None => text.push_str("\n    (not text)\n"),
     }

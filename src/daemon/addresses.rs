@@ -1,12 +1,14 @@
 //! Where a running daemon can be reached, for the other commands.
 
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::journal;
 
 /// See the module; written to the data directory.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,7 +26,29 @@ impl Addresses {
         data_dir.join("daemon.json")
     }
 
-    /// The addresses of the daemon that runs on this data directory, if one does.
+    /// Removes what a daemon that was killed left: by now anyone may listen there, and the commands
+    /// would take it for this one while it is still starting.
+    pub(super) fn remove_stale(data_dir: &Path) -> io::Result<()> {
+        if journal::is_open(&data_dir.join("journal"))? {
+            return Ok(());
+        }
+        match fs::remove_file(Addresses::file(data_dir)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The addresses of the daemon that is alive on this data directory, if one is and listens.
+    ///
+    /// # Errors
+    ///
+    /// The journal's lock cannot be looked at.
+    pub fn of_the_living(data_dir: &Path) -> io::Result<Option<Addresses>> {
+        let alive = journal::is_open(&data_dir.join("journal"))?;
+        Ok(alive.then(|| Addresses::read(data_dir)).flatten())
+    }
+
+    /// The addresses that the last daemon of this data directory left; it may have been killed.
     pub fn read(data_dir: &Path) -> Option<Addresses> {
         serde_json::from_slice(&fs::read(Addresses::file(data_dir)).ok()?).ok()
     }

@@ -33,9 +33,6 @@ use crate::{
 /// How long operators' requests may take to end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(2);
 
-/// Connections to the admin listener at once: operators, probes, scrapers.
-const MAX_ADMIN_CONNECTIONS: usize = 64;
-
 /// See the module. Dropping it ends all that it runs, in no order.
 pub struct Running {
     ingress: Ingress,
@@ -76,7 +73,7 @@ impl Running {
         let admit = Admit::new(main.clone(), window.clone(), shared.backlogs.clone());
         let ingress = Ingress::new(table.clone(), admit, ingress_limits(settings));
         let limits = server_limits(settings);
-        let admin_limits = server::Limits { max_connections: MAX_ADMIN_CONNECTIONS, ..limits };
+        let admin_limits = server::Limits { max_connections: admin::MAX_CONNECTIONS, ..limits };
         let view = Arc::new(View {
             started: std::time::Instant::now(),
             started_ms: now_ms(),
@@ -208,7 +205,7 @@ fn ingress_limits(settings: &Settings) -> ingress::Limits {
     ingress::Limits {
         max_body_bytes: settings.ingress.max_body_bytes as usize,
         max_in_flight_bytes: settings.ingress.max_in_flight_bytes as usize,
-        max_requests: settings.ingress.max_connections as usize,
+        max_further_requests: settings.ingress.max_connections as usize,
         max_headers: server::MAX_HEADERS,
         body_timeout: settings.ingress.body_timeout,
     }

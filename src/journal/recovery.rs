@@ -8,6 +8,7 @@
 
 use std::{
     collections::VecDeque,
+    fs,
     io::{self, IoSlice},
     path::{Path, PathBuf},
     sync::Arc,
@@ -58,6 +59,25 @@ pub(super) fn recover(
     Ok(Recovered { lock, quarantine, segments, active, end, keys, damage })
 }
 
+/// The file that is locked while a process has the journal open.
+const LOCK: &str = "lock";
+
+/// Whether a process has the journal in `dir` open now. Creates nothing; a process that opens it at
+/// the very moment of the look may be told that it is open already.
+pub fn is_open(dir: &Path) -> io::Result<bool> {
+    let file = match fs::File::open(dir.join(LOCK)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // Shared, so that two who look do not take each other for its owner.
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(fs::TryLockError::WouldBlock) => Ok(true),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// Directories, lock, and names that can be trusted: what the last process renamed or removed may
 /// be so only in memory until the directory is synced.
 fn prepare(storage: &dyn Storage, dir: &Path) -> Result<LockGuard, Error> {
@@ -69,7 +89,7 @@ fn prepare(storage: &dyn Storage, dir: &Path) -> Result<LockGuard, Error> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     storage.sync_dir(parent).map_err(Error::sync(parent))?;
-    let path = dir.join("lock");
+    let path = dir.join(LOCK);
     let lock = storage.lock(&path).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => Error::Locked { dir: dir.to_owned() },
         _ => Error::Io { doing: "lock", path, source },

@@ -33,6 +33,14 @@ use super::Limits;
 /// Requests at once on one connection.
 const MAX_STREAMS: u32 = 100;
 
+/// Requests at once that are a connection's own; those beyond are marked [`BeyondShare`]. So one that
+/// opens many and finishes none takes nothing from the others' own.
+pub const SHARE: usize = 8;
+
+/// In the extensions of a request whose connection has its [`SHARE`] under way already.
+#[derive(Clone, Copy, Debug)]
+pub struct BeyondShare;
+
 /// Streams that were reset before they were looked at (rapid reset, CVE-2023-44487); one more and the
 /// connection is closed.
 const MAX_RESET_UNSEEN: usize = 20;
@@ -73,7 +81,10 @@ where
 {
     let activity = Arc::new(Activity::new());
     let watched = activity.clone();
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if watched.under_way.load(Relaxed) >= SHARE {
+            request.extensions_mut().insert(BeyondShare);
+        }
         let under_way = UnderWay::begin(watched.clone());
         let response = handler(request);
         async move {

@@ -3,15 +3,7 @@
 //! The files are read every few seconds and compared, which sees whatever an editor, an ACME client
 //! or Kubernetes (`..data`) does to them. Connections finish with the certificate they began with.
 
-use std::{
-    fmt, io,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
@@ -19,7 +11,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::preface::Version;
-use crate::{clock::now_ms, quiet::Quiet};
+use crate::{clock::now_ms, meter::Counter, quiet::Quiet};
 
 mod identity;
 
@@ -44,7 +36,7 @@ pub struct Tls {
     files: Files,
     http2: bool,
     in_force: ArcSwap<InForce>,
-    failed_handshakes: AtomicU64,
+    failed_handshakes: Counter,
     trouble: Quiet,
 }
 
@@ -84,7 +76,7 @@ impl Tls {
 
     /// Connections that ended within their handshake, since the start. Deadlines are not among them.
     pub fn failed_handshakes(&self) -> u64 {
-        self.failed_handshakes.load(Relaxed)
+        self.failed_handshakes.get()
     }
 
     /// Waits for the first byte, which tells plain HTTP (a method's letter) from a handshake, and does
@@ -109,7 +101,7 @@ impl Tls {
     }
 
     fn failed(&self, error: &io::Error) {
-        self.failed_handshakes.fetch_add(1, Relaxed);
+        self.failed_handshakes.inc();
         if let Some(more) = self.trouble.speaks(now_ms()) {
             tracing::info!(%error, more, "a TLS handshake failed");
         }

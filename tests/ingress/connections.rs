@@ -6,9 +6,9 @@ use crate::common::log_files;
 #[test]
 fn whoever_dawdles_is_let_go() {
     let (_dir, daemon) = start(&[
-        ("WAYPOST_INGRESS__FIRST_BYTE_TIMEOUT", "700ms"),
-        ("WAYPOST_INGRESS__HEAD_TIMEOUT", "700ms"),
-        ("WAYPOST_INGRESS__BODY_TIMEOUT", "700ms"),
+        ("WAYPOST_INGRESS__FIRST_BYTE_TIMEOUT", "2s"),
+        ("WAYPOST_INGRESS__HEAD_TIMEOUT", "2s"),
+        ("WAYPOST_INGRESS__BODY_TIMEOUT", "2s"),
     ]);
     let request = raw::request(&event(1));
 
@@ -106,9 +106,9 @@ routes:
     to: [{{ broker: local, topic: "{{type}}" }}]
 "#
     );
-    // 256 of them are kept for others.
-    let daemon = Daemon::start_with_descriptors(dir.path(), &routes, &[], 256 + 40);
-    assert!(daemon.log().contains("holds down ingress.max_connections"), "{}", daemon.log());
+    // 448 of them are kept for others.
+    let daemon = Daemon::start_with_descriptors(dir.path(), &routes, &[], 448 + 40);
+    let _operators: Vec<Raw> = (0..200).map(|_| Raw::connect(daemon.admin_listen)).collect();
     let mut flood: Vec<Raw> = (0..400).map(|_| Raw::connect(daemon.listen)).collect();
     // Each event is a topic, and so a file, of its own.
     let event = |n: usize| sender::sonzai(&format!("flooded.{n}"), format!(r#"{{"n":{n}}}"#));
@@ -116,6 +116,7 @@ routes:
         assert_eq!(connection.ask(raw::request(&event(n))).status, 200);
     }
     assert_eq!(log_files::wait_for(&daemon.data_dir(), 40).len(), 40);
+    assert!(daemon.log().contains("holds down ingress.max_connections"), "{}", daemon.log());
     let mut refused = Raw::connect(daemon.listen);
     if let Some(answer) = refused.hear() {
         assert_busy(&answer);

@@ -182,9 +182,9 @@ fn a_body_over_the_limit_is_refused_by_its_announcement_or_midway() {
 fn whoever_dawdles_on_http2_is_let_go() {
     let (_dir, daemon) = start(&[
         ON,
-        ("WAYPOST_INGRESS__FIRST_BYTE_TIMEOUT", "700ms"),
-        ("WAYPOST_INGRESS__HEAD_TIMEOUT", "700ms"),
-        ("WAYPOST_INGRESS__BODY_TIMEOUT", "1500ms"),
+        ("WAYPOST_INGRESS__FIRST_BYTE_TIMEOUT", "2s"),
+        ("WAYPOST_INGRESS__HEAD_TIMEOUT", "2s"),
+        ("WAYPOST_INGRESS__BODY_TIMEOUT", "3s"),
     ]);
     let webhook = event(1);
     let head = frames::block(&frames::fields(&webhook));
@@ -231,7 +231,9 @@ fn whoever_dawdles_on_http2_is_let_go() {
 }
 
 #[test]
-fn requests_are_bounded_over_all_connections_together() {
+fn requests_without_end_on_some_connections_take_nothing_from_the_others_own() {
+    /// Requests that are a connection's own.
+    const SHARE: u32 = 8;
     let (_dir, daemon) = start(&[ON, ("WAYPOST_INGRESS__MAX_CONNECTIONS", "4")]);
     let head = frames::block(&frames::fields(&event(0)));
     let open = |connection: &mut Http2, stream| {
@@ -239,25 +241,40 @@ fn requests_are_bounded_over_all_connections_together() {
     };
     let mut first = Http2::connect(daemon.listen);
     let mut second = Http2::connect(daemon.listen);
-    open(&mut second, 1);
-    open(&mut second, 3);
-    // Streams are looked at at once, in no order: one without a body may be refused instead of the
-    // whole one after it, and then another takes its place.
+    let streams = (0..SHARE).map(|n| 2 * n + 1);
+    streams.clone().for_each(|stream| open(&mut first, stream));
+    // Further streams are looked at in no order: one without a body may be refused instead of the whole
+    // one on the other connection, and then another takes its place.
     let started = Instant::now();
-    let mut stream = 1;
+    streams.clone().for_each(|stream| open(&mut second, stream));
+    let mut stream = 2 * SHARE + 1;
     loop {
-        open(&mut first, stream);
-        stream += 2;
+        (0..4).for_each(|n| open(&mut second, 4 * stream + 2 * n + 1));
         if first.ask(stream, frames::request(stream, &event(1))) == Answer::Status(503) {
             break;
         }
         assert!(started.elapsed() < PATIENCE, "there is always room");
         stream += 2;
     }
-    assert_busy(&ask(&daemon, raw::request(&event(3))));
+    // Everybody else is served as if nothing were.
+    assert_eq!(ask(&daemon, raw::request(&event(2))).status, 200);
+    let mut third = Http2::connect(daemon.listen);
+    third.say(
+        streams
+            .clone()
+            .flat_map(|stream| frames::request(stream, &event(2 + stream as usize)))
+            .collect::<Vec<u8>>(),
+    );
+    for stream in streams {
+        assert_eq!(third.answer(stream), Answer::Status(200), "{stream}");
+    }
     drop(second);
     let started = Instant::now();
-    while ask(&daemon, raw::request(&event(4))).status != 200 {
+    loop {
+        stream += 2;
+        if first.ask(stream, frames::request(stream, &event(3))) == Answer::Status(200) {
+            break;
+        }
         assert!(started.elapsed() < PATIENCE, "the room is never given back");
     }
 }

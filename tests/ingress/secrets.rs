@@ -5,6 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::common::{
     daemon::{MIIBO_SECRET, SONZAI_SECRET},
+    frames::{self, Answer, Http2},
     log_files,
     shared::Brokers,
 };
@@ -53,6 +54,7 @@ routes:
             ("AUTHORIZATION", AUTHORIZATION),
             ("RABBIT_URL", &*rabbit),
             ("NATS_URL", &*nats),
+            ("WAYPOST_INGRESS__HTTP2", "true"),
             ("WAYPOST_LOG__LEVEL", level),
             ("WAYPOST_SHUTDOWN__DEADLINE", "1s"),
         ];
@@ -64,10 +66,15 @@ routes:
         let miibo = event(1);
         signatures.push(miibo.headers[0].1.clone());
         assert_eq!(ask(&daemon, raw::request(&miibo)).status, 200);
+        let mut http2 = Http2::connect(daemon.listen);
+        let over_http2 = event(2);
+        signatures.push(over_http2.headers[0].1.clone());
+        assert_eq!(http2.ask(1, frames::request(1, &over_http2)), Answer::Status(200));
         for (_, webhook) in unverified() {
             assert_eq!(ask(&daemon, raw::request(&webhook)).status, 401);
         }
-        log_files::wait_for(&daemon.data_dir(), 2);
+        assert_eq!(http2.ask(3, frames::request(3, &unverified()[0].1)), Answer::Status(401));
+        log_files::wait_for(&daemon.data_dir(), 3);
         let told = |daemon: &Daemon| {
             let log = daemon.log();
             ["broker=tasks", "broker=live", "broker=stream"].iter().all(|name| log.contains(name))
@@ -118,7 +125,8 @@ fn assert_only_the_environment_holds(dir: &Path, secrets: &[&str]) {
 #[test]
 fn payload_text_in_the_log_is_escaped_and_cut() {
     const FORGED: &str = "2026-01-01T00:00:00Z ERROR forged";
-    let (dir, daemon) = start(&[("WAYPOST_LOG__LEVEL", "debug")]);
+    let settings = [("WAYPOST_LOG__LEVEL", "debug"), ("WAYPOST_INGRESS__HTTP2", "true")];
+    let (dir, daemon) = start(&settings);
     let evil = format!("\u{1b}[2J\r\n{FORGED}\u{202e}{}", "x".repeat(100_000));
     let body = |field: &str| serde_json::json!({ field: evil }).to_string();
     for webhook in [
@@ -132,6 +140,15 @@ fn payload_text_in_the_log_is_escaped_and_cut() {
         tampered.headers[0].1.push('\u{1b}');
         // A control character in a header, or a wrong signature.
         assert!([400, 401].contains(&ask(&daemon, raw::request(&tampered)).status));
+    }
+    for name in [":authority", ":path", ":method", ":scheme", "content-length"] {
+        let evil = format!("\u{1b}[2J <{FORGED}> {}", "x".repeat(12_000));
+        let mut fields = frames::fields(&event(1));
+        fields.retain(|(found, _)| found != name);
+        fields.insert(0, (name.to_owned(), evil));
+        let mut http2 = Http2::connect(daemon.listen);
+        let answer = http2.ask(1, frames::with_body(1, &fields, b""));
+        assert_ne!(answer, Answer::Status(200), "{name}");
     }
     log_files::wait_for(&daemon.data_dir(), 4);
     daemon.stop();

@@ -56,11 +56,11 @@ fn requests(view: &View, out: &mut Families) -> fmt::Result {
     let help = "From a request's head to its answer.";
     out.times("waypost_ingress_request_duration_seconds", help, &ingress.stats().took.read())?;
     let help = "Requests not answered yet.";
-    let in_flight = ingress.in_flight_requests() as u64;
+    let in_flight = ingress.in_flight_requests();
     out.gauge("waypost_ingress_in_flight_requests", help, in_flight)?;
-    let help = "The most requests at once.";
-    let max_requests = ingress.limits().max_requests as u64;
-    out.gauge("waypost_ingress_in_flight_limit_requests", help, max_requests)?;
+    let help = "The most requests at once beyond the first 8 of each connection.";
+    let max_further = ingress.limits().max_further_requests as u64;
+    out.gauge("waypost_ingress_in_flight_limit_requests", help, max_further)?;
     let help = "Bytes of bodies that were read.";
     let bodies = each(&table, |stats| stats.body_bytes.get());
     out.counters("waypost_ingress_body_bytes_total", help, bodies)?;
