@@ -209,8 +209,8 @@ enum Wake {
     Parked(LaneWake),
     Due,
     Tick,
-    /// The broker takes no messages for now, or takes them again.
-    Held,
+    /// The connection has something to say of itself.
+    Flow,
 }
 
 /// The broker is down, and why.
@@ -426,7 +426,7 @@ impl Dispatcher {
             Some((ticket, outcome)) = self.publishing.next() => Wake::Published(ticket, outcome),
             Some(kept) = self.keeping.next() => Wake::Kept(kept),
             _ = self.tick.tick() => Wake::Tick,
-            () = self.health.hold_changed(), if connected => Wake::Held,
+            () = self.health.flow_changed(), if connected => Wake::Flow,
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)),
                 if connected && due.is_some() => Wake::Due,
             wake = self.parked.next(true) => Wake::Parked(wake?),
@@ -456,8 +456,8 @@ impl Dispatcher {
                 self.look_after_backlog();
                 return self.yield_to_relief();
             }
-            Wake::Held => {
-                self.health.note_hold(&self.name);
+            Wake::Flow => {
+                self.health.note_flow(&self.name).map_err(Down)?;
                 self.stats.stands(State::Connected, None);
                 self.show_hold();
             }

@@ -10,7 +10,7 @@ use std::{
 use bytestring::ByteString;
 use tokio::time::Instant;
 
-use crate::broker::Hold;
+use crate::broker::{Flow, Hold};
 
 /// One trouble shows in several ways while it comes about and passes. Another reason for what is
 /// known to be wrong is told after this long.
@@ -78,7 +78,8 @@ impl Health {
     /// for the broker, and it is enough.
     pub fn connected(&mut self, broker: &ByteString, hold: Option<Hold>, owes_nothing: bool) {
         self.hold = hold;
-        self.note_hold(broker);
+        // One that has ended already says so again.
+        let _ended = self.note_flow(broker);
         if self.is_well() {
             tracing::info!(%broker, "connected");
         } else if owes_nothing {
@@ -123,20 +124,31 @@ impl Health {
         well_again
     }
 
-    /// Waits until the connection is put on hold or goes on; for ever where it never is. Cancel-safe.
-    pub async fn hold_changed(&mut self) {
-        if let Some(hold) = &mut self.hold
-            && hold.changed().await.is_ok()
-        {
-            return;
+    /// Waits until the connection has something to say of itself; for ever where it never has.
+    /// Cancel-safe.
+    pub async fn flow_changed(&mut self) {
+        match &mut self.hold {
+            // An error is news as well: see `note_flow`.
+            Some(hold) => hold.changed().await.unwrap_or_default(),
+            None => std::future::pending().await,
         }
-        // Nothing more is said on this connection.
-        std::future::pending().await
     }
 
-    /// Takes in what the connection says now.
-    pub fn note_hold(&mut self, broker: &ByteString) {
-        let reason = self.hold.as_mut().and_then(|hold| hold.borrow_and_update().clone());
+    /// Takes in what the connection says now; the error is why it has ended.
+    pub fn note_flow(&mut self, broker: &ByteString) -> Result<(), String> {
+        let Some(hold) = &mut self.hold else { return Ok(()) };
+        let is_left = hold.has_changed().is_err();
+        let flow = hold.borrow_and_update().clone();
+        let reason = match flow {
+            Flow::Ended(reason) => {
+                // Never old news.
+                hold.mark_changed();
+                return Err(reason);
+            }
+            _ if is_left => return Err("the connection has ended".to_owned()),
+            Flow::OnHold(reason) => Some(reason),
+            Flow::Open => None,
+        };
         if let Some(reason) = &reason {
             self.trouble(broker, reason.clone());
         }
@@ -145,6 +157,7 @@ impl Health {
         if has_ended {
             self.better();
         }
+        Ok(())
     }
 
     fn set_hold(&mut self, broker: &ByteString, reason: Option<String>) {
@@ -196,11 +209,11 @@ mod tests {
     async fn a_hold_is_known_as_long_as_its_connection_lasts() {
         let holds = Arc::<Holds>::default();
         let mut health = Health::new(holds.clone());
-        let (say, hold) = watch::channel(None);
+        let (say, hold) = watch::channel(Flow::Open);
         health.connected(&BROKER, Some(hold), true);
-        say.send_replace(Some("low on memory".to_owned()));
-        health.hold_changed().await;
-        health.note_hold(&BROKER);
+        say.send_replace(Flow::OnHold("low on memory".to_owned()));
+        health.flow_changed().await;
+        health.note_flow(&BROKER).unwrap();
         assert!(health.is_on_hold());
         assert_eq!(holds.reason("b").as_deref(), Some("low on memory"));
         // What was sent before may be confirmed meanwhile.
@@ -216,13 +229,39 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_of_a_hold_is_the_end_of_the_trouble() {
         let mut health = Health::new(Arc::default());
-        let (say, hold) = watch::channel(Some("low on memory".to_owned()));
+        let (say, hold) = watch::channel(Flow::OnHold("low on memory".to_owned()));
         health.connected(&BROKER, Some(hold), true);
         assert!(health.is_on_hold() && !health.is_well());
-        say.send_replace(None);
-        health.note_hold(&BROKER);
+        say.send_replace(Flow::Open);
+        health.note_flow(&BROKER).unwrap();
         advance(STEADY).await;
         health.look(&BROKER);
         assert!(health.is_well());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_connection_is_not_the_end_of_its_hold() {
+        for is_said in [true, false] {
+            let mut health = Health::new(Arc::default());
+            let (say, hold) = watch::channel(Flow::OnHold("low on memory".to_owned()));
+            health.connected(&BROKER, Some(hold), true);
+            if is_said {
+                say.send_replace(Flow::Ended("gone".to_owned()));
+            }
+            drop(say);
+            health.flow_changed().await;
+            health.note_flow(&BROKER).unwrap_err();
+            advance(STEADY).await;
+            assert!(!health.look(&BROKER));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_ended_at_once_says_so() {
+        let mut health = Health::new(Arc::default());
+        let (_say, hold) = watch::channel(Flow::Ended("gone".to_owned()));
+        health.connected(&BROKER, Some(hold), true);
+        health.flow_changed().await;
+        assert_eq!(health.note_flow(&BROKER), Err("gone".to_owned()));
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::{
-    broker::{Confirmation, Error as Failure, Hold},
+    broker::{Confirmation, Error as Failure, Flow, Hold},
     event::{Address, Message, Record, tests::plain},
     journal::{Entry, Options, RealDisk, Storage},
 };
@@ -26,8 +26,7 @@ struct Script {
     /// Connects, but every message brings the connection down.
     sick: AtomicBool,
     connections: AtomicUsize,
-    /// Why it takes nothing for now.
-    hold: watch::Sender<Option<String>>,
+    flow: watch::Sender<Flow>,
     /// Whether the next message puts it on hold.
     holds_next: AtomicBool,
     stuck: Mutex<Option<Stuck>>,
@@ -53,9 +52,13 @@ impl Script {
 
     /// Confirmations wait until a hold has ended.
     async fn held(&self) {
-        let mut hold = self.hold.subscribe();
-        hold.wait_for(Option::is_none).await.expect("the sender is in `self`");
+        let mut flow = self.flow.subscribe();
+        flow.wait_for(|flow| *flow == Flow::Open).await.expect("the sender is in `self`");
     }
+}
+
+fn on_hold() -> Flow {
+    Flow::OnHold("low on memory".to_owned())
 }
 
 struct Scripted(Arc<Script>);
@@ -64,16 +67,19 @@ struct Scripted(Arc<Script>);
 impl Broker for Scripted {
     async fn connect(&mut self) -> Result<(), Failure> {
         self.0.connections.fetch_add(1, Relaxed);
+        if matches!(*self.0.flow.borrow(), Flow::Ended(_)) {
+            self.0.flow.send_replace(Flow::Open);
+        }
         self.0.get_stuck(Stuck::Connecting).await;
         if *self.0.stuck.lock().unwrap() == Some(Stuck::OnHold) {
             self.0.tried.store(true, Relaxed);
-            self.0.hold.send_replace(Some("low on memory".to_owned()));
+            self.0.flow.send_replace(on_hold());
         }
         Ok(())
     }
 
     fn hold(&self) -> Option<Hold> {
-        Some(self.0.hold.subscribe())
+        Some(self.0.flow.subscribe())
     }
 
     /// Messages are named after what they do.
@@ -82,7 +88,7 @@ impl Broker for Scripted {
         let script = self.0.clone();
         script.get_stuck(Stuck::HandingOver).await;
         if script.holds_next.swap(false, Relaxed) {
-            script.hold.send_replace(Some("low on memory".to_owned()));
+            script.flow.send_replace(on_hold());
         }
         let outcome = match id.split('-').next() {
             _ if script.sick.load(Relaxed) => Err(Failure::Down("out of sorts".to_owned())),
@@ -265,12 +271,12 @@ async fn a_broker_on_hold_is_left_its_messages_and_goes_on_where_it_was() {
     let world = World::new();
     let good = names("good", 20);
     world.append(&refs(&good)).await;
-    world.script.hold.send_replace(Some("low on memory".to_owned()));
+    world.script.flow.send_replace(on_hold());
     let started = Instant::now();
     world
         .run_until(|world| {
             if started.elapsed() > LIMITS.retry_for * 20 {
-                world.script.hold.send_replace(None);
+                world.script.flow.send_replace(Flow::Open);
             } else if started.elapsed() > LIMITS.retry_for {
                 assert_eq!(world.shared.holds.reason("b").as_deref(), Some("low on memory"));
                 assert_eq!(world.confirmed(), Vec::<String>::new());
@@ -281,6 +287,28 @@ async fn a_broker_on_hold_is_left_its_messages_and_goes_on_where_it_was() {
     assert_eq!(world.confirmed(), good);
     assert_eq!(world.shared.holds.reason("b"), None);
     assert_eq!(world.script.connections.load(Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_ends_on_hold_with_nothing_in_flight_is_built_anew() {
+    let world = World::new();
+    let good = names("good", 20);
+    world.append(&refs(&good)).await;
+    world.script.flow.send_replace(on_hold());
+    let started = Instant::now();
+    world
+        .run_until(|world| {
+            let is_held = world.shared.holds.reason("b").is_some();
+            if is_held && started.elapsed() > LIMITS.retry_for {
+                let condition = world.stats().condition();
+                assert_eq!((condition.state, world.confirmed().len()), (State::Down, 0));
+                world.script.flow.send_replace(Flow::Ended("killed".to_owned()));
+            }
+            world.confirmed().len() == 20
+        })
+        .await;
+    assert_eq!(world.confirmed(), good);
+    assert_eq!(world.script.connections.load(Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,7 +332,7 @@ async fn a_hold_does_not_keep_the_main_journal_from_its_relief() {
     tokio::join!(world.run_until(is_relieved), backlog);
     assert_eq!(world.confirmed(), Vec::<String>::new());
     assert_eq!(world.script.connections.load(Relaxed), 2);
-    world.script.hold.send_replace(None);
+    world.script.flow.send_replace(Flow::Open);
     world.run_until(|world| world.confirmed().len() >= 40).await;
     assert_eq!(world.confirmed(), all);
 }
