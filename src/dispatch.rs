@@ -319,7 +319,7 @@ impl Dispatcher {
                 Some(Ok(())) => {
                     self.fruitless += 1;
                     self.stats.connections.inc();
-                    self.health.connected(&self.name, broker.hold(), self.owes_nothing());
+                    self.health.connected(&self.name, broker.hold());
                     // One that follows on another that confirmed nothing has yet to prove itself.
                     if self.fruitless == 1 {
                         self.stats.stands(State::Connected, None);
@@ -336,12 +336,13 @@ impl Dispatcher {
         }
     }
 
-    /// Whether there is nothing to publish at this moment, so that nothing will show how the broker
-    /// is.
+    /// Whether there is nothing to publish at this moment, nor on its way, so that nothing will show
+    /// how the broker is.
     fn owes_nothing(&self) -> bool {
         // A suspect waits its time out and will show it then.
         let suspects = self.retries.values().any(|job| job.suspicion.put_back);
         self.unsent.is_empty()
+            && self.in_flight.is_empty()
             && !suspects
             && self.main.has_read_all()
             && self.parked.has_read_all()
@@ -450,6 +451,9 @@ impl Dispatcher {
             Wake::Tick => {
                 self.main.start_saving();
                 self.parked.start_saving();
+                if !self.health.is_well() && self.owes_nothing() {
+                    self.health.owes_nothing();
+                }
                 if self.health.look(&self.name) {
                     self.stats.stands(State::Connected, None);
                 }

@@ -48,6 +48,7 @@ pub(super) struct Health {
     told: Option<(String, Instant)>,
     /// Since when nothing is wrong any more.
     better_since: Option<Instant>,
+    is_connected: bool,
     /// The present connection's.
     hold: Option<Hold>,
     /// The reason of the present hold.
@@ -57,7 +58,15 @@ pub(super) struct Health {
 
 impl Health {
     pub fn new(holds: Arc<Holds>) -> Health {
-        Health { trouble: None, told: None, better_since: None, hold: None, on_hold: false, holds }
+        Health {
+            trouble: None,
+            told: None,
+            better_since: None,
+            is_connected: false,
+            hold: None,
+            on_hold: false,
+            holds,
+        }
     }
 
     pub fn is_well(&self) -> bool {
@@ -74,22 +83,27 @@ impl Health {
         self.on_hold
     }
 
-    /// A connection was made. Where nothing is to be published on it, that is all that can be said
-    /// for the broker, and it is enough.
-    pub fn connected(&mut self, broker: &ByteString, hold: Option<Hold>, owes_nothing: bool) {
-        self.hold = hold;
+    /// A connection was made.
+    pub fn connected(&mut self, broker: &ByteString, hold: Option<Hold>) {
+        (self.is_connected, self.hold) = (true, hold);
         // One that has ended already says so again.
         let _ended = self.note_flow(broker);
         if self.is_well() {
             tracing::info!(%broker, "connected");
-        } else if owes_nothing {
+        }
+    }
+
+    /// Nothing is to be published. With a connection that is all that can be said for the broker, and
+    /// it is enough.
+    pub fn owes_nothing(&mut self) {
+        if self.is_connected {
             self.better();
         }
     }
 
     /// The connection is gone, and its hold with it.
     pub fn disconnected(&mut self, broker: &ByteString) {
-        self.hold = None;
+        (self.is_connected, self.hold) = (false, None);
         self.set_hold(broker, None);
     }
 
@@ -210,7 +224,7 @@ mod tests {
         let holds = Arc::<Holds>::default();
         let mut health = Health::new(holds.clone());
         let (say, hold) = watch::channel(Flow::Open);
-        health.connected(&BROKER, Some(hold), true);
+        health.connected(&BROKER, Some(hold));
         say.send_replace(Flow::OnHold("low on memory".to_owned()));
         health.flow_changed().await;
         health.note_flow(&BROKER).unwrap();
@@ -230,7 +244,7 @@ mod tests {
     async fn the_end_of_a_hold_is_the_end_of_the_trouble() {
         let mut health = Health::new(Arc::default());
         let (say, hold) = watch::channel(Flow::OnHold("low on memory".to_owned()));
-        health.connected(&BROKER, Some(hold), true);
+        health.connected(&BROKER, Some(hold));
         assert!(health.is_on_hold() && !health.is_well());
         say.send_replace(Flow::Open);
         health.note_flow(&BROKER).unwrap();
@@ -244,7 +258,7 @@ mod tests {
         for is_said in [true, false] {
             let mut health = Health::new(Arc::default());
             let (say, hold) = watch::channel(Flow::OnHold("low on memory".to_owned()));
-            health.connected(&BROKER, Some(hold), true);
+            health.connected(&BROKER, Some(hold));
             if is_said {
                 say.send_replace(Flow::Ended("gone".to_owned()));
             }
@@ -260,7 +274,7 @@ mod tests {
     async fn a_connection_that_has_ended_at_once_says_so() {
         let mut health = Health::new(Arc::default());
         let (_say, hold) = watch::channel(Flow::Ended("gone".to_owned()));
-        health.connected(&BROKER, Some(hold), true);
+        health.connected(&BROKER, Some(hold));
         health.flow_changed().await;
         assert_eq!(health.note_flow(&BROKER), Err("gone".to_owned()));
     }

@@ -104,6 +104,7 @@ impl Broker for Scripted {
             Some("lost") if script.connections.load(Relaxed) == 1 => {
                 Err(Failure::Down("the connection was closed".to_owned()))
             }
+            _ if id == "lost-refused" => Err(Failure::Refused("never".to_owned())),
             Some("failing") => Err(Failure::Failed("not now".to_owned())),
             Some("refused") => Err(Failure::Refused("never".to_owned())),
             _ => Ok(()),
@@ -459,4 +460,21 @@ async fn whatever_has_its_verdict_when_the_connection_is_lost_is_not_published_a
     let stats = world.stats();
     assert_eq!((stats.published.get(), stats.confirmed.get()), (303 + 3, 303));
     assert_eq!(stats.failures(), [("down", 1), ("failed", 0), ("refused", 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_comes_to_owe_nothing_is_well_again_without_a_confirmation() {
+    let world = World::new();
+    world.append(&["lost-refused"]).await;
+    world.script.gate.send_replace(true);
+    // It is lost with the first connection; on the next it is refused.
+    world
+        .run_until(|world| {
+            let condition = world.stats().condition();
+            world.dead().len() == 1 && condition.state == State::Connected
+        })
+        .await;
+    assert_eq!(world.stats().condition().trouble, None);
+    assert_eq!(world.script.connections.load(Relaxed), 2);
+    assert_eq!(world.confirmed(), Vec::<String>::new());
 }
