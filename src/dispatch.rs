@@ -418,9 +418,12 @@ impl Dispatcher {
         self.show_progress();
         let parked_next = self.parked.next_position();
         let parked_waits = self.parked.is_full_of(self.parked_retries);
-        // Read also without a connection, as far as the window goes: a broker that is owed nothing
-        // holds nothing back, and how long the first message waits is known.
-        let read_main = self.relief.reads_main(parked_next, parked_waits);
+        // Read also without a connection, up to the first message: a broker that is owed nothing
+        // holds nothing back, and how long that one waits is known. More would only cost memory.
+        let reads = |lane: &Lane| connected || lane.window().unsettled() == 0;
+        let read_parked = reads(&self.parked);
+        let read_main = self.relief.reads_main(parked_next, parked_waits)
+            && (self.relief.is_on() || reads(&self.main));
         let due = self.retries.first_key_value().map(|((at, _), _)| *at);
         let wake = tokio::select! {
             biased;
@@ -430,7 +433,7 @@ impl Dispatcher {
             () = self.health.flow_changed(), if connected => Wake::Flow,
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)),
                 if connected && due.is_some() => Wake::Due,
-            wake = self.parked.next(true) => Wake::Parked(wake?),
+            wake = self.parked.next(read_parked) => Wake::Parked(wake?),
             wake = self.main.next(read_main) => Wake::Main(wake?),
         };
         Ok(wake)

@@ -463,6 +463,33 @@ async fn whatever_has_its_verdict_when_the_connection_is_lost_is_not_published_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn without_a_connection_no_more_is_read_than_shows_what_waits() {
+    let world = World::new();
+    *world.script.stuck.lock().unwrap() = Some(Stuck::Connecting);
+    let append = async |id: &str, broker: &str| {
+        world.shared.main.append_durable(entry(id, broker, "{}")).await.unwrap();
+        // Time is paused: all that can be read is.
+        tokio::time::sleep(TICK * 3).await;
+        (world.cursor(), world.stats().main.next(), world.stats().main.unsettled())
+    };
+    let appends = async {
+        tokio::time::sleep(TICK).await;
+        assert_eq!(append("elsewhere", "c").await, (Position(1), Position(1), 0));
+        assert_eq!(append("good-1", "b").await, (Position(1), Position(2), 1));
+        assert_eq!(append("good-2", "b").await, (Position(1), Position(2), 1));
+        world.script.tried.store(false, Relaxed);
+    };
+    let is_over = |world: &World| {
+        let was_tried = world.script.connections.load(Relaxed) > 0;
+        was_tried && !world.script.tried.load(Relaxed)
+    };
+    tokio::join!(world.run_until(is_over), appends);
+    *world.script.stuck.lock().unwrap() = None;
+    world.run_until(|world| world.cursor() == Position(3)).await;
+    assert_eq!(world.confirmed(), ["good-1", "good-2"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_broker_that_comes_to_owe_nothing_is_well_again_without_a_confirmation() {
     let world = World::new();
     world.append(&["lost-refused"]).await;
