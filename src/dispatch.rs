@@ -250,6 +250,7 @@ impl Dispatcher {
         shared.progress.save(&name, main.saved_position());
         let relief = Relief::at_start(parked.end());
         let parked = Lane::open(LaneKind::Parked, parked, &name, &limits)?;
+        let stats = Arc::new(Stats::new());
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let dispatcher = Dispatcher {
@@ -257,9 +258,9 @@ impl Dispatcher {
             limits,
             main,
             parked,
-            health: Health::new(shared.holds.clone()),
+            health: Health::new(shared.holds.clone(), stats.clone()),
             shared,
-            stats: Arc::new(Stats::new()),
+            stats,
             unsent: VecDeque::new(),
             retries: BTreeMap::new(),
             parked_retries: 0,
@@ -320,16 +321,11 @@ impl Dispatcher {
                     self.fruitless += 1;
                     self.stats.connections.inc();
                     self.health.connected(&self.name, broker.hold());
-                    // One that follows on another that confirmed nothing has yet to prove itself.
-                    if self.fruitless == 1 {
-                        self.stats.stands(State::Connected, None);
-                    }
-                    self.show_hold();
                     return Ok(true);
                 }
                 Some(Err(error)) => {
                     self.stats.connect_failures.inc();
-                    self.in_trouble(error.to_string());
+                    self.health.trouble(&self.name, error.to_string());
                 }
             }
             failures += 1;
@@ -457,17 +453,11 @@ impl Dispatcher {
                 if !self.health.is_well() && self.owes_nothing() {
                     self.health.owes_nothing();
                 }
-                if self.health.look(&self.name) {
-                    self.stats.stands(State::Connected, None);
-                }
+                self.health.look(&self.name);
                 self.look_after_backlog();
                 return self.yield_to_relief();
             }
-            Wake::Flow => {
-                self.health.note_flow(&self.name).map_err(Down)?;
-                self.stats.stands(State::Connected, None);
-                self.show_hold();
-            }
+            Wake::Flow => return self.health.note_flow(&self.name).map_err(Down),
         }
         Ok(())
     }
@@ -550,19 +540,6 @@ impl Dispatcher {
         self.show_progress();
         self.stats.stands(State::Ended, None);
         Ok(())
-    }
-
-    /// The broker is down, or does not come up.
-    fn in_trouble(&mut self, reason: String) {
-        self.stats.stands(State::Down, Some(&reason));
-        self.health.trouble(&self.name, reason);
-    }
-
-    /// A broker on hold is connected and takes nothing, which is as good as down for its messages.
-    fn show_hold(&self) {
-        if self.health.is_on_hold() {
-            self.stats.stands(State::Down, self.health.reason());
-        }
     }
 }
 

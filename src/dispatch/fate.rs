@@ -7,7 +7,7 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{task::coop::unconstrained, time::Instant};
 
 use super::{
-    ATTEMPTS, Dispatcher, Down, FRUITLESS, RECONNECT, RETRY, SetAside, State,
+    ATTEMPTS, Dispatcher, Down, FRUITLESS, RECONNECT, RETRY, SetAside,
     job::{Job, LaneKind, Suspicion},
 };
 use crate::{
@@ -48,9 +48,6 @@ impl Dispatcher {
         self.confirmed += 1;
         if self.fruitless > FRUITLESS {
             self.take_back_suspects();
-        }
-        if !self.health.is_well() && !self.health.is_on_hold() {
-            self.stats.stands(State::Connected, None);
         }
         self.fruitless = 0;
         self.health.better();
@@ -203,8 +200,7 @@ impl Dispatcher {
         let _known = self.harvest();
         self.publishing = FuturesUnordered::new();
         self.stats.lost.inc();
-        self.health.disconnected(&self.name);
-        self.in_trouble(reason.clone());
+        self.health.disconnected(&self.name, reason.clone());
         let mut jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();
         if alone {
             for mut job in jobs {
