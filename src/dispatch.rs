@@ -33,7 +33,7 @@ use bytestring::ByteString;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use rustc_hash::FxHashMap;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admit::Backlogs,
@@ -45,6 +45,7 @@ use crate::{
 };
 
 mod backoff;
+mod connect;
 pub mod dead_letter;
 mod fate;
 mod health;
@@ -61,6 +62,7 @@ pub use health::Holds;
 pub use stats::{LaneProgress, State, Stats};
 pub use window::Capacity;
 
+use connect::Ending;
 use health::Health;
 use job::{Job, LaneKind};
 use lane::{Lane, LaneWake};
@@ -71,10 +73,6 @@ const ATTEMPTS: u32 = 5;
 
 /// Between attempts to publish a message that failed.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(30) };
-
-/// Between attempts to connect. The maximum is what a recovered broker may have to wait.
-const RECONNECT: Backoff =
-    Backoff { first: Duration::from_millis(200), max: Duration::from_secs(5) };
 
 /// After so many connections in a row that confirmed nothing, messages go one at a time, so that one
 /// which brings the connection down cannot take the others with it for ever.
@@ -216,28 +214,6 @@ enum Wake {
 /// The broker is down, and why.
 struct Down(String);
 
-/// When a dispatcher is to end.
-struct Ending {
-    /// Nothing new comes: publish what is left.
-    stop: CancellationToken,
-    /// [`Limits::drain`] later, for which this waits: the time for that is over.
-    over: CancellationToken,
-    _timer: AbortOnDropHandle<()>,
-}
-
-impl Ending {
-    fn new(stop: CancellationToken, drain: Duration) -> Ending {
-        let over = CancellationToken::new();
-        let (asked, ended) = (stop.clone(), over.clone());
-        let timer = tokio::spawn(async move {
-            asked.cancelled().await;
-            tokio::time::sleep(drain).await;
-            ended.cancel();
-        });
-        Ending { stop, over, _timer: AbortOnDropHandle::new(timer) }
-    }
-}
-
 impl Dispatcher {
     /// A dispatcher for the broker `name`, whose parked messages are in `parked`.
     pub fn open(
@@ -300,68 +276,6 @@ impl Dispatcher {
             }
         }
         self.finish(broker).await
-    }
-
-    /// Connects, however long it takes; `false` when told to stop before that.
-    async fn connect(&mut self, broker: &mut dyn Broker, ending: &Ending) -> Result<bool, Error> {
-        let mut failures = self.fruitless;
-        loop {
-            if failures > 0 {
-                let wait = tokio::time::sleep(RECONNECT.jittered(failures));
-                if self.meanwhile(wait, &ending.stop).await?.is_none() {
-                    return Ok(false);
-                }
-            }
-            // A broker that is not known to be down is given its chance before a drain is given up:
-            // there may be something to publish.
-            let give_up = if self.health.is_well() { &ending.over } else { &ending.stop };
-            match self.meanwhile(broker.connect(), give_up).await? {
-                None => return Ok(false),
-                Some(Ok(())) => {
-                    self.fruitless += 1;
-                    self.stats.connections.inc();
-                    self.health.connected(&self.name, broker.hold());
-                    return Ok(true);
-                }
-                Some(Err(error)) => {
-                    self.stats.connect_failures.inc();
-                    self.health.trouble(&self.name, error.to_string());
-                }
-            }
-            failures += 1;
-        }
-    }
-
-    /// Whether there is nothing to publish at this moment, nor on its way, so that nothing will show
-    /// how the broker is.
-    fn owes_nothing(&self) -> bool {
-        // A suspect waits its time out and will show it then.
-        let suspects = self.retries.values().any(|job| job.suspicion.put_back);
-        self.unsent.is_empty()
-            && self.in_flight.is_empty()
-            && !suspects
-            && self.main.has_read_all()
-            && self.parked.has_read_all()
-    }
-
-    /// Waits for `work` while everything goes on that needs no connection; `None` once `give_up` is
-    /// cancelled.
-    async fn meanwhile<T>(
-        &mut self,
-        work: impl Future<Output = T>,
-        give_up: &CancellationToken,
-    ) -> Result<Option<T>, Error> {
-        tokio::pin!(work);
-        loop {
-            let wake = tokio::select! {
-                biased;
-                () = give_up.cancelled() => return Ok(None),
-                done = &mut work => return Ok(Some(done)),
-                wake = self.next(false) => wake?,
-            };
-            // Nothing is in flight without a connection, so nothing can report it down.
-            let _no_connection = self.handle(wake);
-        }
     }
 
     /// Publishes until the broker is down (`Err`) or everything is drained after `stop` (`Ok`).
@@ -511,6 +425,18 @@ impl Dispatcher {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is nothing to publish at this moment, nor on its way, so that nothing will show
+    /// how the broker is.
+    fn owes_nothing(&self) -> bool {
+        // A suspect waits its time out and will show it then.
+        let suspects = self.retries.values().any(|job| job.suspicion.put_back);
+        self.unsent.is_empty()
+            && self.in_flight.is_empty()
+            && !suspects
+            && self.main.has_read_all()
+            && self.parked.has_read_all()
     }
 
     /// Whether all that can be published now is; what is being retried is on disk and can wait.

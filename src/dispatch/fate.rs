@@ -7,7 +7,8 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{task::coop::unconstrained, time::Instant};
 
 use super::{
-    ATTEMPTS, Dispatcher, Down, FRUITLESS, RECONNECT, RETRY, SetAside,
+    ATTEMPTS, Dispatcher, Down, FRUITLESS, RETRY, SetAside,
+    connect::RECONNECT,
     job::{Job, LaneKind, Suspicion},
 };
 use crate::{

@@ -30,12 +30,12 @@ use tokio::{
 };
 
 use super::{
+    fault::Fault,
     ledger::{Ledger, PublishId, Resolution, Verdict},
     lessons::{Lessons, Objection},
     message::{Outgoing, publish_id},
-    queue::{Order, PROBE, Queue, Room},
+    queue::{Order, Queue, Room},
     woken::Woken,
-    words,
 };
 use crate::broker::{Error, Flow};
 
@@ -75,16 +75,6 @@ struct Flight {
     exchange: ByteString,
     routing_key: ByteString,
     reply: oneshot::Sender<Result<(), Error>>,
-}
-
-/// Why the task ends.
-enum Fault {
-    Client(lapin::Error),
-    /// The broker or the client did what the protocol rules out.
-    Protocol(&'static str),
-    Unconfirmed,
-    /// No answer whether an exchange exists.
-    Unanswered,
 }
 
 pub struct Confirmer {
@@ -164,10 +154,6 @@ impl Confirmer {
 
     fn is_blocked(&self) -> bool {
         self.outcome.flow.borrow().on_hold().is_some()
-    }
-
-    fn blocked_or(&self, otherwise: String) -> String {
-        self.outcome.flow.borrow().on_hold().map_or(otherwise, str::to_owned)
     }
 
     /// Hands over the messages whose turn it is and tells those whose verdict is certain, as long as
@@ -363,36 +349,11 @@ impl Confirmer {
         timeout(REASON, reason).await.unwrap_or(fault)
     }
 
+    /// Why the session ends; where an answer is overdue, what the broker says of itself tells more.
     fn describe(&self, fault: &Fault) -> String {
-        match fault {
-            Fault::Client(error) => format!("the connection failed: {}", words(error)),
-            Fault::Protocol(what) => format!("the connection is out of step: {what}"),
-            Fault::Unconfirmed => {
-                self.blocked_or(format!("no confirmation within {} s", CONFIRM.as_secs()))
-            }
-            Fault::Unanswered => self.blocked_or(format!(
-                "the broker did not answer within {} s whether an exchange exists",
-                PROBE.as_secs()
-            )),
-        }
-    }
-}
-
-impl Fault {
-    /// Whether this is the broker's own word.
-    fn explains(&self) -> bool {
-        matches!(self, Fault::Client(error) if error.is_amqp_error())
-    }
-
-    /// Whether this only says that the channel is of no use, and a reason may follow.
-    fn may_be_explained(&self) -> bool {
-        let Fault::Client(error) = self else { return false };
-        matches!(
-            error.kind(),
-            lapin::ErrorKind::InvalidChannelState(..)
-                | lapin::ErrorKind::InvalidConnectionState(..)
-                | lapin::ErrorKind::InvalidChannel(..)
-        )
+        let flow = self.outcome.flow.borrow();
+        let hold = flow.on_hold().filter(|_| fault.is_overdue());
+        hold.map_or_else(|| fault.to_string(), str::to_owned)
     }
 }
 
