@@ -143,13 +143,14 @@ impl Scene {
         assert_eq!(there, self.sent);
     }
 
-    /// Waits until the broker is said to be in trouble in these words.
+    /// Waits until the broker is said to be in trouble in these words, told as news or, for one that
+    /// is known to be, at the debug level.
     async fn await_trouble(&self, broker: &str, words: &[&str]) {
         let (started, name) = (Instant::now(), format!("broker={broker} "));
         loop {
             let log = self.daemon().log();
-            let troubles: Vec<&str> =
-                troubles(&log).filter(|trouble| trouble.starts_with(&name)).collect();
+            let troubles = troubles(&log).chain(said(&log, "the broker is still in trouble "));
+            let troubles: Vec<&str> = troubles.filter(|said| said.starts_with(&name)).collect();
             if troubles.iter().any(|line| words.iter().all(|word| line.contains(word))) {
                 return;
             }
@@ -192,11 +193,13 @@ impl Scene {
     }
 }
 
-/// What was said of brokers in trouble: `broker=NAME reason=…`.
+/// What was told of brokers in trouble: `broker=NAME reason=…`.
 fn troubles(log: &str) -> impl Iterator<Item = &str> {
-    let said =
-        |line| Some(str::split_once(line, "the broker is in trouble; its messages wait ")?.1);
-    log.lines().filter_map(said)
+    said(log, "the broker is in trouble; its messages wait ")
+}
+
+fn said<'a>(log: &'a str, message: &'static str) -> impl Iterator<Item = &'a str> {
+    log.lines().filter_map(move |line| Some(line.split_once(message)?.1))
 }
 
 fn routes(brokers: &[(&str, String, &str)]) -> String {
