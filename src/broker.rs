@@ -52,10 +52,31 @@ pub enum Error {
 /// Resolves when the broker has confirmed the message or it is known why not.
 pub type Confirmation = BoxFuture<'static, Result<(), Error>>;
 
-/// What a connection says of itself as long as it lasts: the reason why the broker takes no messages
-/// for now, although it is well enough to say so; `None` while it takes them. What is in flight then
-/// stays so, and is confirmed once the hold has ended.
-pub type Hold = watch::Receiver<Option<String>>;
+/// What a connection says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// Messages are taken.
+    #[default]
+    Open,
+    /// None are taken for now, and why, although the broker is well enough to say so. What is in
+    /// flight stays so, and is confirmed once the hold has ended.
+    OnHold(String),
+    /// The connection has ended, and why; said after every verdict on what was in flight.
+    Ended(String),
+}
+
+impl Flow {
+    /// Why none are taken for now.
+    pub fn on_hold(&self) -> Option<&str> {
+        match self {
+            Flow::OnHold(reason) => Some(reason),
+            Flow::Open | Flow::Ended(_) => None,
+        }
+    }
+}
+
+/// The [`Flow`] of one connection. That its source is gone means that the connection has ended, too.
+pub type Hold = watch::Receiver<Flow>;
 
 /// An event on its way to one address.
 #[derive(Clone, Debug)]
@@ -73,7 +94,7 @@ pub trait Broker: Send {
     /// Hands the message to the client, in order, and returns its confirmation.
     async fn publish(&mut self, publication: &Publication) -> Result<Confirmation, Error>;
 
-    /// Whether the present connection is on hold, from now on; `None` for brokers that never say so.
+    /// What the present connection says of itself; `None` for brokers that only answer messages.
     fn hold(&self) -> Option<Hold> {
         None
     }

@@ -1,6 +1,7 @@
 //! The daemon: open → recover → bind → spawn → drain. The only module that knows all others.
 
 use std::{
+    borrow::Cow,
     fs, io,
     net::SocketAddr,
     path::{self, PathBuf},
@@ -51,7 +52,7 @@ pub enum Error {
     #[error("the dispatcher of broker `{broker}` ended: {cause}; restart to recover")]
     Dispatcher { broker: ByteString, cause: dispatch::Error },
     #[error("{0} ended without being told to")]
-    Ended(&'static str),
+    Ended(Cow<'static, str>),
     #[error("a task of the daemon panicked: {0}")]
     Panicked(tokio::task::JoinError),
     #[error(transparent)]

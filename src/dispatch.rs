@@ -33,7 +33,7 @@ use bytestring::ByteString;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use rustc_hash::FxHashMap;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admit::Backlogs,
@@ -45,6 +45,7 @@ use crate::{
 };
 
 mod backoff;
+mod connect;
 pub mod dead_letter;
 mod fate;
 mod health;
@@ -61,6 +62,7 @@ pub use health::Holds;
 pub use stats::{LaneProgress, State, Stats};
 pub use window::Capacity;
 
+use connect::Ending;
 use health::Health;
 use job::{Job, LaneKind};
 use lane::{Lane, LaneWake};
@@ -71,10 +73,6 @@ const ATTEMPTS: u32 = 5;
 
 /// Between attempts to publish a message that failed.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(30) };
-
-/// Between attempts to connect. The maximum is what a recovered broker may have to wait.
-const RECONNECT: Backoff =
-    Backoff { first: Duration::from_millis(200), max: Duration::from_secs(5) };
 
 /// After so many connections in a row that confirmed nothing, messages go one at a time, so that one
 /// which brings the connection down cannot take the others with it for ever.
@@ -209,34 +207,12 @@ enum Wake {
     Parked(LaneWake),
     Due,
     Tick,
-    /// The broker takes no messages for now, or takes them again.
-    Held,
+    /// The connection has something to say of itself.
+    Flow,
 }
 
 /// The broker is down, and why.
 struct Down(String);
-
-/// When a dispatcher is to end.
-struct Ending {
-    /// Nothing new comes: publish what is left.
-    stop: CancellationToken,
-    /// [`Limits::drain`] later, for which this waits: the time for that is over.
-    over: CancellationToken,
-    _timer: AbortOnDropHandle<()>,
-}
-
-impl Ending {
-    fn new(stop: CancellationToken, drain: Duration) -> Ending {
-        let over = CancellationToken::new();
-        let (asked, ended) = (stop.clone(), over.clone());
-        let timer = tokio::spawn(async move {
-            asked.cancelled().await;
-            tokio::time::sleep(drain).await;
-            ended.cancel();
-        });
-        Ending { stop, over, _timer: AbortOnDropHandle::new(timer) }
-    }
-}
 
 impl Dispatcher {
     /// A dispatcher for the broker `name`, whose parked messages are in `parked`.
@@ -250,6 +226,7 @@ impl Dispatcher {
         shared.progress.save(&name, main.saved_position());
         let relief = Relief::at_start(parked.end());
         let parked = Lane::open(LaneKind::Parked, parked, &name, &limits)?;
+        let stats = Arc::new(Stats::new());
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let dispatcher = Dispatcher {
@@ -257,9 +234,9 @@ impl Dispatcher {
             limits,
             main,
             parked,
-            health: Health::new(shared.holds.clone()),
+            health: Health::new(shared.holds.clone(), stats.clone()),
             shared,
-            stats: Arc::new(Stats::new()),
+            stats,
             unsent: VecDeque::new(),
             retries: BTreeMap::new(),
             parked_retries: 0,
@@ -299,72 +276,6 @@ impl Dispatcher {
             }
         }
         self.finish(broker).await
-    }
-
-    /// Connects, however long it takes; `false` when told to stop before that.
-    async fn connect(&mut self, broker: &mut dyn Broker, ending: &Ending) -> Result<bool, Error> {
-        let mut failures = self.fruitless;
-        loop {
-            if failures > 0 {
-                let wait = tokio::time::sleep(RECONNECT.jittered(failures));
-                if self.meanwhile(wait, &ending.stop).await?.is_none() {
-                    return Ok(false);
-                }
-            }
-            // A broker that is not known to be down is given its chance before a drain is given up:
-            // there may be something to publish.
-            let give_up = if self.health.is_well() { &ending.over } else { &ending.stop };
-            match self.meanwhile(broker.connect(), give_up).await? {
-                None => return Ok(false),
-                Some(Ok(())) => {
-                    self.fruitless += 1;
-                    self.stats.connections.inc();
-                    self.health.connected(&self.name, broker.hold(), self.owes_nothing());
-                    // One that follows on another that confirmed nothing has yet to prove itself.
-                    if self.fruitless == 1 {
-                        self.stats.stands(State::Connected, None);
-                    }
-                    self.show_hold();
-                    return Ok(true);
-                }
-                Some(Err(error)) => {
-                    self.stats.connect_failures.inc();
-                    self.in_trouble(error.to_string());
-                }
-            }
-            failures += 1;
-        }
-    }
-
-    /// Whether there is nothing to publish at this moment, so that nothing will show how the broker
-    /// is.
-    fn owes_nothing(&self) -> bool {
-        // A suspect waits its time out and will show it then.
-        let suspects = self.retries.values().any(|job| job.suspicion.put_back);
-        self.unsent.is_empty()
-            && !suspects
-            && self.main.has_read_all()
-            && self.parked.has_read_all()
-    }
-
-    /// Waits for `work` while everything goes on that needs no connection; `None` once `give_up` is
-    /// cancelled.
-    async fn meanwhile<T>(
-        &mut self,
-        work: impl Future<Output = T>,
-        give_up: &CancellationToken,
-    ) -> Result<Option<T>, Error> {
-        tokio::pin!(work);
-        loop {
-            let wake = tokio::select! {
-                biased;
-                () = give_up.cancelled() => return Ok(None),
-                done = &mut work => return Ok(Some(done)),
-                wake = self.next(false) => wake?,
-            };
-            // Nothing is in flight without a connection, so nothing can report it down.
-            let _no_connection = self.handle(wake);
-        }
     }
 
     /// Publishes until the broker is down (`Err`) or everything is drained after `stop` (`Ok`).
@@ -417,19 +328,22 @@ impl Dispatcher {
         self.show_progress();
         let parked_next = self.parked.next_position();
         let parked_waits = self.parked.is_full_of(self.parked_retries);
-        // Read also without a connection, as far as the window goes: a broker that is owed nothing
-        // holds nothing back, and how long the first message waits is known.
-        let read_main = self.relief.reads_main(parked_next, parked_waits);
+        // Read also without a connection, up to the first message: a broker that is owed nothing
+        // holds nothing back, and how long that one waits is known. More would only cost memory.
+        let reads = |lane: &Lane| connected || lane.window().unsettled() == 0;
+        let read_parked = reads(&self.parked);
+        let read_main = self.relief.reads_main(parked_next, parked_waits)
+            && (self.relief.is_on() || reads(&self.main));
         let due = self.retries.first_key_value().map(|((at, _), _)| *at);
         let wake = tokio::select! {
             biased;
             Some((ticket, outcome)) = self.publishing.next() => Wake::Published(ticket, outcome),
             Some(kept) = self.keeping.next() => Wake::Kept(kept),
             _ = self.tick.tick() => Wake::Tick,
-            () = self.health.hold_changed(), if connected => Wake::Held,
+            () = self.health.flow_changed(), if connected => Wake::Flow,
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)),
                 if connected && due.is_some() => Wake::Due,
-            wake = self.parked.next(true) => Wake::Parked(wake?),
+            wake = self.parked.next(read_parked) => Wake::Parked(wake?),
             wake = self.main.next(read_main) => Wake::Main(wake?),
         };
         Ok(wake)
@@ -450,17 +364,14 @@ impl Dispatcher {
             Wake::Tick => {
                 self.main.start_saving();
                 self.parked.start_saving();
-                if self.health.look(&self.name) {
-                    self.stats.stands(State::Connected, None);
+                if !self.health.is_well() && self.owes_nothing() {
+                    self.health.owes_nothing();
                 }
+                self.health.look(&self.name);
                 self.look_after_backlog();
                 return self.yield_to_relief();
             }
-            Wake::Held => {
-                self.health.note_hold(&self.name);
-                self.stats.stands(State::Connected, None);
-                self.show_hold();
-            }
+            Wake::Flow => return self.health.note_flow(&self.name).map_err(Down),
         }
         Ok(())
     }
@@ -516,6 +427,18 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// Whether there is nothing to publish at this moment, nor on its way, so that nothing will show
+    /// how the broker is.
+    fn owes_nothing(&self) -> bool {
+        // A suspect waits its time out and will show it then.
+        let suspects = self.retries.values().any(|job| job.suspicion.put_back);
+        self.unsent.is_empty()
+            && self.in_flight.is_empty()
+            && !suspects
+            && self.main.has_read_all()
+            && self.parked.has_read_all()
+    }
+
     /// Whether all that can be published now is; what is being retried is on disk and can wait.
     fn is_drained(&self) -> bool {
         self.in_flight.is_empty()
@@ -543,19 +466,6 @@ impl Dispatcher {
         self.show_progress();
         self.stats.stands(State::Ended, None);
         Ok(())
-    }
-
-    /// The broker is down, or does not come up.
-    fn in_trouble(&mut self, reason: String) {
-        self.stats.stands(State::Down, Some(&reason));
-        self.health.trouble(&self.name, reason);
-    }
-
-    /// A broker on hold is connected and takes nothing, which is as good as down for its messages.
-    fn show_hold(&self) {
-        if self.health.is_on_hold() {
-            self.stats.stands(State::Down, self.health.reason());
-        }
     }
 }
 

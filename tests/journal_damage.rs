@@ -301,6 +301,13 @@ async fn a_reserve_is_what_an_opening_on_a_full_disk_needs_and_is_kept_from_othe
     reserve.fill().unwrap();
     let kept = disk.read(&path).len() as u64;
     assert!((1..RESERVE_BYTES).contains(&kept), "{kept}");
+    // Nor while it is looked after again: at no moment does it hold less than it did.
+    disk.record();
+    reserve.fill().unwrap();
+    for (moment, image) in disk.images().into_iter().enumerate() {
+        let held = SimDisk::holding(image, 1).read(&path).len() as u64;
+        assert!(held >= kept, "{held} of {kept} bytes before operation {moment}");
+    }
     let refused = opened.journal.append_durable(entry(5)).await;
     assert!(matches!(refused, Err(AppendError::NoSpace)), "{refused:?}");
     disk.set_room(None);

@@ -67,8 +67,9 @@ async fn fall_ill(name: &str, patient: Sink, through: Addresses, proxy: Proxy) {
         proxy.cure();
         ward.cured().await;
     }
-    // Each connection may have ended with a window in flight.
-    ward.close(proxy.connections()).await;
+    // Each connection that it published on may have ended with a window in flight.
+    let connections = ward.connections();
+    ward.close(connections).await;
 }
 
 fn local(port: u16) -> SocketAddr {

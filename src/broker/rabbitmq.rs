@@ -43,6 +43,7 @@ use super::{Broker, Confirmation, Error, Hold, Publication, tls};
 
 mod confirmer;
 mod exchanges;
+mod fault;
 mod ledger;
 mod lessons;
 mod message;

@@ -1,14 +1,14 @@
 //! The daemon at work: everything that runs is started, watched and drained here.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use futures_util::future::select_all;
+use futures_util::{TryFutureExt, future::select_all};
 use tokio::{
-    task::{JoinError, JoinHandle, JoinSet},
+    task::{JoinError, JoinSet},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     Doors, Error,
@@ -37,15 +37,18 @@ const ADMIN_DRAIN: Duration = Duration::from_secs(2);
 pub struct Running {
     ingress: Ingress,
     /// The listener for senders, and the one for operators.
-    requests: JoinHandle<()>,
-    operators: JoinHandle<()>,
+    requests: AbortOnDropHandle<()>,
+    operators: AbortOnDropHandle<()>,
     /// Dispatchers, and what looks after the rest.
-    tasks: JoinSet<Result<(), Error>>,
+    tasks: JoinSet<(Name, Result<(), Error>)>,
     main: Journal,
     dead_letters: Journal,
     parked: Vec<Journal>,
     stop: Stop,
 }
+
+/// What a task is, for whoever reads that it ended.
+type Name = Cow<'static, str>;
 
 /// Who is told to stop, in the order of a drain.
 #[derive(Default)]
@@ -95,45 +98,46 @@ impl Running {
             rates: Rates::default(),
         });
         let receiving = ingress.clone();
-        let requests = tokio::spawn(server::serve(
+        let requests = AbortOnDropHandle::new(tokio::spawn(server::serve(
             listener,
             transport,
             limits,
             view.connections.clone(),
             move |request| receiving.clone().receive(request),
             stop.requests.clone(),
-        ));
+        )));
         let on_loopback = admin_listener.local_addr()?.ip().is_loopback();
         let admin = Admin::new(view.clone(), shared.feed, token, on_loopback, stop.admin.clone());
-        let operators = tokio::spawn(server::serve(
+        let operators = AbortOnDropHandle::new(tokio::spawn(server::serve(
             admin_listener,
             Transport::default(),
             admin_limits,
             view.admin_connections.clone(),
             move |request| admin.clone().answer(request),
             stop.admin.clone(),
-        ));
+        )));
 
         let mut tasks = JoinSet::new();
         for (dispatcher, Named { name, broker, .. }) in dispatchers {
+            let what = format!("the dispatcher of broker `{name}`");
             let ended = dispatcher.run(broker, stop.brokers.clone());
-            tasks.spawn(async move {
-                ended.await.map_err(|cause| Error::Dispatcher { broker: name, cause })
-            });
+            let ended = ended.map_err(|cause| Error::Dispatcher { broker: name, cause });
+            tasks.spawn(named(what, ended));
         }
         let (progress, keys_for) = (shared.progress, settings.dedupe.window);
-        tasks.spawn(reclaim(main.clone(), progress, keys_for, reserve, stop.brokers.clone()));
+        let frees = reclaim(main.clone(), progress, keys_for, reserve, stop.brokers.clone());
+        tasks.spawn(named("what frees the journal", frees));
         let told = stop.brokers.clone();
-        tasks.spawn(async move {
+        tasks.spawn(named("what notes the rates", async move {
             view.note_rates(told).await;
             Ok(())
-        });
+        }));
         if let Some(watch) = watch {
             let told = stop.brokers.clone();
-            tasks.spawn(async move {
+            tasks.spawn(named("what watches the certificate", async move {
                 watch.run(told).await;
                 Ok(())
-            });
+            }));
         }
         Ok(Running { ingress, requests, operators, tasks, main, dead_letters, parked, stop })
     }
@@ -147,7 +151,7 @@ impl Running {
                 Error::JournalFailed(error)
             }
             Some(ended) = self.tasks.join_next() => {
-                failure(ended).unwrap_or(Error::Ended("a dispatcher"))
+                outcome(ended).map_or_else(|failed| failed, Error::Ended)
             }
             ended = &mut self.requests => server_ended(ended, "the ingress"),
             ended = &mut self.operators => server_ended(ended, "the admin listener"),
@@ -168,9 +172,7 @@ impl Running {
         }
         self.stop.brokers.cancel();
         while let Some(ended) = self.tasks.join_next().await {
-            if let Some(error) = failure(ended) {
-                return Err(error);
-            }
+            outcome(ended)?;
         }
         self.stop.admin.cancel();
         if timeout(ADMIN_DRAIN, &mut self.operators).await.is_err() {
@@ -190,15 +192,21 @@ fn viewed(((dispatcher, named), parked): (&(Dispatcher, Named), &Journal)) -> ad
 }
 
 fn server_ended(ended: Result<(), JoinError>, what: &'static str) -> Error {
-    ended.map_or_else(Error::Panicked, |()| Error::Ended(what))
+    ended.map_or_else(Error::Panicked, |()| Error::Ended(what.into()))
 }
 
-fn failure(ended: Result<Result<(), Error>, JoinError>) -> Option<Error> {
-    match ended {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error),
-        Err(panic) => Some(Error::Panicked(panic)),
-    }
+async fn named(
+    name: impl Into<Name>,
+    task: impl Future<Output = Result<(), Error>>,
+) -> (Name, Result<(), Error>) {
+    let outcome = task.await;
+    (name.into(), outcome)
+}
+
+/// Which task has ended; the error is why it failed.
+fn outcome(ended: Result<(Name, Result<(), Error>), JoinError>) -> Result<Name, Error> {
+    let (name, outcome) = ended.map_err(Error::Panicked)?;
+    outcome.map(|()| name)
 }
 
 fn ingress_limits(settings: &Settings) -> ingress::Limits {

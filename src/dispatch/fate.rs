@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
-use tokio::time::Instant;
+use tokio::{task::coop::unconstrained, time::Instant};
 
 use super::{
-    ATTEMPTS, Dispatcher, Down, FRUITLESS, RECONNECT, RETRY, SetAside, State,
+    ATTEMPTS, Dispatcher, Down, FRUITLESS, RETRY, SetAside,
+    connect::RECONNECT,
     job::{Job, LaneKind, Suspicion},
 };
 use crate::{
@@ -25,17 +26,18 @@ impl Dispatcher {
         ticket: u64,
         outcome: Result<(), broker::Error>,
     ) -> Result<(), Down> {
-        if let Err(error) = &outcome {
-            self.stats.failed(error);
-        }
         if let Err(broker::Error::Down(reason)) = outcome {
             return Err(Down(reason));
         }
         let Some(mut job) = self.in_flight.remove(&ticket) else { return Ok(()) };
         match outcome {
             Ok(()) => self.confirm(job),
-            Err(broker::Error::Refused(reason)) => self.give_up(job, reason.into()),
+            Err(broker::Error::Refused(reason)) => {
+                self.stats.refused.inc();
+                self.give_up(job, reason.into());
+            }
             Err(broker::Error::Failed(reason)) | Err(broker::Error::Down(reason)) => {
+                self.stats.failed.inc();
                 job.attempts += 1;
                 self.failed(job, reason);
             }
@@ -47,9 +49,6 @@ impl Dispatcher {
         self.confirmed += 1;
         if self.fruitless > FRUITLESS {
             self.take_back_suspects();
-        }
-        if !self.health.is_well() && !self.health.is_on_hold() {
-            self.stats.stands(State::Connected, None);
         }
         self.fruitless = 0;
         self.health.better();
@@ -186,7 +185,10 @@ impl Dispatcher {
     /// is the first that says the broker is down.
     pub(super) fn harvest(&mut self) -> Result<(), Down> {
         let mut outcome = Ok(());
-        while let Some(Some((ticket, verdict))) = self.publishing.next().now_or_never() {
+        // Without the runtime's budget, which ends after so many: what is ready would seem not to be.
+        while let Some(Some((ticket, verdict))) =
+            unconstrained(self.publishing.next()).now_or_never()
+        {
             outcome = outcome.and(self.published(ticket, verdict));
         }
         outcome
@@ -198,8 +200,8 @@ impl Dispatcher {
         // That the broker is down is known by now.
         let _known = self.harvest();
         self.publishing = FuturesUnordered::new();
-        self.health.disconnected(&self.name);
-        self.in_trouble(reason.clone());
+        self.stats.lost.inc();
+        self.health.disconnected(&self.name, reason.clone());
         let mut jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();
         if alone {
             for mut job in jobs {

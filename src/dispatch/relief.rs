@@ -44,6 +44,11 @@ impl Relief {
         Relief { on: false, waiting: Vec::new(), parking: 0, parked_first: parked_end }
     }
 
+    /// Whether messages of the main lane are parked.
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
     /// Whether no message of the main lane waits to be parked.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.parking == 0

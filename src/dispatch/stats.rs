@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Dispatcher, job::Job};
 use crate::{
-    broker,
     clock::now_ms,
     feed::Outcome,
     journal::Position,
@@ -70,9 +69,6 @@ impl LaneProgress {
     }
 }
 
-/// Why messages are not confirmed, in the order of [`Stats::failures`].
-const FAILURES: [&str; 3] = ["down", "failed", "refused"];
-
 /// See the module.
 #[derive(Debug)]
 pub struct Stats {
@@ -90,7 +86,12 @@ pub struct Stats {
     pub parked: Counter,
     /// Messages given up on.
     pub dead_letters: Counter,
-    failures: [Counter; FAILURES.len()],
+    /// Connections lost.
+    pub(super) lost: Counter,
+    /// Messages that could not be taken for now, each time.
+    pub(super) failed: Counter,
+    /// Messages that can never be taken.
+    pub(super) refused: Counter,
     pub in_flight: Gauge,
     /// Messages that wait for their time to be tried again.
     pub retrying: Gauge,
@@ -111,7 +112,9 @@ impl Stats {
             confirm_times: Histogram::of_times(),
             parked: Counter::default(),
             dead_letters: Counter::default(),
-            failures: Default::default(),
+            lost: Counter::default(),
+            failed: Counter::default(),
+            refused: Counter::default(),
             in_flight: Gauge::default(),
             retrying: Gauge::default(),
             main: LaneProgress::default(),
@@ -127,8 +130,9 @@ impl Stats {
 
     /// Every class of failure, with how often it was met: *down* once a lost connection, the others
     /// once a message that was tried.
-    pub fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        FAILURES.into_iter().zip(self.failures.iter().map(Counter::get))
+    pub fn failures(&self) -> [(&'static str, u64); 3] {
+        [("down", &self.lost), ("failed", &self.failed), ("refused", &self.refused)]
+            .map(|(class, counter)| (class, counter.get()))
     }
 
     pub(super) fn stands(&self, state: State, trouble: Option<&str>) {
@@ -148,15 +152,6 @@ impl Stats {
         if again {
             self.retries.inc();
         }
-    }
-
-    pub(super) fn failed(&self, error: &broker::Error) {
-        let at = match error {
-            broker::Error::Down(_) => 0,
-            broker::Error::Failed(_) => 1,
-            broker::Error::Refused(_) => 2,
-        };
-        self.failures[at].inc();
     }
 
     pub(super) fn settled(&self, job: &Job, outcome: &Outcome) {

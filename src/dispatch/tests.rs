@@ -10,11 +10,12 @@ use std::{
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use super::*;
 use crate::{
-    broker::{Confirmation, Error as Failure, Hold},
+    broker::{Confirmation, Error as Failure, Flow, Hold},
     event::{Address, Message, Record, tests::plain},
     journal::{Entry, Options, RealDisk, Storage},
 };
@@ -26,10 +27,11 @@ struct Script {
     /// Connects, but every message brings the connection down.
     sick: AtomicBool,
     connections: AtomicUsize,
-    /// Why it takes nothing for now.
-    hold: watch::Sender<Option<String>>,
+    flow: watch::Sender<Flow>,
     /// Whether the next message puts it on hold.
     holds_next: AtomicBool,
+    /// Until it is opened, messages named `gated` and `lost` have no verdict.
+    gate: watch::Sender<bool>,
     stuck: Mutex<Option<Stuck>>,
     /// Whether it got as far as to be stuck.
     tried: AtomicBool,
@@ -51,11 +53,20 @@ impl Script {
         }
     }
 
+    async fn gated(&self) {
+        let mut gate = self.gate.subscribe();
+        gate.wait_for(|open| *open).await.expect("the sender is in `self`");
+    }
+
     /// Confirmations wait until a hold has ended.
     async fn held(&self) {
-        let mut hold = self.hold.subscribe();
-        hold.wait_for(Option::is_none).await.expect("the sender is in `self`");
+        let mut flow = self.flow.subscribe();
+        flow.wait_for(|flow| *flow == Flow::Open).await.expect("the sender is in `self`");
     }
+}
+
+fn on_hold() -> Flow {
+    Flow::OnHold("low on memory".to_owned())
 }
 
 struct Scripted(Arc<Script>);
@@ -64,16 +75,19 @@ struct Scripted(Arc<Script>);
 impl Broker for Scripted {
     async fn connect(&mut self) -> Result<(), Failure> {
         self.0.connections.fetch_add(1, Relaxed);
+        if matches!(*self.0.flow.borrow(), Flow::Ended(_)) {
+            self.0.flow.send_replace(Flow::Open);
+        }
         self.0.get_stuck(Stuck::Connecting).await;
         if *self.0.stuck.lock().unwrap() == Some(Stuck::OnHold) {
             self.0.tried.store(true, Relaxed);
-            self.0.hold.send_replace(Some("low on memory".to_owned()));
+            self.0.flow.send_replace(on_hold());
         }
         Ok(())
     }
 
     fn hold(&self) -> Option<Hold> {
-        Some(self.0.hold.subscribe())
+        Some(self.0.flow.subscribe())
     }
 
     /// Messages are named after what they do.
@@ -82,17 +96,24 @@ impl Broker for Scripted {
         let script = self.0.clone();
         script.get_stuck(Stuck::HandingOver).await;
         if script.holds_next.swap(false, Relaxed) {
-            script.hold.send_replace(Some("low on memory".to_owned()));
+            script.flow.send_replace(on_hold());
         }
         let outcome = match id.split('-').next() {
             _ if script.sick.load(Relaxed) => Err(Failure::Down("out of sorts".to_owned())),
             Some("poison") => Err(Failure::Down("the connection was closed".to_owned())),
+            Some("lost") if script.connections.load(Relaxed) == 1 => {
+                Err(Failure::Down("the connection was closed".to_owned()))
+            }
+            _ if id == "lost-refused" => Err(Failure::Refused("never".to_owned())),
             Some("failing") => Err(Failure::Failed("not now".to_owned())),
             Some("refused") => Err(Failure::Refused("never".to_owned())),
             _ => Ok(()),
         };
         Ok(Box::pin(async move {
             script.held().await;
+            if id.starts_with("gated") || id.starts_with("lost") {
+                script.gated().await;
+            }
             if id == "late-poison" {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 return Err(Failure::Down("the connection was closed".to_owned()));
@@ -114,7 +135,11 @@ const LIMITS: Limits = Limits {
     drain: Duration::from_secs(1),
 };
 
+/// How long what must come about may take on a busy machine.
+const WITHIN: Duration = Duration::from_secs(60);
+
 struct World {
+    limits: Limits,
     dir: tempfile::TempDir,
     shared: Shared,
     script: Arc<Script>,
@@ -138,7 +163,13 @@ impl World {
             holds: Arc::default(),
             feed: Feed::default(),
         };
-        World { dir, shared, script: Arc::default(), stats: Mutex::new(Arc::new(Stats::new())) }
+        World {
+            limits: LIMITS,
+            dir,
+            shared,
+            script: Arc::default(),
+            stats: Mutex::new(Arc::new(Stats::new())),
+        }
     }
 
     async fn append(&self, ids: &[&str]) {
@@ -146,12 +177,9 @@ impl World {
     }
 
     async fn append_with(&self, ids: &[&str], body: &str) {
-        for id in ids {
-            let event = plain(id, body.to_owned());
-            let address = Ok(Address::Subject("a".into()));
-            let messages = vec![Message { route: "r".into(), broker: "b".into(), address }];
-            let entry = Entry::new(Record { event, messages }.encode(), 1);
-            self.shared.main.append_durable(entry).await.unwrap();
+        let entries = ids.iter().map(|id| entry(id, "b", body));
+        for written in join_all(entries.map(|entry| self.shared.main.append_durable(entry))).await {
+            written.unwrap();
         }
     }
 
@@ -161,20 +189,19 @@ impl World {
         let parked =
             Journal::open(storage, &self.dir.path().join("parked"), Options::default()).unwrap();
         let dispatcher =
-            Dispatcher::open("b".into(), LIMITS, parked.journal, self.shared.clone()).unwrap();
+            Dispatcher::open("b".into(), self.limits, parked.journal, self.shared.clone()).unwrap();
         *self.stats.lock().unwrap() = dispatcher.stats();
         let stop = CancellationToken::new();
         let running =
             tokio::spawn(dispatcher.run(Box::new(Scripted(self.script.clone())), stop.clone()));
-        for _ in 0..100_000 {
-            if done(self) {
-                stop.cancel();
-                running.await.unwrap().unwrap();
-                return;
-            }
+        // By the machine's clock: the disk is a real one.
+        let started = std::time::Instant::now();
+        while !done(self) {
+            assert!(started.elapsed() < WITHIN, "not done; confirmed: {:?}", self.confirmed());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("not done; confirmed: {:?}", self.confirmed());
+        stop.cancel();
+        running.await.unwrap().unwrap();
     }
 
     fn stats(&self) -> Arc<Stats> {
@@ -196,6 +223,13 @@ impl World {
     fn cursor(&self) -> Position {
         self.shared.progress.lowest().unwrap()
     }
+}
+
+fn entry(id: &str, broker: &str, body: &str) -> Entry {
+    let event = plain(id, body.to_owned());
+    let address = Ok(Address::Subject("a".into()));
+    let messages = vec![Message { route: "r".into(), broker: broker.to_owned().into(), address }];
+    Entry::new(Record { event, messages }.encode(), 1)
 }
 
 fn names(prefix: &str, count: usize) -> Vec<String> {
@@ -265,12 +299,12 @@ async fn a_broker_on_hold_is_left_its_messages_and_goes_on_where_it_was() {
     let world = World::new();
     let good = names("good", 20);
     world.append(&refs(&good)).await;
-    world.script.hold.send_replace(Some("low on memory".to_owned()));
+    world.script.flow.send_replace(on_hold());
     let started = Instant::now();
     world
         .run_until(|world| {
             if started.elapsed() > LIMITS.retry_for * 20 {
-                world.script.hold.send_replace(None);
+                world.script.flow.send_replace(Flow::Open);
             } else if started.elapsed() > LIMITS.retry_for {
                 assert_eq!(world.shared.holds.reason("b").as_deref(), Some("low on memory"));
                 assert_eq!(world.confirmed(), Vec::<String>::new());
@@ -281,6 +315,28 @@ async fn a_broker_on_hold_is_left_its_messages_and_goes_on_where_it_was() {
     assert_eq!(world.confirmed(), good);
     assert_eq!(world.shared.holds.reason("b"), None);
     assert_eq!(world.script.connections.load(Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_ends_on_hold_with_nothing_in_flight_is_built_anew() {
+    let world = World::new();
+    let good = names("good", 20);
+    world.append(&refs(&good)).await;
+    world.script.flow.send_replace(on_hold());
+    let started = Instant::now();
+    world
+        .run_until(|world| {
+            let is_held = world.shared.holds.reason("b").is_some();
+            if is_held && started.elapsed() > LIMITS.retry_for {
+                let condition = world.stats().condition();
+                assert_eq!((condition.state, world.confirmed().len()), (State::Down, 0));
+                world.script.flow.send_replace(Flow::Ended("killed".to_owned()));
+            }
+            world.confirmed().len() == 20
+        })
+        .await;
+    assert_eq!(world.confirmed(), good);
+    assert_eq!(world.script.connections.load(Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,7 +360,7 @@ async fn a_hold_does_not_keep_the_main_journal_from_its_relief() {
     tokio::join!(world.run_until(is_relieved), backlog);
     assert_eq!(world.confirmed(), Vec::<String>::new());
     assert_eq!(world.script.connections.load(Relaxed), 2);
-    world.script.hold.send_replace(None);
+    world.script.flow.send_replace(Flow::Open);
     world.run_until(|world| world.confirmed().len() >= 40).await;
     assert_eq!(world.confirmed(), all);
 }
@@ -340,7 +396,7 @@ async fn what_becomes_of_messages_is_counted() {
     world.append(&["failing", "good-1", "refused", "good-2"]).await;
     world.run_until(|world| world.dead().len() == 2).await;
     let stats = world.stats();
-    let failures: Vec<u64> = stats.failures().map(|(_, count)| count).collect();
+    let failures: Vec<u64> = stats.failures().into_iter().map(|(_, count)| count).collect();
     let [down, failed, refused] = failures[..] else { panic!("{failures:?}") };
     assert_eq!((down, refused), (0, 1));
     assert!(failed > u64::from(ATTEMPTS), "{failed}");
@@ -383,4 +439,69 @@ async fn a_broker_that_connects_and_confirms_nothing_is_down_until_it_does() {
         })
         .await;
     assert_eq!(world.stats().condition().trouble, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_has_its_verdict_when_the_connection_is_lost_is_not_published_again() {
+    let mut world = World::new();
+    // More than the runtime lets a task take in at a time.
+    world.limits.window.messages = 512;
+    let (lost, confirmed) = (names("lost", 3), names("gated", 300));
+    world.append(&refs(&lost)).await;
+    world.append(&refs(&confirmed)).await;
+    world
+        .run_until(|world| {
+            if world.stats().in_flight.get() == 303 {
+                world.script.gate.send_replace(true);
+            }
+            world.confirmed().len() >= 303
+        })
+        .await;
+    let stats = world.stats();
+    assert_eq!((stats.published.get(), stats.confirmed.get()), (303 + 3, 303));
+    assert_eq!(stats.failures(), [("down", 1), ("failed", 0), ("refused", 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_connection_no_more_is_read_than_shows_what_waits() {
+    let world = World::new();
+    *world.script.stuck.lock().unwrap() = Some(Stuck::Connecting);
+    let append = async |id: &str, broker: &str| {
+        world.shared.main.append_durable(entry(id, broker, "{}")).await.unwrap();
+        // Time is paused: all that can be read is.
+        tokio::time::sleep(TICK * 3).await;
+        (world.cursor(), world.stats().main.next(), world.stats().main.unsettled())
+    };
+    let appends = async {
+        tokio::time::sleep(TICK).await;
+        assert_eq!(append("elsewhere", "c").await, (Position(1), Position(1), 0));
+        assert_eq!(append("good-1", "b").await, (Position(1), Position(2), 1));
+        assert_eq!(append("good-2", "b").await, (Position(1), Position(2), 1));
+        world.script.tried.store(false, Relaxed);
+    };
+    let is_over = |world: &World| {
+        let was_tried = world.script.connections.load(Relaxed) > 0;
+        was_tried && !world.script.tried.load(Relaxed)
+    };
+    tokio::join!(world.run_until(is_over), appends);
+    *world.script.stuck.lock().unwrap() = None;
+    world.run_until(|world| world.cursor() == Position(3)).await;
+    assert_eq!(world.confirmed(), ["good-1", "good-2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_comes_to_owe_nothing_is_well_again_without_a_confirmation() {
+    let world = World::new();
+    world.append(&["lost-refused"]).await;
+    world.script.gate.send_replace(true);
+    // It is lost with the first connection; on the next it is refused.
+    world
+        .run_until(|world| {
+            let condition = world.stats().condition();
+            world.dead().len() == 1 && condition.state == State::Connected
+        })
+        .await;
+    assert_eq!(world.stats().condition().trouble, None);
+    assert_eq!(world.script.connections.load(Relaxed), 2);
+    assert_eq!(world.confirmed(), Vec::<String>::new());
 }

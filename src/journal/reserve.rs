@@ -5,11 +5,7 @@
 //! So a file lies beside the journals, which is given up where an opening finds no room, and made
 //! again at once, of whatever room is left: new entries must not take it.
 
-use std::{
-    io::{self, IoSlice},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{io::IoSlice, path::PathBuf, sync::Arc};
 
 use super::{
     Error,
@@ -49,22 +45,19 @@ impl Reserve {
         }
     }
 
-    /// Makes the reserve as large as it should be, or as there is room. Blocks.
+    /// Makes the reserve as large as it should be, or as there is room. What it holds already it
+    /// never gives back for that: others would take it. Blocks.
     pub fn fill(&self) -> Result<(), Error> {
         let path = &self.path;
-        let held = match self.storage.open_read(path) {
-            Ok(file) => file.size().map_err(Error::io("read", path))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(source) => return Err(Error::io("open", path)(source)),
-        };
+        let file = self.storage.open_or_create(path).map_err(Error::io("open", path))?;
+        let held = file.size().map_err(Error::io("read", path))?;
         if held >= self.bytes {
             return Ok(());
         }
-        let file = storage::create_over(&*self.storage, path).map_err(Error::io("create", path))?;
         // Not zeros, which some file systems would keep no room for.
         let mut chunk = vec![0; CHUNK_BYTES];
         fastrand::fill(&mut chunk);
-        let mut written = 0;
+        let mut written = held;
         while written < self.bytes {
             let some = (self.bytes - written).min(CHUNK_BYTES as u64);
             let slices = &mut [IoSlice::new(&chunk[..some as usize])];

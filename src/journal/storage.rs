@@ -23,6 +23,8 @@ pub trait Storage: Send + Sync + 'static {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Creates a file that must not exist, for reading and writing.
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Opens a file as it is, or creates it, for reading and writing.
+    fn open_or_create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Opens a file for reading.
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Renames, replacing what has that name.
@@ -167,6 +169,10 @@ impl Storage for RealDisk {
         Ok(Arc::new(options.open(path)?))
     }
 
+    fn open_or_create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(open_or_create(path)?))
+    }
+
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(fs::File::open(path)?))
     }
@@ -184,12 +190,15 @@ impl Storage for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockGuard> {
-        let mut options = fs::OpenOptions::new();
-        let file =
-            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = open_or_create(path)?;
         file.try_lock().map_err(io::Error::from)?;
         Ok(Box::new(file))
     }
+}
+
+fn open_or_create(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 impl File for fs::File {

@@ -1,14 +1,6 @@
 //! A TCP proxy between the daemon and a broker that makes the way sick on purpose.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -64,7 +56,6 @@ type State = watch::Receiver<Option<Sickness>>;
 pub struct Proxy {
     address: SocketAddr,
     sickness: watch::Sender<Option<Sickness>>,
-    connections: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -74,18 +65,12 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port for the proxy");
         let address = listener.local_addr().expect("its address");
         let (sickness, state) = watch::channel(None);
-        let connections = Arc::<AtomicUsize>::default();
-        let task = tokio::spawn(accept(listener, broker, state, connections.clone()));
-        Proxy { address, sickness, connections, _task: AbortOnDropHandle::new(task) }
+        let task = tokio::spawn(accept(listener, broker, state));
+        Proxy { address, sickness, _task: AbortOnDropHandle::new(task) }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// Connections accepted so far.
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
     }
 
     pub fn sicken(&self, sickness: Sickness) {
@@ -98,16 +83,10 @@ impl Proxy {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    broker: SocketAddr,
-    state: State,
-    connections: Arc<AtomicUsize>,
-) {
+async fn accept(listener: TcpListener, broker: SocketAddr, state: State) {
     let mut running = JoinSet::new();
-    loop {
+    for number in 0.. {
         let (client, _) = listener.accept().await.expect("a connection");
-        let number = connections.fetch_add(1, Ordering::Relaxed);
         let state = state.clone();
         running.spawn(async move {
             // However it ended, both sides are closed.

@@ -65,8 +65,12 @@ impl Scene {
         self.daemon.take().expect("a daemon").stop().success()
     }
 
+    pub fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("a daemon")
+    }
+
     pub fn log(&self) -> String {
-        self.daemon.as_ref().expect("a daemon").log()
+        self.daemon().log()
     }
 
     /// Starts senders, each of which pauses after each answer.
@@ -109,7 +113,7 @@ impl Scene {
 
     /// See [`Daemon::peak_memory_bytes`].
     pub fn peak_memory_bytes(&self) -> u64 {
-        self.daemon.as_ref().expect("a daemon").peak_memory_bytes()
+        self.daemon().peak_memory_bytes()
     }
 }
 

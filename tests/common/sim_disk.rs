@@ -318,6 +318,13 @@ impl Storage for SimDisk {
         Ok(Arc::new(SimFile { disk: self.clone(), inode }))
     }
 
+    fn open_or_create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        match self.open_read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create_new(path),
+            other => other,
+        }
+    }
+
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let inode = self.state().image.inode(path)?;
         Ok(Arc::new(SimFile { disk: self.clone(), inode }))

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::{
+    operator::Scrape,
     scene::{SMALL_BYTES, Scene, Senders, changes, eventually},
     sinks::{Addresses, Sink, TO_ALL},
 };
@@ -54,11 +55,20 @@ impl Ward {
         Ward { scene, senders, patient, periods: 0, meanwhile: Vec::new() }
     }
 
-    /// Waits until the broker has taken some of the load, and all of what was accepted before.
+    /// Waits until the broker has taken some of the load, and all of what was accepted before, and
+    /// whatever trouble it was in is told to have ended.
     pub async fn healthy(&mut self) {
         self.senders.accept_more(SOME).await;
         let accepted = self.senders.accepted();
         self.scene.sinks.await_events(self.patient, &accepted).await;
+        end_of_trouble(&self.scene, self.patient).await;
+    }
+
+    /// How many connections the daemon has made to the sick broker.
+    pub fn connections(&self) -> usize {
+        let series =
+            format!("waypost_broker_connections_total{{broker=\"{}\"}}", self.patient.broker());
+        Scrape::of(self.scene.daemon()).get(&series) as usize
     }
 
     /// The broker has just got sick. Waits for as long as `lasts` and until the others have what
@@ -100,10 +110,8 @@ impl Ward {
         for (sink, twice) in self.scene.assert_all_arrived(&what, &accepted).await {
             let most = if sink == self.patient { faults * WINDOW } else { 0 };
             assert!(twice <= most, "{sink:?}: {twice} came twice, with {faults} faults");
-            let log = self.scene.log_file();
-            let ended = || matches!(changes(&log, sink), (troubles, wells) if troubles == wells);
-            eventually("each trouble has ended", ended).await;
-            let (troubles, _) = changes(&log, sink);
+            end_of_trouble(&self.scene, sink).await;
+            let (troubles, _) = changes(&self.scene.log_file(), sink);
             let most = if sink == self.patient { self.periods } else { 0 };
             assert!(troubles <= most, "{sink:?}: trouble was told {troubles} times");
         }
@@ -114,4 +122,11 @@ impl Ward {
         assert!(self.scene.stop_daemon());
         troubles
     }
+}
+
+/// Waits until each trouble with a broker is told to have ended.
+async fn end_of_trouble(scene: &Scene, sink: Sink) {
+    let log = scene.log_file();
+    let ended = || matches!(changes(&log, sink), (troubles, wells) if troubles == wells);
+    eventually("each trouble has ended", ended).await;
 }

@@ -77,7 +77,7 @@ fn messages(view: &View, out: &mut Families) -> fmt::Result {
     let failures = view.brokers.iter().flat_map(|broker| {
         let labels =
             |class: &str| [("broker", broker.name.to_string()), ("class", class.to_owned())];
-        broker.stats.failures().map(move |(class, count)| (labels(class), count))
+        broker.stats.failures().into_iter().map(move |(class, count)| (labels(class), count))
     });
     let help = "Messages that failed or were refused, each time; and connections lost (down).";
     out.counters("waypost_broker_failures_total", help, failures)?;

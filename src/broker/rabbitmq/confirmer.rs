@@ -21,21 +21,23 @@ use std::{
 
 use bytestring::ByteString;
 use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture};
-use lapin::{Channel, Confirmation, Event, options::BasicPublishOptions};
+use lapin::{
+    Channel, Confirmation, Connection, ConnectionState, Event, options::BasicPublishOptions,
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
 use super::{
+    fault::Fault,
     ledger::{Ledger, PublishId, Resolution, Verdict},
     lessons::{Lessons, Objection},
     message::{Outgoing, publish_id},
-    queue::{Order, PROBE, Queue, Room},
+    queue::{Order, Queue, Room},
     woken::Woken,
-    words,
 };
-use crate::broker::Error;
+use crate::broker::{Error, Flow};
 
 /// How long a message may wait for its confirmation. Brokers confirm within milliseconds, a quorum
 /// queue that elects a leader within seconds.
@@ -43,6 +45,9 @@ pub const CONFIRM: Duration = Duration::from_secs(30);
 
 /// How long to wait for the reason once the channel is known to be closed: it follows at once.
 const REASON: Duration = Duration::from_secs(1);
+
+/// How often to look whether the connection is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Messages handed over together reach their deadlines one after the other. Those this near to
 /// theirs when the first one ends the session are judged like it, or each of them would cost
@@ -58,8 +63,8 @@ pub struct Outcome {
     /// How many of the next messages go alone, because one of them may be what a channel was closed
     /// for, and nothing tells which.
     pub careful: Arc<AtomicUsize>,
-    /// Why the broker takes nothing for now.
-    pub hold: watch::Sender<Option<String>>,
+    /// Whether the broker takes messages.
+    pub flow: watch::Sender<Flow>,
 }
 
 struct Flight {
@@ -72,17 +77,8 @@ struct Flight {
     reply: oneshot::Sender<Result<(), Error>>,
 }
 
-/// Why the task ends.
-enum Fault {
-    Client(lapin::Error),
-    /// The broker or the client did what the protocol rules out.
-    Protocol(&'static str),
-    Unconfirmed,
-    /// No answer whether an exchange exists.
-    Unanswered,
-}
-
 pub struct Confirmer {
+    connection: Arc<Connection>,
     channel: Channel,
     queue: Queue,
     /// Unique to this connection; part of every publish's header.
@@ -98,13 +94,11 @@ pub struct Confirmer {
 }
 
 impl Confirmer {
-    pub fn new(
-        channel: Channel,
-        queue: Queue,
-        outcome: Outcome,
-        has_heartbeats: bool,
-    ) -> Confirmer {
+    pub fn new(connection: Arc<Connection>, channel: Channel, outcome: Outcome) -> Confirmer {
+        let queue = Queue::new(Arc::clone(&connection), Arc::clone(&outcome.careful));
+        let has_heartbeats = connection.configuration().heartbeat() > 0;
         Confirmer {
+            connection,
             channel,
             queue,
             name: uuid::Uuid::now_v7().simple().to_string(),
@@ -124,6 +118,8 @@ impl Confirmer {
         events: impl Stream<Item = Event>,
     ) {
         let mut events = pin!(events.fuse());
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut open = true;
         while open || !self.flights.is_empty() || !self.queue.is_empty() {
             let (confirmed_by, answered_by) = self.deadlines();
@@ -136,6 +132,7 @@ impl Confirmer {
                 () = self.woken.wait() => {}
                 answered = self.queue.answered() => fault = answered.err().map(Fault::Client),
                 Some(event) = events.next() => fault = self.notice(event),
+                _ = looks.tick() => fault = self.look(),
                 () = until(confirmed_by) => fault = Some(Fault::Unconfirmed),
                 () = until(answered_by) => fault = Some(Fault::Unanswered),
             }
@@ -156,11 +153,7 @@ impl Confirmer {
     }
 
     fn is_blocked(&self) -> bool {
-        self.outcome.hold.borrow().is_some()
-    }
-
-    fn blocked_or(&self, otherwise: String) -> String {
-        self.outcome.hold.borrow().clone().unwrap_or(otherwise)
+        self.outcome.flow.borrow().on_hold().is_some()
     }
 
     /// Hands over the messages whose turn it is and tells those whose verdict is certain, as long as
@@ -273,21 +266,30 @@ impl Confirmer {
     fn notice(&mut self, event: Event) -> Option<Fault> {
         match event {
             Event::ConnectionBlocked(reason) => {
-                self.outcome.hold.send_replace(Some(blocked(&reason)));
+                self.outcome.flow.send_replace(Flow::OnHold(blocked(&reason)));
             }
             Event::ConnectionUnblocked => {
-                self.outcome.hold.send_replace(None);
+                self.outcome.flow.send_replace(Flow::Open);
                 let deadline = Instant::now() + CONFIRM;
                 self.flights.values_mut().for_each(|flight| flight.deadline = deadline);
                 self.queue.start_waiting_anew();
             }
             // Another channel's errors, those of a probe, come here as well.
-            Event::Error(error) if !self.channel.status().connected() => {
-                return Some(Fault::Client(error));
-            }
+            Event::Error(error) if self.is_dead() => return Some(Fault::Client(error)),
             _ => {}
         }
         None
+    }
+
+    /// The client marks a connection before it says so, and its channels afterwards.
+    fn is_dead(&self) -> bool {
+        !self.connection.status().connected() || !self.channel.status().connected()
+    }
+
+    /// What the client has no event for: a goodbye of the broker's while nothing is in flight.
+    fn look(&self) -> Option<Fault> {
+        let gone = || lapin::ErrorKind::InvalidConnectionState(ConnectionState::Closed);
+        self.is_dead().then(|| Fault::Client(gone().into()))
     }
 
     /// Ends the session: what is in flight has an unknown outcome, unless only one message can be
@@ -315,6 +317,7 @@ impl Confirmer {
         // all the rest again, as if nothing were known about it.
         passed_over.into_iter().for_each(|flight| answer(flight, Err(unanswered())));
         others.into_iter().for_each(|flight| answer(flight, Err(down.clone())));
+        self.outcome.flow.send_replace(Flow::Ended(down.to_string()));
     }
 
     fn learn(&self, objection: &Objection, pending: &[PublishId]) {
@@ -346,36 +349,11 @@ impl Confirmer {
         timeout(REASON, reason).await.unwrap_or(fault)
     }
 
+    /// Why the session ends; where an answer is overdue, what the broker says of itself tells more.
     fn describe(&self, fault: &Fault) -> String {
-        match fault {
-            Fault::Client(error) => format!("the connection failed: {}", words(error)),
-            Fault::Protocol(what) => format!("the connection is out of step: {what}"),
-            Fault::Unconfirmed => {
-                self.blocked_or(format!("no confirmation within {} s", CONFIRM.as_secs()))
-            }
-            Fault::Unanswered => self.blocked_or(format!(
-                "the broker did not answer within {} s whether an exchange exists",
-                PROBE.as_secs()
-            )),
-        }
-    }
-}
-
-impl Fault {
-    /// Whether this is the broker's own word.
-    fn explains(&self) -> bool {
-        matches!(self, Fault::Client(error) if error.is_amqp_error())
-    }
-
-    /// Whether this only says that the channel is of no use, and a reason may follow.
-    fn may_be_explained(&self) -> bool {
-        let Fault::Client(error) = self else { return false };
-        matches!(
-            error.kind(),
-            lapin::ErrorKind::InvalidChannelState(..)
-                | lapin::ErrorKind::InvalidConnectionState(..)
-                | lapin::ErrorKind::InvalidChannel(..)
-        )
+        let flow = self.outcome.flow.borrow();
+        let hold = flow.on_hold().filter(|_| fault.is_overdue());
+        hold.map_or_else(|| fault.to_string(), str::to_owned)
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     confirmer::{Confirmer, Outcome},
     lessons::Lessons,
     message::Outgoing,
-    queue::{Order, Queue},
+    queue::Order,
     settings::Endpoint,
     wire::{self, Wire},
     words,
@@ -87,9 +87,7 @@ impl Session {
         let outcome = Outcome { lessons, careful, ..Outcome::default() };
         let (orders, receiver) = mpsc::channel(ORDERS);
         let connection = Arc::new(connection);
-        let queue = Queue::new(Arc::clone(&connection), Arc::clone(&outcome.careful));
-        let has_heartbeats = connection.configuration().heartbeat() > 0;
-        let confirmer = Confirmer::new(channel, queue, outcome.clone(), has_heartbeats);
+        let confirmer = Confirmer::new(Arc::clone(&connection), channel, outcome.clone());
         let task = tokio::spawn(confirmer.run(receiver, connection.events_listener()));
         Ok(Session { confirmer: AbortOnDropHandle::new(task), orders, outcome, connection, wire })
     }
@@ -101,7 +99,7 @@ impl Session {
 
     /// See [`Broker::hold`](crate::broker::Broker::hold).
     pub fn hold(&self) -> Hold {
-        self.outcome.hold.subscribe()
+        self.outcome.flow.subscribe()
     }
 
     /// See [`Broker::publish`](crate::broker::Broker::publish).

@@ -273,6 +273,8 @@ fn one_mistake_in_what_protects_a_broker_gives_one_message_in_its_place() {
         ("type: rabbitmq, url: \"amqp://[::1]/%2f\"".into(), "IPv6"),
         ("type: nats, url: \"nats://u:hidden@n\", token: t".into(), "keep one"),
         (nats("token: hidden, creds: /x"), "give one of them"),
+        (nats("nkey: suhidden"), "neither the path of a file nor"),
+        (kafka("tls: { cert: /x, key: hidden }"), "neither the path of a file nor"),
         (nats("user: u, password: hidden, nkey: /x"), "give one of them"),
         (nats("tls: { key: /x }, token: t"), "give both"),
     ] {

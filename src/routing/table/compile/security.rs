@@ -110,13 +110,22 @@ impl Compiler<'_> {
         if is_text(text.expose_secret().trim_start()) {
             return Ok(Some(Material::Text(text)));
         }
-        if text.expose_secret().contains('\n') {
-            let message = format!("`{name}:` is neither the path of a file nor what it holds");
-            return Err(self.report(value, message));
+        // Never repeated unless it is a path: it may be a secret with a slip in it.
+        if !is_path(text.expose_secret()) {
+            let message = format!(
+                "`{name}:` is neither the path of a file nor what it holds; a path has a `/` or a \
+                 `.`, as in ./NAME"
+            );
+            return Err(self.report_secret(value, message));
         }
         let path = PathBuf::from(text.expose_secret());
         Ok(Some(Material::File { path, shown: value.value.clone() }))
     }
+}
+
+/// Whether a value may be a path: no seed of a NATS user is.
+fn is_path(value: &str) -> bool {
+    value.contains(['/', '.']) && !value.contains('\n')
 }
 
 /// Whether a value is PEM, or a `.creds` file's text, which is framed alike.

@@ -1,0 +1,91 @@
+//! Between two connections: the next one is made, however long it takes, and all goes on meanwhile
+//! that needs none; and when there is to be no other.
+
+use std::time::Duration;
+
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{Backoff, Dispatcher, Error};
+use crate::broker::Broker;
+
+/// Between attempts to connect. The maximum is what a recovered broker may have to wait.
+pub(super) const RECONNECT: Backoff =
+    Backoff { first: Duration::from_millis(200), max: Duration::from_secs(5) };
+
+/// When a dispatcher is to end.
+pub(super) struct Ending {
+    /// Nothing new comes: publish what is left.
+    pub stop: CancellationToken,
+    /// [`Limits::drain`] later, for which this waits: the time for that is over.
+    pub over: CancellationToken,
+    _timer: AbortOnDropHandle<()>,
+}
+
+impl Ending {
+    pub fn new(stop: CancellationToken, drain: Duration) -> Ending {
+        let over = CancellationToken::new();
+        let (asked, ended) = (stop.clone(), over.clone());
+        let timer = tokio::spawn(async move {
+            asked.cancelled().await;
+            tokio::time::sleep(drain).await;
+            ended.cancel();
+        });
+        Ending { stop, over, _timer: AbortOnDropHandle::new(timer) }
+    }
+}
+
+impl Dispatcher {
+    /// Connects, however long it takes; `false` when told to stop before that.
+    pub(super) async fn connect(
+        &mut self,
+        broker: &mut dyn Broker,
+        ending: &Ending,
+    ) -> Result<bool, Error> {
+        let mut failures = self.fruitless;
+        loop {
+            if failures > 0 {
+                let wait = tokio::time::sleep(RECONNECT.jittered(failures));
+                if self.meanwhile(wait, &ending.stop).await?.is_none() {
+                    return Ok(false);
+                }
+            }
+            // A broker that is not known to be down is given its chance before a drain is given up:
+            // there may be something to publish.
+            let give_up = if self.health.is_well() { &ending.over } else { &ending.stop };
+            match self.meanwhile(broker.connect(), give_up).await? {
+                None => return Ok(false),
+                Some(Ok(())) => {
+                    self.fruitless += 1;
+                    self.stats.connections.inc();
+                    self.health.connected(&self.name, broker.hold());
+                    return Ok(true);
+                }
+                Some(Err(error)) => {
+                    self.stats.connect_failures.inc();
+                    self.health.trouble(&self.name, error.to_string());
+                }
+            }
+            failures += 1;
+        }
+    }
+
+    /// Waits for `work` while everything goes on that needs no connection; `None` once `give_up` is
+    /// cancelled.
+    async fn meanwhile<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        give_up: &CancellationToken,
+    ) -> Result<Option<T>, Error> {
+        tokio::pin!(work);
+        loop {
+            let wake = tokio::select! {
+                biased;
+                () = give_up.cancelled() => return Ok(None),
+                done = &mut work => return Ok(Some(done)),
+                wake = self.next(false) => wake?,
+            };
+            // Nothing is in flight without a connection, so nothing can report it down.
+            let _no_connection = self.handle(wake);
+        }
+    }
+}
