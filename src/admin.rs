@@ -158,7 +158,7 @@ impl Admin {
 /// The answer of `/readyz`; brokers are listed, and do not count.
 fn readiness(view: &Arc<View>) -> Response<Body> {
     let reasons = view.not_ready();
-    let brokers = view.brokers.iter().map(|broker| {
+    let brokers = view.brokers_there().map(|broker| {
         let condition = broker.stats.condition();
         json!({
             "name": &*broker.name,

@@ -94,6 +94,11 @@ pub trait Broker: Send {
     /// Hands the message to the client, in order, and returns its confirmation.
     async fn publish(&mut self, publication: &Publication) -> Result<Confirmation, Error>;
 
+    /// Whether there is anything to connect to; what is not there is never told to be connected.
+    fn is_there(&self) -> bool {
+        true
+    }
+
     /// What the present connection says of itself; `None` for brokers that only answer messages.
     fn hold(&self) -> Option<Hold> {
         None

@@ -2,7 +2,10 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, filter::ParseError};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{LevelFilter, ParseError},
+};
 
 use crate::settings::{Log, LogFormat};
 
@@ -20,6 +23,11 @@ const HELD_DOWN: [(&str, &str); 3] = [("lapin", "off"), ("async_nats", "off"), (
 pub enum Error {
     #[error("log.level does not parse: {0}; write a level, or MODULE=LEVEL with commas between")]
     Parse(#[from] ParseError),
+    #[error(
+        "log.level: `{0}` is no level; write off, error, warn, info, debug or trace, or MODULE=LEVEL \
+         with commas between"
+    )]
+    NoLevel(String),
     #[error("log.level names {0}, which would log payloads and credentials; leave it out")]
     HeldDown(&'static str),
 }
@@ -27,6 +35,10 @@ pub enum Error {
 /// Starts logging for the whole process.
 pub fn start(log: &Log) -> Result<(), Error> {
     let level = log.level.as_deref().unwrap_or(DEFAULT);
+    // The filter would take the word for a module's name, and be silent about all others.
+    if let Some(word) = no_level(level) {
+        return Err(Error::NoLevel(word.to_owned()));
+    }
     let mut filter = EnvFilter::try_new(level)?;
     for (library, most) in HELD_DOWN {
         // A directive for one of its modules would win over this one.
@@ -53,6 +65,12 @@ pub fn start(log: &Log) -> Result<(), Error> {
     Ok(())
 }
 
+/// A directive that is a single word and no level.
+fn no_level(level: &str) -> Option<&str> {
+    let mut words = level.split(',').map(str::trim).filter(|directive| !directive.is_empty());
+    words.find(|word| !word.contains(['=', '[']) && word.parse::<LevelFilter>().is_err())
+}
+
 /// Whether a directive is about a library or one of its modules.
 fn names(level: &str, library: &str) -> bool {
     level.split(',').any(|directive| directive.trim_start().starts_with(library))
@@ -61,6 +79,21 @@ fn names(level: &str, library: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_no_modules_name() {
+        for (level, expected) in [
+            ("debug", None),
+            ("INFO", None),
+            ("warn,waypost=info", None),
+            ("off", None),
+            ("info,waypost::server[conn]=debug", None),
+            ("debgu", Some("debgu")),
+            ("info, verbose", Some("verbose")),
+        ] {
+            assert_eq!(no_level(level), expected, "{level}");
+        }
+    }
 
     #[test]
     fn a_library_is_named_by_itself_or_a_module() {

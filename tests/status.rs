@@ -107,6 +107,11 @@ fn without_a_daemon_or_with_the_wrong_address_it_says_what_to_do() {
     // Senders' listener, not operators'.
     let listen = daemon.listen.to_string();
     fails(&["--admin-listen", &listen], &[&listen, "404", "admin listener"]);
+    // Another daemon's answer is not what was asked for.
+    fails(&["--data-dir", "elsewhere"], &["no daemon runs on the data directory elsewhere"]);
+    let (code, said) =
+        daemon.command(&["send", "--data-dir", "elsewhere", "--listen", "0.0.0.0:8080"]);
+    assert!(!code.success() && said.contains("--url"), "{said}");
     // One that was killed leaves word of where it was.
     daemon.kill();
     fails(&[], &hints);

@@ -61,7 +61,19 @@ pub struct Broker {
     pub parked: Journal,
 }
 
+impl Broker {
+    /// Whether it is in the routing table: what stands in for one that is not is never down.
+    pub fn is_there(&self) -> bool {
+        !matches!(self.kind, "unrouted" | "removed")
+    }
+}
+
 impl View {
+    /// The brokers of the routing table.
+    pub fn brokers_there(&self) -> impl Iterator<Item = &Broker> {
+        self.brokers.iter().filter(|broker| broker.is_there())
+    }
+
     /// Why the daemon cannot take events now; empty if it can. Asks the disk, so it may block.
     pub fn not_ready(&self) -> Vec<Reason> {
         let stats = self.main.stats();

@@ -25,6 +25,10 @@ impl Broker for Absent {
         Ok(())
     }
 
+    fn is_there(&self) -> bool {
+        false
+    }
+
     async fn publish(&mut self, _: &Publication) -> Result<Confirmation, Error> {
         Err(Error::Refused(self.reason.clone()))
     }

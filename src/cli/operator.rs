@@ -10,12 +10,31 @@ use super::{Error, client::Endpoint};
 use crate::{admin::Token, daemon::Addresses, settings::Settings};
 
 /// Where the admin listener is: what was configured, if anything was; else that of the daemon that
-/// runs on the data directory.
-pub fn address(settings: &Settings) -> SocketAddr {
-    configured(settings).unwrap_or_else(|| {
-        let running = Addresses::read(&settings.data_dir);
-        reachable(running.map_or(settings.admin_listen, |addresses| addresses.admin_listen))
-    })
+/// runs on the data directory; else the default one, unless a data directory was named.
+pub fn address(settings: &Settings) -> Result<SocketAddr, Error> {
+    if let Some(address) = configured(settings) {
+        return Ok(address);
+    }
+    match Addresses::read(&settings.data_dir) {
+        Some(addresses) => Ok(reachable(addresses.admin_listen)),
+        None if names_data_dir(settings) => Err(nobody_there(settings, "--admin-listen")),
+        None => Ok(reachable(settings.admin_listen)),
+    }
+}
+
+/// Whether somebody said which data directory is meant: then another daemon, which happens to listen
+/// where daemons do, is not the one.
+pub fn names_data_dir(settings: &Settings) -> bool {
+    settings.data_dir != Settings::default().data_dir
+}
+
+/// No daemon runs on the data directory that was named; `flag` says where one listens.
+pub fn nobody_there(settings: &Settings, flag: &str) -> Error {
+    let dir = settings.data_dir.display();
+    Error(format!(
+        "no daemon runs on the data directory {dir}: start one with `waypost run --data-dir {dir}`, \
+         or say where one listens with {flag}"
+    ))
 }
 
 /// The address and the token of the daemon that is alive on the data directory. Nobody else is to

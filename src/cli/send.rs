@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full};
 use super::{
     Error, block_on,
     client::{Endpoint, Trust},
-    print, printable, read_table, sample,
+    operator, print, printable, read_table, sample,
 };
 use crate::{
     clock::now_ms, daemon::Addresses, ingress::EVENT_ID, routing::Table, routing::path::Path,
@@ -22,7 +22,8 @@ const MAX_ANSWER_CHARS: usize = 500;
 /// Send a signed webhook to a daemon, as the given source would send it.
 ///
 /// Secrets come from the routing table. Prints the status and the event's id; exits with 1 unless
-/// the event was accepted.
+/// the event was accepted. Sonzai's signature has the second in it: the same body twice within one is
+/// the same event.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -168,6 +169,11 @@ fn endpoint(arguments: &Arguments, settings: &Settings) -> Result<Endpoint, Erro
 fn running(settings: &Settings) -> Result<Endpoint, Error> {
     let (mut address, cert) = match Addresses::read(&settings.data_dir) {
         Some(addresses) => (addresses.listen, addresses.tls_cert),
+        None if operator::names_data_dir(settings)
+            && settings.listen == Settings::default().listen =>
+        {
+            return Err(operator::nobody_there(settings, "--url"));
+        }
         None => (settings.listen, settings.tls_files().map(|(cert, _)| cert.to_owned())),
     };
     if address.ip().is_unspecified() {

@@ -36,7 +36,7 @@ pub struct Arguments {
 }
 
 pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error> {
-    let address = operator::address(settings);
+    let address = operator::address(settings)?;
     let body = block_on(async {
         let response = operator::get(address, "/api/status", None).await?;
         Ok(response.into_body().collect().await.map_err(Error::new)?.to_bytes())

@@ -58,6 +58,9 @@ impl Dispatcher {
                     self.fruitless += 1;
                     self.stats.connections.inc();
                     self.health.connected(&self.name, broker.hold());
+                    if self.health.is_well() && broker.is_there() {
+                        tracing::info!(broker = %self.name, "connected");
+                    }
                     return Ok(true);
                 }
                 Some(Err(error)) => {

@@ -91,9 +91,6 @@ impl Health {
         (self.is_connected, self.hold) = (true, hold);
         // One that has ended already says so again.
         let _ended = self.note_flow(broker);
-        if self.is_well() {
-            tracing::info!(%broker, "connected");
-        }
         self.show();
     }
 

@@ -24,7 +24,8 @@ fn connection(view: &View, out: &mut Families) -> fmt::Result {
         matches!(state, State::Connected | State::Draining) as u64
     };
     let help = "Whether the broker is connected, as far as is known.";
-    out.gauges("waypost_broker_up", help, each(view, up))?;
+    let there = view.brokers_there().map(|broker| (label(broker), up(broker)));
+    out.gauges("waypost_broker_up", help, there)?;
     let help =
         "Whether the broker is connected and takes nothing for now, such as RabbitMQ's alarms.";
     let blocked = each(view, |broker| view.holds.reason(&broker.name).is_some() as u64);
