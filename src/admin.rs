@@ -35,7 +35,7 @@ pub use rates::Rates;
 pub use ready::Reason;
 pub use status::{BrokerStatus, SourceStatus, Status};
 pub use token::{Error as TokenError, Token};
-pub use view::{Broker, View};
+pub use view::{Broker, View, is_there};
 
 /// Connections to the listener at once: operators, probes, scrapers.
 pub const MAX_CONNECTIONS: usize = 64;

@@ -61,17 +61,16 @@ pub struct Broker {
     pub parked: Journal,
 }
 
-impl Broker {
-    /// Whether it is in the routing table: what stands in for one that is not is never down.
-    pub fn is_there(&self) -> bool {
-        !matches!(self.kind, "unrouted" | "removed")
-    }
+/// Whether a broker of this kind is in the routing table: what stands in for one that is not is never
+/// down.
+pub fn is_there(kind: &str) -> bool {
+    !matches!(kind, "unrouted" | "removed")
 }
 
 impl View {
     /// The brokers of the routing table.
     pub fn brokers_there(&self) -> impl Iterator<Item = &Broker> {
-        self.brokers.iter().filter(|broker| broker.is_there())
+        self.brokers.iter().filter(|broker| is_there(broker.kind))
     }
 
     /// Why the daemon cannot take events now; empty if it can. Asks the disk, so it may block.

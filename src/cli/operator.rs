@@ -82,7 +82,7 @@ fn configured(settings: &Settings) -> Option<SocketAddr> {
 }
 
 /// Where a listener is reached from its own machine.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip([127, 0, 0, 1].into());
     }

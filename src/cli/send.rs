@@ -167,7 +167,7 @@ fn endpoint(arguments: &Arguments, settings: &Settings) -> Result<Endpoint, Erro
 
 /// The daemon that runs on the data directory, or would.
 fn running(settings: &Settings) -> Result<Endpoint, Error> {
-    let (mut address, cert) = match Addresses::read(&settings.data_dir) {
+    let (address, cert) = match Addresses::read(&settings.data_dir) {
         Some(addresses) => (addresses.listen, addresses.tls_cert),
         None if operator::names_data_dir(settings)
             && settings.listen == Settings::default().listen =>
@@ -176,9 +176,7 @@ fn running(settings: &Settings) -> Result<Endpoint, Error> {
         }
         None => (settings.listen, settings.tls_files().map(|(cert, _)| cert.to_owned())),
     };
-    if address.ip().is_unspecified() {
-        address.set_ip([127, 0, 0, 1].into());
-    }
+    let address = operator::reachable(address);
     match cert {
         Some(cert) => {
             let host = address.ip().to_string();

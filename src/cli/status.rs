@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 
 use super::{Error, block_on, operator, print, printable};
 use crate::{
-    admin::{BrokerStatus, SourceStatus, Status},
+    admin::{BrokerStatus, SourceStatus, Status, is_there},
     dispatch::State,
     settings::Settings,
 };
@@ -167,8 +167,7 @@ fn brokers(out: &mut String, status: &Status) -> std::fmt::Result {
 
 /// What stands in for a broker that is not there is of interest only if something came its way.
 fn is_worth_a_line(broker: &BrokerStatus) -> bool {
-    let built_in = matches!(&*broker.kind, "unrouted" | "removed");
-    !built_in || broker.lag_records > 0 || broker.dead_letters > 0
+    is_there(&broker.kind) || broker.lag_records > 0 || broker.dead_letters > 0
 }
 
 /// What is not as it should be.
