@@ -13,7 +13,7 @@ pub mod table;
 mod template;
 
 pub use diagnostic::Invalid;
-pub use table::{BrokerKind, BrokerSettings, Table, UNROUTED};
+pub use table::{BrokerKind, BrokerPolicy, BrokerSettings, Table, UNROUTED, WhenFull};
 
 use crate::secret::Env;
 

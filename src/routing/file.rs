@@ -55,6 +55,24 @@ pub struct Broker {
     pub dir: Option<At<String>>,
     pub rotate_bytes: Option<At<u64>>,
     pub keep: Option<At<usize>>,
+    pub retry: Option<At<For>>,
+    pub drain: Option<At<For>>,
+    pub backlog: Option<At<Backlog>>,
+    pub when_full: Option<At<String>>,
+}
+
+/// How long: `{ for: 10m }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct For {
+    pub r#for: At<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backlog {
+    /// A number of bytes, or `512MiB`.
+    pub max_bytes: At<String>,
 }
 
 /// `tls: true`, or what it is to use.
@@ -111,6 +129,7 @@ pub struct Sasl {
 pub struct Route {
     pub name: At<String>,
     pub r#match: At<Match>,
+    pub retry: Option<At<For>>,
     pub to: At<Vec<At<Target>>>,
 }
 

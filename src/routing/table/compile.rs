@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod brokers;
+mod policy;
 mod routes;
 mod security;
 mod sources;

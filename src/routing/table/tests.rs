@@ -306,3 +306,46 @@ fn every_mistake_in_what_protects_brokers_is_reported_at_once() {
         assert!(error.contains(message), "{message}: {error}");
     }
 }
+
+#[test]
+fn how_patient_we_are_is_read_with_each_broker_and_route() {
+    let table = |broker: &str, route: &str| {
+        let text = format!(
+            "sources: {{ chat: {{ type: miibo, path: /m, secret: s }} }}\n\
+             brokers: {{ local: {{ type: log{broker} }} }}\n\
+             routes: [{{ name: a, match: {{ type: '*' }}{route}, to: [{{ broker: local, topic: t \
+             }}] }}]\n"
+        );
+        routing::compile("routes.yaml", &text, &env).map_err(|invalid| invalid.to_string())
+    };
+    let given = table(
+        ", retry: { for: 10m }, drain: { for: 90s }, backlog: { max_bytes: 512MiB }, \
+         when_full: dead_letter_oldest",
+        ", retry: { for: 1h }",
+    );
+    let given = given.unwrap();
+    let seconds = |s| Some(Duration::from_secs(s));
+    let expected = BrokerPolicy {
+        retry_for: seconds(600),
+        drain_for: seconds(90),
+        backlog_bytes: Some(512 << 20),
+        when_full: WhenFull::DeadLetterOldest,
+    };
+    assert_eq!(given.brokers()[0].policy, expected);
+    let retries: Vec<_> = given.route_retries().collect();
+    assert_eq!(retries, [(&"a".into(), Duration::from_secs(3600))]);
+    assert_eq!(table("", "").unwrap().brokers()[0].policy, BrokerPolicy::default());
+    let bytes = table(", backlog: { max_bytes: 1048576 }", "").unwrap();
+    assert_eq!(bytes.brokers()[0].policy.backlog_bytes, Some(1 << 20));
+    for (broker, route, expected) in [
+        (", retry: { for: soon }", "", "`soon` is no duration"),
+        (", backlog: { max_bytes: much }", "", "`much` is no size"),
+        (", backlog: { max_bytes: 1 }", "", "a backlog is at least"),
+        (", when_full: explode", "", "known are `refuse` and `dead_letter_oldest`"),
+        ("", ", retry: { for: '' }", "`` is no duration"),
+        ("", ", retry: {}", "for"),
+    ] {
+        let error = table(broker, route).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+}

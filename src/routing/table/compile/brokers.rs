@@ -52,14 +52,18 @@ impl Compiler<'_> {
     pub(super) fn brokers(&mut self, brokers: &Brokers) -> Vec<BrokerSettings> {
         let mut compiled: Vec<BrokerSettings> = Vec::new();
         for (name, broker) in brokers {
+            let policy = self.policy(&broker.value);
             let Ok(kind) = self.broker(name, broker) else { continue };
+            let Ok(policy) = policy else { continue };
             match compiled.iter().find(|other| share_files(&other.kind, &kind)) {
                 Some(other) => {
                     let message =
                         format!("needs a `dir:` of its own: `{}` has this one", other.name);
                     self.report(broker, message);
                 }
-                None => compiled.push(BrokerSettings { name: name.as_str().into(), kind }),
+                None => {
+                    compiled.push(BrokerSettings { name: name.as_str().into(), kind, policy });
+                }
             }
         }
         compiled

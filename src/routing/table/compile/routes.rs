@@ -48,6 +48,7 @@ impl Compiler<'_> {
         if route.to.value.is_empty() {
             return Err(self.report(&route.to, "`to:` has no target"));
         }
+        let retry_for = self.given_time(&route.retry);
         // All of them, so that every problem is reported.
         let targets: Vec<_> = route.to.value.iter().map(|to| self.target(to, file)).collect();
         Ok(Route {
@@ -55,6 +56,7 @@ impl Compiler<'_> {
             sources: patterns(&rule.source),
             types: patterns(&rule.r#type),
             otherwise: rule.otherwise,
+            retry_for: retry_for?,
             targets: targets.into_iter().collect::<Result<_, _>>()?,
         })
     }
