@@ -12,6 +12,7 @@ use crate::{
 mod client;
 mod dead_letters;
 mod operator;
+mod reload;
 mod run;
 mod sample;
 mod send;
@@ -25,6 +26,7 @@ Examples:
   waypost send miibo function_calling            another source, another sample
   waypost send sonzai --type agent.message --file body.json
   waypost tail                                   watch what comes out
+  waypost reload                                 put a changed routes.yaml in force, or say why not
   waypost status                                 how the daemon and its brokers are doing
   waypost dead-letters list                      what was given up on, and why
 
@@ -44,6 +46,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Reload(reload::Arguments),
     Send(send::Arguments),
     Tail(tail::Arguments),
     Status(status::Arguments),
@@ -83,7 +86,12 @@ fn execute() -> Result<ExitCode, Error> {
     let Arguments { command, flags } = Arguments::parse();
     let settings = Settings::load(Path::new(settings::FILE), &flags).map_err(Error::new)?;
     match command {
-        Command::Run(arguments) => return run::main(arguments, settings),
+        Command::Run(arguments) => {
+            let load = move || Settings::load(Path::new(settings::FILE), &flags);
+            let read_again = Box::new(move || load().map_err(|error| error.to_string()));
+            return run::main(arguments, settings, read_again);
+        }
+        Command::Reload(arguments) => return reload::main(arguments, &settings),
         Command::Send(arguments) => send::main(arguments, &settings)?,
         Command::Tail(arguments) => tail::main(arguments, &settings)?,
         Command::Status(arguments) => return status::main(arguments, &settings),

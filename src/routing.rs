@@ -9,6 +9,7 @@ pub mod diagnostic;
 mod file;
 pub mod path;
 mod pattern;
+pub mod reload;
 pub mod table;
 mod template;
 

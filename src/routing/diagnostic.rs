@@ -18,9 +18,11 @@ pub struct Diagnostic {
 #[derive(Debug)]
 pub struct Invalid {
     file: String,
-    /// Each problem with the text of its line.
-    problems: Vec<(Diagnostic, String)>,
+    problems: Vec<Problem>,
 }
+
+/// A problem with the text of its line.
+type Problem = (Diagnostic, String);
 
 /// Longest excerpt of a line that is shown, in characters.
 const MAX_EXCERPT: usize = 160;
@@ -60,23 +62,28 @@ fn secret_at(line: &str) -> Option<usize> {
     signs.iter().filter_map(|sign| line.find(sign)).min()
 }
 
+impl Invalid {
+    /// Each problem as it is printed.
+    pub fn each(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().map(|problem| self.print(problem))
+    }
+
+    fn print(&self, (Diagnostic { line, column, message, .. }, excerpt): &Problem) -> String {
+        let mut out = format!("{}:{line}:{column}: {message}", self.file);
+        if !excerpt.trim().is_empty() {
+            let margin = " ".repeat(line.to_string().len());
+            let shown = excerpt.chars().count().saturating_sub(1);
+            let indent = " ".repeat(column.saturating_sub(1).min(shown));
+            out += &format!("\n {margin} |\n {line} | {excerpt}\n {margin} | {indent}^");
+        }
+        out
+    }
+}
+
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (Diagnostic { line, column, message, .. }, excerpt)) in
-            self.problems.iter().enumerate()
-        {
-            if index > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{}:{line}:{column}: {message}", self.file)?;
-            if !excerpt.trim().is_empty() {
-                let margin = " ".repeat(line.to_string().len());
-                let shown = excerpt.chars().count().saturating_sub(1);
-                let indent = " ".repeat(column.saturating_sub(1).min(shown));
-                write!(f, "\n {margin} |\n {line} | {excerpt}\n {margin} | {indent}^")?;
-            }
-        }
-        Ok(())
+        let problems: Vec<String> = self.each().collect();
+        f.write_str(&problems.join("\n"))
     }
 }
 
