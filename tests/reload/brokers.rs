@@ -239,8 +239,7 @@ async fn a_full_backlog_refuses_or_gives_up_the_oldest() {
     let daemon =
         Daemon::start(dir.path(), &text("refuse"), &[("WAYPOST_JOURNAL__SEGMENT_BYTES", "16384")]);
     let body = |n: usize| format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(4 << 10));
-    let post =
-        |n| Raw::connect(daemon.listen).ask(raw::request(&sender::miibo(body(n)))).status;
+    let post = |n| Raw::connect(daemon.listen).ask(raw::request(&sender::miibo(body(n)))).status;
     let mut n = 0;
     let mut next = || {
         n += 1;
