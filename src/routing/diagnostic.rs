@@ -119,11 +119,13 @@ impl Diagnostic {
 }
 
 impl Invalid {
-    pub(super) fn new(problems: Vec<Problem>) -> Invalid {
+    /// Of all that is said about a file, what keeps it from compiling.
+    pub(super) fn new(mut problems: Vec<Problem>) -> Invalid {
+        problems.retain(|problem| problem.severity == Severity::Error);
         Invalid { problems }
     }
 
-    /// Every problem in the file's order, warnings too.
+    /// Every error, in the file's order.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }

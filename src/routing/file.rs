@@ -21,7 +21,6 @@ pub use tree::{Node, Span};
 /// Largest file that is read, in bytes: far above any routing table written by people.
 const MAX_FILE_BYTES: usize = 1 << 20;
 
-
 /// A file as far as it could be read.
 pub struct Read<'t> {
     /// What fits, with its places; `None` where that is nothing.
@@ -45,7 +44,10 @@ pub fn read(text: &str) -> Read<'_> {
         return unread(text, format!("the file is larger than {MAX_FILE_BYTES} bytes"));
     }
     if text.trim().is_empty() {
-        return unread(text, "the file is empty; it needs sources:, brokers: and routes:".to_owned());
+        return unread(
+            text,
+            "the file is empty; it needs sources:, brokers: and routes:".to_owned(),
+        );
     }
     let whole = match tree::parse(text) {
         Ok(whole) => whole,

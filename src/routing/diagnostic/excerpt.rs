@@ -16,13 +16,34 @@ const MAX_EXCERPT: usize = 160;
 /// Shortest secret that is looked for in messages: a shorter one would blot out words.
 const MIN_SCRUBBED_BYTES: usize = 4;
 
-/// Words that begin a secret, wherever they stand.
-const SIGNS: [&str; 4] = ["whsec_", "whpk_", "whsk_", "-----BEGIN"];
+/// How a secret begins that is one word, wherever it stands.
+const WORD_SIGNS: [&str; 2] = ["whsec_", "whsk_"];
+
+/// How a line begins that is followed by a key or a certificate.
+const LINE_SIGN: &str = "-----BEGIN";
 
 /// Keys whose values are shown in text that is not YAML: none of them ever holds a secret.
 const PLAIN_KEYS: [&str; 21] = [
-    "sources", "brokers", "routes", "type", "path", "name", "match", "source", "otherwise", "to", "broker",
-    "topic", "exchange", "routing_key", "subject", "format", "when", "dedupe", "unrouted", "when_full",
+    "sources",
+    "brokers",
+    "routes",
+    "type",
+    "path",
+    "name",
+    "match",
+    "source",
+    "otherwise",
+    "to",
+    "broker",
+    "topic",
+    "exchange",
+    "routing_key",
+    "subject",
+    "format",
+    "when",
+    "dedupe",
+    "unrouted",
+    "when_full",
     "mechanism",
 ];
 
@@ -75,7 +96,7 @@ impl<'t> Masks<'t> {
                 message = message.replace(&**word, MASK).into();
             }
         }
-        scrub_signs(&message)
+        Masked { line: &message, masks: words(&message) }.to_string()
     }
 
     /// How many characters a span has on its first line, where that is known.
@@ -116,8 +137,9 @@ impl<'t> Masks<'t> {
             clip(range.start)..clip(range.end)
         };
         let mut masks: Vec<Range<usize>> = self.ranges.iter().map(within).collect();
-        masks.extend(signs(line));
+        masks.extend(words(line));
         if !self.placed {
+            masks.extend(line.find(LINE_SIGN).map(|start| start..line.len()));
             masks.extend(doubtful(line));
         }
         // What is indented is not secret, and its width is what a caret goes by.
@@ -170,47 +192,24 @@ impl std::fmt::Display for Masked<'_> {
     }
 }
 
-/// Where words stand that look like secrets.
-fn signs(line: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    for sign in SIGNS {
-        let mut from = 0;
-        while let Some(at) = line[from..].find(sign) {
-            let start = from + at;
-            let end = match sign.starts_with('-') {
-                true => line.len(),
-                false => end_of_word(line, start + sign.len()),
-            };
-            // The bare prefix is what a message explains.
-            if end > start + sign.len() {
-                found.push(start..end);
-            }
-            from = end.max(start + sign.len());
+/// Where words stand that look like secrets, in order. The bare prefix is none: messages explain it.
+fn words(line: &str) -> Vec<Range<usize>> {
+    let mut found: Vec<Range<usize>> = Vec::new();
+    for (start, sign) in WORD_SIGNS.iter().flat_map(|sign| line.match_indices(sign)) {
+        let end = end_of_word(line, start + sign.len());
+        if end > start + sign.len() {
+            found.push(start..end);
         }
     }
+    found.sort_by_key(|range| range.start);
+    // One within another's word is masked with it.
+    found.dedup_by(|next, before| next.start < before.end);
     found
 }
 
 fn end_of_word(line: &str, from: usize) -> usize {
-    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',' | ']' | '}' | '…');
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',' | ']' | '}');
     line[from..].find(ends).map_or(line.len(), |at| from + at)
-}
-
-fn scrub_signs(message: &str) -> String {
-    let mut out = String::new();
-    let mut at = 0;
-    let mut found = signs(message);
-    found.sort_by_key(|range| range.start);
-    for range in found.into_iter() {
-        // One sign within another's word is masked with it.
-        if range.start >= at {
-            out.push_str(&message[at..range.start]);
-            out.push_str(MASK);
-            at = range.end;
-        }
-    }
-    out.push_str(&message[at..]);
-    out
 }
 
 /// What is to be masked in a line that has no place in the file's tree: all but the keys, unless
@@ -225,7 +224,7 @@ fn doubtful(line: &str) -> Option<Range<usize>> {
         rest = colon + 1;
     }
     let plain = |key: &&str| PLAIN_KEYS.contains(key);
-    let nothing_to_hide = !line.contains(char::is_alphanumeric) || line.trim_start().starts_with('#');
+    let nothing_to_hide = !line.contains(char::is_alphanumeric);
     if nothing_to_hide || (!keys.is_empty() && keys.iter().all(plain)) {
         return None;
     }
@@ -258,7 +257,9 @@ mod tests {
         let text = "a:\n  key: |\n    first line\n    second\n  b: c\n";
         let secret = (10..39, "first line\nsecond\n".to_owned());
         let masks = Masks::placed(text, vec![secret]);
-        for (line, expected) in [(2, "  key: ••••"), (3, "    ••••"), (4, "    ••••"), (5, "  b: c")] {
+        for (line, expected) in
+            [(2, "  key: ••••"), (3, "    ••••"), (4, "    ••••"), (5, "  b: c")]
+        {
             assert_eq!(masks.excerpt(&at(line, 1, 0..0)).line, expected);
         }
         assert_eq!(masks.scrub("no `first line` here, second"), "no `••••` here, ••••");

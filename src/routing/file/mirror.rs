@@ -27,8 +27,11 @@ pub struct File {
 #[serde(tag = "type", rename_all = "lowercase")]
 #[schemars(title = "source")]
 pub enum Source {
+    /// Sonzai's webhooks.
     Sonzai(SonzaiSource),
+    /// miibo's webhooks.
     Miibo(SecretSource),
+    /// Whoever follows Standard Webhooks, or sends through Svix.
     Standard(SecretSource),
 }
 
@@ -91,9 +94,13 @@ pub enum Unrouted {
 #[serde(tag = "type", rename_all = "lowercase")]
 #[schemars(title = "broker")]
 pub enum Broker {
+    /// A Kafka cluster.
     Kafka(Kafka),
+    /// A RabbitMQ broker.
     RabbitMq(RabbitMq),
+    /// NATS with JetStream.
     Nats(Nats),
+    /// The embedded broker: one file a topic.
     Log(Log),
 }
 
@@ -170,27 +177,22 @@ pub struct Log {
 /// What every broker takes.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct BrokerCommon {
-    pub retry: Option<Retry>,
-    pub drain: Option<Drain>,
+    /// How long a message that fails by itself is tried before it is a dead letter, like
+    /// `{ for: 10m }`; `dispatch.retry_for` of the settings if left out.
+    pub retry: Option<For>,
+    /// How long a broker that was removed, or has another type now, goes on through its old client;
+    /// `{ for: 5m }` if left out.
+    pub drain: Option<For>,
     pub backlog: Option<Backlog>,
     /// What becomes of events for it when its backlog is full.
     pub when_full: Option<WhenFull>,
 }
 
-/// How long a message that fails is tried.
+/// How long.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(title = "`retry:`")]
-pub struct Retry {
-    /// How long a message that fails by itself is tried before it is a dead letter, like `10m`.
-    pub r#for: String,
-}
-
-/// How a broker that was removed goes on.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(title = "`drain:`")]
-pub struct Drain {
-    /// How long a broker that was removed, or has another type now, goes on through its old client,
-    /// like `5m`.
+#[schemars(title = "a duration")]
+pub struct For {
+    /// Like `30s`, `10m` or `24h`.
     pub r#for: String,
 }
 
@@ -273,7 +275,9 @@ pub struct Route {
     /// A condition in CEL over `source`, `type`, `id`, `subject`, `time`, `headers` and `data`, like
     /// `data.delta > 0.3`. Where it cannot be evaluated the route does not match.
     pub when: Option<String>,
-    pub retry: Option<Retry>,
+    /// How long its messages are tried that fail by themselves, like `{ for: 1h }`; before what their
+    /// broker says.
+    pub retry: Option<For>,
     /// Where to publish: at least one target.
     pub to: Vec<Target>,
 }
@@ -291,7 +295,7 @@ pub struct Match {
 }
 
 /// A broker and an address at it. Addresses may hold placeholders like `{type}` or `{data.agent_id}`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(title = "a target")]
 pub struct Target {
     /// The name of a broker.
@@ -312,7 +316,7 @@ pub struct Target {
     pub headers: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// CloudEvents attributes as headers, the body untouched. The default.
@@ -330,6 +334,28 @@ pub enum Format {
 pub enum OneOrMany {
     One(String),
     Many(Vec<String>),
+}
+
+impl Source {
+    /// What it has in common with every source.
+    pub fn common(&self) -> &SourceCommon {
+        match self {
+            Source::Sonzai(source) => &source.common,
+            Source::Miibo(source) | Source::Standard(source) => &source.common,
+        }
+    }
+}
+
+impl Broker {
+    /// What it has in common with every broker.
+    pub fn common(&self) -> &BrokerCommon {
+        match self {
+            Broker::Kafka(broker) => &broker.common,
+            Broker::RabbitMq(broker) => &broker.common,
+            Broker::Nats(broker) => &broker.common,
+            Broker::Log(broker) => &broker.common,
+        }
+    }
 }
 
 impl OneOrMany {

@@ -75,7 +75,9 @@ impl<'t> Place<'t> {
         let indicator = source.chars().next().unwrap_or_default();
         match indicator {
             // The columns of what is quoted are as in the file as long as nothing is escaped.
-            '"' | '\'' if one_line && !source[1..].trim_end_matches(indicator).contains(['\\', '\'']) => {
+            '"' | '\''
+                if one_line && !source[1..].trim_end_matches(indicator).contains(['\\', '\'']) =>
+            {
                 span.moved(source, column)
             }
             '"' | '\'' => span,

@@ -85,7 +85,9 @@ fn is_references(text: &str) -> bool {
 /// Whether a value is the path of a file rather than what it holds.
 fn looks_like_path(text: &str) -> bool {
     is_references(text)
-        || (text.contains(['/', '.']) && !text.contains(['\n', '=', '+']) && !text.contains("-----"))
+        || (text.contains(['/', '.'])
+            && !text.contains(['\n', '=', '+'])
+            && !text.contains("-----"))
 }
 
 #[cfg(test)]

@@ -129,7 +129,8 @@ impl<'s> Walker<'s> {
                 }
             }
         }
-        let has = |entries: &[(Key, Node)], name| entries.iter().any(|(key, _)| key.name == name);
+        let has =
+            |entries: &[(Key, Node)], name: &str| entries.iter().any(|(key, _)| key.name == name);
         for name in required(rule.schema).filter(|name| !has(entries, name)) {
             let message = format!("{what} needs `{name}:`");
             let help = self.description(&properties[name]).map(|is| format!("`{name}:` {is}"));
@@ -170,12 +171,7 @@ impl<'s> Walker<'s> {
     }
 
     /// One of several objects, told apart by their `type`.
-    fn tagged(
-        &mut self,
-        node: &Node,
-        branches: &'s [Value],
-        rule: Rule<'s, '_>,
-    ) -> Option<Node> {
+    fn tagged(&mut self, node: &Node, branches: &'s [Value], rule: Rule<'s, '_>) -> Option<Node> {
         if !matches!(node.kind, Kind::Map(_)) {
             return self.wrong_type(node, branches, rule);
         }

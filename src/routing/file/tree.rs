@@ -68,7 +68,7 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
         budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES },
         with_snippet: false,
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        non_finite_floats: NonFiniteFloatPolicy::PassThrough,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
     };
     let read = serde_saphyr::from_str_with_options::<Spanned<Kind>>(text, options);
     read.map(Node::from).map_err(|error| {

@@ -17,6 +17,7 @@ use crate::{
 
 mod brokers;
 mod doubts;
+mod policy;
 mod routes;
 mod security;
 mod sources;
@@ -50,7 +51,7 @@ pub fn compile(text: &str, content: &Content, sound: bool, env: Option<Env>) -> 
         problems.extend(doubts::of(file, place));
     }
     let known = sound && env.is_some();
-    let table = known.then(|| Table { sources, brokers, routes, paths });
+    let table = known.then(|| Table { sources, brokers, routes, paths, warnings: Vec::new() });
     Compiled { table, problems }
 }
 
@@ -113,7 +114,11 @@ impl<'c> Compiler<'c> {
     fn filled(&mut self, name: &str, place: Place, text: &str) -> Result<SecretString, Skipped> {
         let text = self.expand(place, text)?;
         if text.expose_secret().is_empty() {
-            return Err(self.report(Code::InvalidValue, place.span(), format!("`{name}:` is empty")));
+            return Err(self.report(
+                Code::InvalidValue,
+                place.span(),
+                format!("`{name}:` is empty"),
+            ));
         }
         Ok(text)
     }

@@ -28,14 +28,16 @@ impl Compiler<'_> {
             let Some(given) = given.get(name) else { continue };
             let named = self.broker_name(name, place);
             let kind = self.broker(name, given, place);
-            let (Ok(()), Ok(kind)) = (named, kind) else { continue };
+            let policy = self.policy(given.common(), place);
+            let (Ok(()), Ok(kind), Ok(policy)) = (named, kind, policy) else { continue };
             match compiled.iter().find(|other| share_files(&other.kind, &kind)) {
                 Some(other) => {
-                    let message = format!("this `log` broker has the directory of `{}`", other.name);
+                    let message =
+                        format!("this `log` broker has the directory of `{}`", other.name);
                     let help = "give it a `dir:` of its own: two writers would garble its files";
                     self.advise(Code::SharedDirectory, place.key("dir").span(), message, help);
                 }
-                None => compiled.push(BrokerSettings { name: name.into(), kind }),
+                None => compiled.push(BrokerSettings { name: name.into(), kind, policy }),
             }
         }
         compiled.sort_by(|one, other| one.name.cmp(&other.name));

@@ -84,7 +84,8 @@ impl Compiler<'_> {
         let place = place.key("secrets");
         if given.secrets.is_empty() && !place.is_cut() {
             let message = "`secrets:` is empty: no request could be verified";
-            let help = "give one secret per event type, or `\"*\"` for all: `\"*\": ${SONZAI_SECRET}`";
+            let help =
+                "give one secret per event type, or `\"*\"` for all: `\"*\": ${SONZAI_SECRET}`";
             return Err(self.advise(Code::InvalidSecret, place.span(), message, help));
         }
         // All of them, so that every problem is reported.
