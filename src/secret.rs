@@ -28,6 +28,18 @@ pub fn has_reference(text: &str) -> bool {
     text.replace("$$", "").contains("${")
 }
 
+/// What of `text` is not a reference.
+pub fn without_references(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        out.push_str(before);
+        let Some((_, after)) = after.split_once('}') else { return out + "${" + after };
+        rest = after;
+    }
+    out + rest
+}
+
 /// Replaces every reference in `text` by its value and `$$` by `$`. A file's trailing newline is
 /// trimmed.
 pub fn expand(text: &str, env: Env) -> Result<SecretString, Error> {

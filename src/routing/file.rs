@@ -52,7 +52,10 @@ pub fn read(text: &str) -> Read<'_> {
     let whole = match tree::parse(text) {
         Ok(whole) => whole,
         Err(error) => {
-            let problem = Diagnostic::error(Code::Syntax, error.span, error.message);
+            let problem = Diagnostic {
+                help: error.help.map(str::to_owned),
+                ..Diagnostic::error(Code::Syntax, error.span, error.message)
+            };
             return Read { content: None, problems: vec![problem], masks: Masks::unplaced(text) };
         }
     };

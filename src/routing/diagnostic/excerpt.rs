@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use crate::routing::file::Span;
+use crate::{routing::file::Span, secret};
 
 /// What stands for a secret.
 const MASK: &str = "••••";
@@ -212,25 +212,36 @@ fn end_of_word(line: &str, from: usize) -> usize {
     line[from..].find(ends).map_or(line.len(), |at| from + at)
 }
 
-/// What is to be masked in a line that has no place in the file's tree: all but the keys, unless
-/// every key of it is one of those that never hold a secret.
+/// What is to be masked in a line that has no place in the file's tree: from the first value on that
+/// may be secret. None of those is that are empty, nothing but references, or behind a plain key.
 fn doubtful(line: &str) -> Option<Range<usize>> {
-    let mut rest = 0;
-    let mut keys = Vec::new();
-    while let Some(colon) = line[rest..].find(':').map(|at| rest + at) {
-        let before = &line[rest..colon];
-        let start = before.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-        keys.push(&before[start.map_or(0, |at| at + 1)..]);
-        rest = colon + 1;
+    let plain_text = |text: &str| !secret::without_references(text).contains(char::is_alphanumeric);
+    let keys = keys(line);
+    let first = keys.first().map_or(line.len(), |key| key.start);
+    if !plain_text(&line[..first]) {
+        return Some(0..line.len());
     }
-    let plain = |key: &&str| PLAIN_KEYS.contains(key);
-    let nothing_to_hide = !line.contains(char::is_alphanumeric);
-    if nothing_to_hide || (!keys.is_empty() && keys.iter().all(plain)) {
-        return None;
-    }
-    let after_key = keys.first().and_then(|_| line.find(':')).map_or(0, |at| at + 1);
-    let value = line[after_key..].find(|c: char| !c.is_whitespace())?;
-    Some(after_key + value..line.len())
+    let ends = keys.iter().skip(1).map(|key| key.start).chain([line.len()]);
+    let mut values = keys.iter().zip(ends).map(|(key, end)| (&line[key.clone()], key.end + 1..end));
+    let (_, value) = values.find(|(key, value)| {
+        !PLAIN_KEYS.contains(&key.trim_matches(['"', '\''])) && !plain_text(&line[value.clone()])
+    })?;
+    let indent = line[value.clone()].find(|c: char| !c.is_whitespace())?;
+    Some(value.start + indent..line.len())
+}
+
+/// Where a line's keys stand: words before a colon that nothing but white space or nothing follows.
+fn keys(line: &str) -> Vec<Range<usize>> {
+    let ends = line
+        .match_indices(':')
+        .map(|(at, _)| at)
+        .filter(|at| line[at + 1..].chars().next().is_none_or(char::is_whitespace));
+    let of_a_key = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'' | '*');
+    let start = |end: usize| {
+        let before = line[..end].char_indices().rev().take_while(|(_, c)| of_a_key(*c));
+        before.last().map_or(end, |(at, _)| at)
+    };
+    ends.map(|end| start(end)..end).collect()
 }
 
 #[cfg(test)]
@@ -270,6 +281,11 @@ mod tests {
         for (line, expected) in [
             ("  secret: hunter2", "  secret: ••••"),
             ("  - { secret: hunter2, type: x", "  - { secret: ••••"),
+            ("  - { type: x, secret: ${NAME} }", "  - { type: x, secret: ${NAME} }"),
+            ("  shop: { type: x, secret: *hunter2 }", "  shop: { type: x, secret: ••••"),
+            ("    hunter2, type: x", "    ••••"),
+            ("  - name: all: of it", "  - name: all: ••••"),
+            ("  agent.message: hunter2", "  agent.message: ••••"),
             ("    hunter2", "    ••••"),
             ("  topic: agent.message ]", "  topic: agent.message ]"),
             ("  - { broker: a, topic: b", "  - { broker: a, topic: b"),

@@ -190,7 +190,6 @@ pub struct BrokerCommon {
 
 /// How long.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(title = "a duration")]
 pub struct For {
     /// Like `30s`, `10m` or `24h`.
     pub r#for: String,
@@ -198,7 +197,6 @@ pub struct For {
 
 /// What may wait for a broker.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(title = "`backlog:`")]
 pub struct Backlog {
     /// How much may wait for it: bytes, or like `512MiB`.
     pub max_bytes: Size,
@@ -232,7 +230,7 @@ pub enum Tls {
 
 /// What to speak TLS with. Each is the path of a PEM file, or PEM itself.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(title = "`tls:`", inline)]
+#[schemars(inline)]
 pub struct TlsMaterial {
     /// The only CAs whose brokers are trusted; those of the system if left out.
     pub ca: Option<String>,
@@ -245,7 +243,6 @@ pub struct TlsMaterial {
 
 /// A login at Kafka.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(title = "`sasl:`")]
 pub struct Sasl {
     pub mechanism: Mechanism,
     pub user: String,
@@ -284,7 +281,6 @@ pub struct Route {
 
 /// Which events a route takes. `*` stays within one dot-separated part, `**` crosses parts.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(title = "`match:`")]
 pub struct Match {
     /// The names of sources, one or a list; any if left out.
     pub source: Option<OneOrMany>,

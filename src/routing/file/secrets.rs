@@ -5,6 +5,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::tree::{Kind, Node, Span};
+use crate::secret;
 
 /// The places and texts of what must not be shown.
 #[derive(Debug, Default)]
@@ -30,12 +31,6 @@ impl Secrets {
             Kind::List(items) => items.iter().for_each(|item| self.hide(item)),
             Kind::Map(entries) => entries.iter().for_each(|(_, value)| self.hide(value)),
         }
-    }
-
-    /// Hides the values of a mapping but one.
-    pub fn hide_all_but(&mut self, node: &Node, name: &str) {
-        let others = node.entries().iter().filter(|(key, _)| key.name != name);
-        others.for_each(|(_, value)| self.hide(value));
     }
 
     /// The places, with what they say: of a secret that stands in the text as it is, just that; else
@@ -74,12 +69,7 @@ impl Secrets {
 
 /// Whether a value only names where its text comes from.
 fn is_references(text: &str) -> bool {
-    let mut rest = text;
-    while let Some(after) = rest.strip_prefix("${") {
-        let Some((_, after)) = after.split_once('}') else { return false };
-        rest = after;
-    }
-    rest.is_empty()
+    secret::without_references(text).is_empty()
 }
 
 /// Whether a value is the path of a file rather than what it holds.
@@ -104,6 +94,7 @@ mod tests {
             ("${A}x", false),
             ("${A", false),
             ("$${A}", false),
+            ("${", false),
         ] {
             assert_eq!(is_references(text), expected, "{text}");
         }

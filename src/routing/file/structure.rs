@@ -77,7 +77,11 @@ impl<'s> Walker<'s> {
             };
         }
         match is(node, rule.schema) {
-            true => self.parts(node, rule, title(rule)),
+            true => {
+                let named = format!("`{}:`", rule.name);
+                let title = rule.schema.get("title").and_then(Value::as_str);
+                self.parts(node, rule, title.unwrap_or(&named))
+            }
             false => self.wrong_type(node, std::slice::from_ref(rule.schema), rule),
         }
     }
@@ -116,26 +120,32 @@ impl<'s> Walker<'s> {
         what: &str,
     ) -> Option<Vec<(Key, Node)>> {
         let properties = rule.schema["properties"].as_object()?;
-        let mut fitting = Vec::new();
-        for (key, node) in self.unique(entries) {
+        let first = self.first_of_each(entries);
+        let (mut fitting, mut meant) = (Vec::new(), Vec::new());
+        for ((key, node), first) in entries.iter().zip(first) {
             match properties.get_key_value(&key.name) {
                 Some((name, schema)) => {
                     let fits = self.value(node, Rule { schema, name, anchor: &key.span });
-                    fitting.extend(fits.map(|node| (key.clone(), node)));
+                    fitting.extend(fits.filter(|_| first).map(|node| (key.clone(), node)));
                 }
                 None => {
+                    // It may be a misspelt secret.
+                    if self.may_hide(rule.schema) {
+                        self.secrets.hide(node);
+                    }
                     let known: Vec<&str> = properties.keys().map(String::as_str).collect();
-                    self.unknown_key(key, node, what, &known);
+                    meant.extend(self.unknown_key(key, what, &known));
                 }
             }
         }
-        let has =
-            |entries: &[(Key, Node)], name: &str| entries.iter().any(|(key, _)| key.name == name);
-        for name in required(rule.schema).filter(|name| !has(entries, name)) {
-            let message = format!("{what} needs `{name}:`");
-            let help = self.description(&properties[name]).map(|is| format!("`{name}:` {is}"));
-            let problem = Diagnostic::error(Code::MissingKey, rule.anchor.clone(), message);
-            self.problems.push(Diagnostic { help, ..problem });
+        for name in required(rule.schema) {
+            // What is misspelt is not missing as well.
+            if !has(entries, name) && !meant.contains(&name) {
+                let message = format!("{what} needs `{name}:`");
+                let help = self.description(&properties[name]).map(str::to_owned);
+                let problem = Diagnostic::error(Code::MissingKey, rule.anchor.clone(), message);
+                self.problems.push(Diagnostic { help, ..problem });
+            }
         }
         // The whole file is read as far as it goes.
         let whole = rule.name.is_empty();
@@ -144,41 +154,45 @@ impl<'s> Walker<'s> {
 
     /// A mapping whose keys are names of the file's own: what is broken is left out with its name.
     fn map(&mut self, entries: &[(Key, Node)], schema: &'s Value) -> Vec<(Key, Node)> {
+        let first = self.first_of_each(entries);
         let mut fitting = Vec::new();
-        for (key, node) in self.unique(entries) {
+        for ((key, node), first) in entries.iter().zip(first) {
             let fits = self.value(node, Rule { schema, name: &key.name, anchor: &key.span });
-            fitting.extend(fits.map(|node| (key.clone(), node)));
+            fitting.extend(fits.filter(|_| first).map(|node| (key.clone(), node)));
         }
         fitting
     }
 
-    /// The first entry of each key; the others are reported.
-    fn unique<'n>(&mut self, entries: &'n [(Key, Node)]) -> Vec<&'n (Key, Node)> {
+    /// Whether each entry is the first of its key; the others are reported.
+    fn first_of_each(&mut self, entries: &[(Key, Node)]) -> Vec<bool> {
         let mut lines: HashMap<&str, usize> = HashMap::new();
-        let mut unique = Vec::new();
-        for entry @ (key, node) in entries {
-            if let Some(line) = lines.get(&*key.name) {
-                self.secrets.hide(node);
+        let mut first = Vec::new();
+        for (key, _) in entries {
+            let line = lines.get(&*key.name).copied();
+            if let Some(line) = line {
                 let message = format!("`{}:` stands here twice", key.name);
                 let problem = Diagnostic::error(Code::DuplicateKey, key.span.clone(), message);
                 self.problems.push(problem.help(format!("it is on line {line} already: keep one")));
             } else {
                 lines.insert(&key.name, key.span.line);
-                unique.push(entry);
             }
+            first.push(line.is_none());
         }
-        unique
+        first
     }
 
     /// One of several objects, told apart by their `type`.
     fn tagged(&mut self, node: &Node, branches: &'s [Value], rule: Rule<'s, '_>) -> Option<Node> {
-        if !matches!(node.kind, Kind::Map(_)) {
-            return self.wrong_type(node, branches, rule);
-        }
         let tag_of = |branch: &'s Value| branch["properties"][TAG]["const"].as_str();
         let known: Vec<&str> = branches.iter().filter_map(tag_of).collect();
+        if !matches!(node.kind, Kind::Map(_)) {
+            self.wrong_type(node, branches, rule);
+            let help = format!("a {} has a `{TAG}:`, one of {}", title(rule), listed(&known));
+            self.problems.last_mut()?.help = Some(help);
+            return None;
+        }
         let Some((key, tag)) = node.entry(TAG) else {
-            self.secrets.hide(node);
+            self.hide_possible(node, branches);
             let message = format!("a {} needs `{TAG}:`", title(rule));
             let problem = Diagnostic::error(Code::MissingKey, rule.anchor.clone(), message);
             self.problems.push(problem.help(format!("known are {}", listed(&known))));
@@ -190,7 +204,7 @@ impl<'s> Walker<'s> {
                 self.parts(node, Rule { schema, ..rule }, &what)
             }
             None => {
-                self.secrets.hide_all_but(node, TAG);
+                self.hide_possible(node, branches);
                 self.choice(tag, known, Rule { name: TAG, anchor: &key.span, ..rule });
                 None
             }
@@ -215,16 +229,17 @@ impl<'s> Walker<'s> {
         None
     }
 
-    fn unknown_key(&mut self, key: &Key, node: &Node, what: &str, known: &[&str]) {
-        // It may be a misspelt secret.
-        self.secrets.hide(node);
+    /// Reports a key that there is not; what was probably meant.
+    fn unknown_key<'k>(&mut self, key: &Key, what: &str, known: &[&'k str]) -> Option<&'k str> {
         let name = &key.name;
-        let message = match nearest(name, known.iter().copied()) {
+        let near = nearest(name, known.iter().copied());
+        let message = match near {
             Some(near) => format!("unknown key `{name}:`; did you mean `{near}:`?"),
             None => format!("unknown key `{name}:`"),
         };
         let problem = Diagnostic::error(Code::UnknownKey, key.span.clone(), message);
         self.problems.push(problem.help(format!("{what} takes {}", listed(known))));
+        near
     }
 
     /// A value of none of the types that `expected` wants; one of constants, if there are none.
@@ -248,7 +263,7 @@ impl<'s> Walker<'s> {
         };
         let (found, span) = match &node.kind {
             Kind::Nothing => ("there is nothing", rule.anchor),
-            Kind::Bool(_) => ("this is true or false", &node.span),
+            Kind::Bool(_) => ("this is true/false", &node.span),
             Kind::Number(_) => ("this is a number", &node.span),
             Kind::Text(_) => ("this is text", &node.span),
             Kind::List(_) => ("this is a list", rule.anchor),
@@ -258,8 +273,11 @@ impl<'s> Walker<'s> {
             Kind::Number(_) | Kind::Bool(_) if wanted.contains(&"text") => {
                 Some("put it in quotes".to_owned())
             }
-            Kind::Nothing => Some("give it one, or leave the key out".to_owned()),
-            _ => self.description(rule.schema).map(|is| format!("{what} {is}")),
+            _ if rule.name.is_empty() => {
+                Some("it has the keys `sources:`, `brokers:` and `routes:`".to_owned())
+            }
+            Kind::Nothing => Some("write a value behind the key, or remove the key".to_owned()),
+            _ => self.description(rule.schema).map(str::to_owned),
         };
         let message = format!("{what} takes {}, and {found}", wanted.join(" or "));
         let problem = Diagnostic::error(Code::WrongType, span.clone(), message);
@@ -278,6 +296,16 @@ impl<'s> Walker<'s> {
         let path = schema.get("$ref").and_then(Value::as_str);
         let pointed = path.and_then(|path| self.root.pointer(path.trim_start_matches('#')));
         pointed.unwrap_or(schema)
+    }
+
+    /// Hides what may be secret in an object of which nobody knows what it is.
+    fn hide_possible(&mut self, node: &Node, branches: &'s [Value]) {
+        for (key, value) in node.entries() {
+            let schemas = || branches.iter().filter_map(|b| b["properties"].get(&key.name));
+            if schemas().next().is_none() || schemas().any(|schema| self.may_hide(schema)) {
+                self.secrets.hide(value);
+            }
+        }
     }
 
     /// Whether something in a value of this schema may be secret.
@@ -305,6 +333,10 @@ fn title<'s>(rule: Rule<'s, '_>) -> &'s str {
 
 fn constants(branches: &[Value]) -> Vec<&str> {
     branches.iter().filter_map(|branch| branch.get("const")?.as_str()).collect()
+}
+
+fn has(entries: &[(Key, Node)], name: &str) -> bool {
+    entries.iter().any(|(key, _)| key.name == name)
 }
 
 fn array<'s>(schema: &'s Value, key: &str) -> Option<&'s [Value]> {
@@ -336,7 +368,7 @@ fn type_of(node: &Node) -> &'static str {
 /// What a schema wants, in the words of people who write YAML.
 fn type_name(schema: &Value) -> &'static str {
     match schema.get("type").and_then(Value::as_str) {
-        Some("boolean") => "true or false",
+        Some("boolean") => "true/false",
         Some("integer") => "a whole number",
         Some("array") => "a list",
         Some("string") => "text",

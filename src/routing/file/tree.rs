@@ -60,7 +60,30 @@ pub struct Key {
 pub struct SyntaxError {
     pub span: Span,
     pub message: String,
+    /// What to do, where the message does not say it.
+    pub help: Option<&'static str>,
 }
+
+/// What to do about the library's messages that speak of YAML rather than of the file.
+const ADVICE: [(&str, &str); 8] = [
+    (
+        "mapping values",
+        "a value that holds `: ` goes in quotes; else a line is not indented as it should",
+    ),
+    (
+        "',' or '}'",
+        "within braces, a value that holds `{`, `}`, `[`, `]` or `,` goes in quotes: \"${NAME}\"",
+    ),
+    (
+        "',' or ']'",
+        "within brackets, a value that holds `{`, `}`, `[`, `]` or `,` goes in quotes: \"${NAME}\"",
+    ),
+    ("unknown anchor", "a value that begins with `*` goes in quotes"),
+    ("unexpected character", "a value that begins with `@`, `%` or a backtick goes in quotes"),
+    ("unclosed quote", "close it on the same line"),
+    ("multiple YAML documents", "remove the `---` and what follows it"),
+    ("expected string scalar", "a key is text: what begins with `[` or `{` goes in quotes"),
+];
 
 /// Reads the text.
 pub fn parse(text: &str) -> Result<Node, SyntaxError> {
@@ -77,7 +100,9 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
         // The place stands in front already, and the library's own options help nobody here.
         let ends = [" at line ", "; use from_str"].map(|end| words.find(end));
         let end = ends.into_iter().flatten().min().unwrap_or(words.len());
-        SyntaxError { span, message: words[..end].to_owned() }
+        let message = words[..end].to_owned();
+        let help = ADVICE.iter().find(|(sign, _)| message.contains(sign)).map(|(_, help)| *help);
+        SyntaxError { span, message, help }
     })
 }
 

@@ -133,10 +133,8 @@ impl Compiler<'_> {
             }
             return Err(Skipped);
         };
-        let only = self.only(broker, place);
-        let address = self.address(given, broker, place);
-        only?;
-        Ok(Target { broker: name.into(), address: address? })
+        self.only(broker, place)?;
+        Ok(Target { broker: name.into(), address: self.address(given, broker, place)? })
     }
 
     /// Reports every part of an address that the broker at hand has none of.
@@ -197,6 +195,10 @@ impl Compiler<'_> {
     ) -> Result<Template, Skipped> {
         if let Some(text) = text {
             return self.template(name, text, place.key(name), rule);
+        }
+        // What is misspelt is reported as that.
+        if place.is_cut() {
+            return Err(Skipped);
         }
         let (kind, parts) = parts(broker);
         let message = format!("a {kind} target needs `{name}:`");

@@ -44,6 +44,7 @@ impl Compiler<'_> {
         let identity = match (cert?, key?) {
             (Some(cert), Some(key)) => Some(Identity { cert, key }),
             (None, None) => None,
+            _ if place.is_cut() => return Err(Skipped),
             (cert, _) => {
                 let given = if cert.is_some() { "cert" } else { "key" };
                 let message = "`cert:` and `key:` go together: give both";
@@ -129,6 +130,7 @@ impl Compiler<'_> {
                 Ok(Some((user?, password?)))
             }
             (None, None) => Ok(None),
+            _ if broker.is_cut() => Err(Skipped),
             (user, _) => {
                 let given = if user.is_some() { "user" } else { "password" };
                 let message = "`user:` and `password:` go together: give both";
