@@ -1,21 +1,30 @@
 //! The routing table: from `routes.yaml` to "which messages does this event owe".
 //!
 //! [`file`] reads the YAML and knows places; [`table`] is what it compiles to, a value that cannot be
-//! wrong, with a pure [`resolve`](table::Table::resolve). [`diagnostic`] says what is wrong with a
-//! file, all of it at once.
+//! wrong, with a pure [`resolve`](table::Table::resolve) and a [`trace`](table::Table::trace) that
+//! says why. [`diagnostic`] says what is wrong with a file, all of it at once. `condition` is a route's
+//! `when:`, `template` what stands in an address, and both see an event through an `input`, which reads
+//! its body once.
 
 pub mod address;
+mod condition;
 pub mod diagnostic;
 mod file;
+mod header;
+mod input;
 mod nearest;
 pub mod path;
 mod pattern;
 pub mod table;
 mod template;
 
+pub use condition::Why;
 pub use diagnostic::{Invalid, Problem, Severity};
 pub use file::schema;
-pub use table::{BrokerKind, BrokerPolicy, BrokerSettings, Table, UNROUTED, WhenFull};
+pub use table::{
+    BrokerKind, BrokerPolicy, BrokerSettings, Mismatch, RouteStats, Table, Trace, TracedMessage,
+    TracedRoute, UNROUTED, WhenFull,
+};
 
 use crate::secret::Env;
 

@@ -10,6 +10,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::{
+    broker::kafka::Mechanism,
+    event::Format,
+    routing::table::WhenFull,
+    source::{Dedupe, Unrouted},
+};
+
 /// The routing table of Waypost: who may send, where to publish, and what goes where.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(title = "the file")]
@@ -69,24 +76,6 @@ pub struct SourceCommon {
     pub dedupe: Option<Dedupe>,
     /// What becomes of an event that no route takes: a dead letter, or it is dropped and counted.
     pub unrouted: Option<Unrouted>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Dedupe {
-    /// Two events are one if they have the same id. The default.
-    Id,
-    /// An equal body of the same source and type is a duplicate, too.
-    Body,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Unrouted {
-    /// It is kept as a dead letter. The default.
-    DeadLetter,
-    /// It is counted and forgotten.
-    Drop,
 }
 
 /// A connection that publishes messages.
@@ -211,15 +200,6 @@ pub enum Size {
     Text(String),
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WhenFull {
-    /// Requests whose events it would be owed are answered 503. The default.
-    Refuse,
-    /// The oldest message that waits for it becomes a dead letter.
-    DeadLetterOldest,
-}
-
 /// TLS: `true` trusts the system's CAs; or which files to use.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -249,17 +229,6 @@ pub struct Sasl {
     /// The user's password, as `${NAME}` or `${file:PATH}`.
     #[schemars(extend("x-secret" = true))]
     pub password: String,
-}
-
-/// How a password is proven to Kafka.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-pub enum Mechanism {
-    #[serde(rename = "plain")]
-    Plain,
-    #[serde(rename = "scram-sha-256")]
-    ScramSha256,
-    #[serde(rename = "scram-sha-512")]
-    ScramSha512,
 }
 
 /// What goes where.
@@ -310,17 +279,6 @@ pub struct Target {
     pub format: Option<Format>,
     /// Fixed headers beside the event's own. No placeholders, no secrets.
     pub headers: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// CloudEvents attributes as headers, the body untouched. The default.
-    Binary,
-    /// One CloudEvents JSON document.
-    Structured,
-    /// The body alone, without attributes.
-    Raw,
 }
 
 /// A value, or a list of them.

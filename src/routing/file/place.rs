@@ -1,5 +1,7 @@
 //! A cursor over the tree, moved beside the mirror, so that each value can be pointed at.
 
+use std::ops::Range;
+
 use super::tree::{Kind, Node, Span};
 
 /// Where a value stands, or would stand if the file gave it.
@@ -66,24 +68,22 @@ impl<'t> Place<'t> {
         }
     }
 
-    /// A place within this value's text, `line` and `column` from 1 and in characters: exact where
-    /// the text stands in the file as it is read, else the nearest that is known.
-    pub fn within(self, text: &str, line: usize, column: usize) -> Span {
+    /// A part of this value's text, `value`, which begins at a byte of it: where that stands in the
+    /// file, as exactly as can be known.
+    pub fn within(self, file: &str, value: &str, part: Range<usize>) -> Span {
         let span = self.span();
-        let Some(source) = text.get(span.bytes.clone()) else { return span };
-        let one_line = !source.contains('\n');
-        let indicator = source.chars().next().unwrap_or_default();
-        match indicator {
-            // The columns of what is quoted are as in the file as long as nothing is escaped.
-            '"' | '\''
-                if one_line && !source[1..].trim_end_matches(indicator).contains(['\\', '\'']) =>
-            {
-                span.moved(source, column)
-            }
-            '"' | '\'' => span,
-            '|' | '>' => in_block(text, span.line + line, column),
-            _ if one_line => span.moved(source, column.saturating_sub(1)),
-            _ => span,
+        let source = file.get(span.bytes.clone()).unwrap_or_default();
+        let before = value.get(..part.start).unwrap_or_default();
+        // As long as nothing is escaped, text stands in the file as it is.
+        if let Some(at) = source.find(value).filter(|_| !value.contains('\n')) {
+            let from = span.bytes.start + at + part.start;
+            let column = span.column + source[..at].chars().count() + before.chars().count();
+            let bytes = from..from + part.len();
+            return if source[..at].contains('\n') { span } else { Span { column, bytes, ..span } };
+        }
+        match source.starts_with('|') {
+            true => in_block(file, span.line + 1, before),
+            false => span,
         }
     }
 }
@@ -95,18 +95,12 @@ impl Node {
     }
 }
 
-impl Span {
-    /// The rest of it from so many characters on.
-    fn moved(&self, source: &str, chars: usize) -> Span {
-        let bytes = source.char_indices().nth(chars).map_or(source.len(), |(at, _)| at);
-        let from = (self.bytes.start + bytes).min(self.bytes.end);
-        Span { line: self.line, column: self.column + chars, bytes: from..from }
-    }
-}
-
-/// A column of a block's line: what it is indented by is no part of its text.
-fn in_block(text: &str, line: usize, column: usize) -> Span {
-    let source = text.lines().nth(line - 1).unwrap_or_default();
+/// What follows `before` in a block that begins on a line: what its lines are indented by is no part of
+/// its text.
+fn in_block(file: &str, first_line: usize, before: &str) -> Span {
+    let line = first_line + before.matches('\n').count();
+    let source = file.lines().nth(line - 1).unwrap_or_default();
     let indent = source.chars().take_while(|c| *c == ' ').count();
-    Span { line, column: indent + column, bytes: 0..0 }
+    let before = before.rsplit('\n').next().unwrap_or_default();
+    Span { line, column: indent + before.chars().count() + 1, bytes: 0..0 }
 }

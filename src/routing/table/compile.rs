@@ -51,7 +51,7 @@ pub fn compile(text: &str, content: &Content, sound: bool, env: Option<Env>) -> 
         problems.extend(doubts::of(file, place));
     }
     let known = sound && env.is_some();
-    let table = known.then(|| Table { sources, brokers, routes, paths, warnings: Vec::new() });
+    let table = known.then(|| Table::new(sources, brokers, routes, paths));
     Compiled { table, problems }
 }
 

@@ -10,9 +10,9 @@ use crate::routing::{
     diagnostic::Code,
     file::{
         Place,
-        mirror::{self, BrokerCommon, For, Size},
+        mirror::{BrokerCommon, For, Size},
     },
-    table::{BrokerPolicy, WhenFull},
+    table::BrokerPolicy,
 };
 
 /// Least that a broker may hold back: below it there is no telling how much it is.
@@ -30,15 +30,11 @@ impl Compiler<'_> {
             let place = place.key("backlog").key("max_bytes");
             self.size(&backlog.max_bytes, place)
         });
-        let when_full = match given.when_full {
-            None | Some(mirror::WhenFull::Refuse) => WhenFull::Refuse,
-            Some(mirror::WhenFull::DeadLetterOldest) => WhenFull::DeadLetterOldest,
-        };
         Ok(BrokerPolicy {
             retry_for: retry_for?,
             drain_for: drain_for?,
             backlog_bytes: backlog_bytes.transpose()?,
-            when_full,
+            when_full: given.when_full.unwrap_or_default(),
         })
     }
 

@@ -2,18 +2,23 @@
 
 use std::collections::HashMap;
 
+use bytestring::ByteString;
+
 use super::{Compiler, Skipped};
 use crate::{
+    event::{Format, Headers},
     routing::{
         address::Rule,
+        condition::Condition,
         diagnostic::Code,
         file::{
             File, Place,
             mirror::{self, Broker, Match, OneOrMany},
         },
+        header,
         nearest::{listed, nearest},
         pattern::Pattern,
-        table::{AddressTemplate, Route, Target},
+        table::{AddressTemplate, Matcher, Route, Target},
         template::Template,
     },
     secret,
@@ -50,15 +55,27 @@ impl Compiler<'_> {
     ) -> Result<Route, Skipped> {
         let matches = self.matches(&given.r#match, place.key("match"));
         let retry_for = self.given_time(&given.retry, place.key("retry"));
+        let condition = given.when.as_ref().map(|when| self.condition(when, place.key("when")));
         let targets = self.targets(&given.to, file, place.key("to"));
         matches?;
         Ok(Route {
             name: given.name.as_str().into(),
-            sources: patterns(&given.r#match.source),
-            types: patterns(&given.r#match.r#type),
-            otherwise: given.r#match.otherwise.unwrap_or(false),
+            matcher: Matcher {
+                sources: patterns(&given.r#match.source),
+                types: patterns(&given.r#match.r#type),
+                otherwise: given.r#match.otherwise.unwrap_or(false),
+            },
+            condition: condition.transpose()?,
             retry_for: retry_for?,
             targets: targets?,
+            stats: Default::default(),
+        })
+    }
+
+    fn condition(&mut self, text: &str, place: Place) -> Result<Condition, Skipped> {
+        Condition::compile(text, &mut self.paths).map_err(|error| {
+            let span = place.within(self.text, text, error.range.clone());
+            self.report(Code::InvalidCondition, span, error)
         })
     }
 
@@ -133,8 +150,81 @@ impl Compiler<'_> {
             }
             return Err(Skipped);
         };
-        self.only(broker, place)?;
-        Ok(Target { broker: name.into(), address: self.address(given, broker, place)? })
+        let only = self.only(broker, place);
+        let headers = self.headers(given, broker, place.key("headers"));
+        let format = self.format(given, broker, place.key("format"));
+        only?;
+        Ok(Target {
+            broker: name.into(),
+            address: self.address(given, broker, place)?,
+            format: format?,
+            headers: headers?,
+        })
+    }
+
+    fn format(
+        &mut self,
+        given: &mirror::Target,
+        broker: &Broker,
+        place: Place,
+    ) -> Result<Format, Skipped> {
+        match (broker, given.format) {
+            (Broker::Log(_), Some(_)) => {
+                let message = "a log target takes no `format:`";
+                let help = "a log broker always writes CloudEvents documents: leave it out";
+                Err(self.advise(Code::MisplacedKey, place.at_key(), message, help))
+            }
+            (_, format) => Ok(format.unwrap_or_default()),
+        }
+    }
+
+    fn headers(
+        &mut self,
+        given: &mirror::Target,
+        broker: &Broker,
+        place: Place,
+    ) -> Result<Headers, Skipped> {
+        let rule = match broker {
+            Broker::Kafka(_) => header::Rule::Kafka,
+            Broker::RabbitMq(_) => header::Rule::RabbitMq,
+            Broker::Nats(_) => header::Rule::Nats,
+            Broker::Log(_) if !place.is_given() => return Ok(Headers::new()),
+            Broker::Log(_) => {
+                let message = "a log target takes no `headers:`";
+                let help = "a log broker writes none: leave it out";
+                return Err(self.advise(Code::MisplacedKey, place.at_key(), message, help));
+            }
+        };
+        let given = given.headers.iter().flatten();
+        if given.clone().count() > header::MAX_HEADERS {
+            let message = format!("a target has at most {} headers", header::MAX_HEADERS);
+            return Err(self.report(Code::InvalidValue, place.span(), message));
+        }
+        let headers: Vec<Result<_, Skipped>> =
+            given.map(|(name, value)| self.header(rule, name, value, place.key(name))).collect();
+        headers.into_iter().collect()
+    }
+
+    fn header(
+        &mut self,
+        rule: header::Rule,
+        name: &str,
+        value: &str,
+        place: Place,
+    ) -> Result<(ByteString, ByteString), Skipped> {
+        self.exposes_no_secret("headers", value, place)?;
+        rule.check(name, value)
+            .map_err(|why| self.report(Code::InvalidValue, place.span(), why))?;
+        Ok((name.into(), value.replace("$$", "$").into()))
+    }
+
+    fn exposes_no_secret(&mut self, name: &str, text: &str, place: Place) -> Result<(), Skipped> {
+        if !secret::has_reference(text) {
+            return Ok(());
+        }
+        let message = format!("a secret may not stand in `{name}:`");
+        let help = "brokers and logs see it; `$$` is a plain `$`";
+        Err(self.advise(Code::ExposedSecret, place.span(), message, help))
     }
 
     /// Reports every part of an address that the broker at hand has none of.
@@ -213,14 +303,12 @@ impl Compiler<'_> {
         place: Place,
         rule: Rule,
     ) -> Result<Template, Skipped> {
-        if secret::has_reference(text) {
-            let message = format!("a secret may not stand in `{name}:`");
-            let help = "brokers and logs see it; `$$` is a plain `$`";
-            return Err(self.advise(Code::ExposedSecret, place.span(), message, help));
-        }
+        self.exposes_no_secret(name, text, place)?;
         let plain = text.replace("$$", "$");
-        Template::compile(&plain, rule, &mut self.paths)
-            .map_err(|error| self.report(Code::InvalidTemplate, place.span(), error))
+        Template::compile(&plain, rule, &mut self.paths).map_err(|error| {
+            let span = place.within(self.text, &plain, error.range.clone());
+            self.report(Code::InvalidTemplate, span, error)
+        })
     }
 }
 

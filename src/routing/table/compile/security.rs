@@ -16,7 +16,7 @@ use crate::{
         diagnostic::Code,
         file::{
             Place,
-            mirror::{Mechanism, Nats, Sasl, Tls},
+            mirror::{Nats, Sasl, Tls},
         },
     },
 };
@@ -78,12 +78,7 @@ impl Compiler<'_> {
         let place = broker.key("sasl");
         let user = self.filled("user", place.key("user"), &given.user);
         let password = self.filled("password", place.key("password"), &given.password);
-        let mechanism = match given.mechanism {
-            Mechanism::Plain => kafka::Mechanism::Plain,
-            Mechanism::ScramSha256 => kafka::Mechanism::ScramSha256,
-            Mechanism::ScramSha512 => kafka::Mechanism::ScramSha512,
-        };
-        Ok(Some(kafka::Sasl { mechanism, user: user?, password: password? }))
+        Ok(Some(kafka::Sasl { mechanism: given.mechanism, user: user?, password: password? }))
     }
 
     pub(super) fn nats_login(

@@ -15,7 +15,7 @@ use crate::{
         path::Path,
     },
     signature,
-    source::{Miibo, Provider, Sonzai, Source, Standard},
+    source::{MAX_SECRETS, Miibo, Provider, Sonzai, Source, Standard},
 };
 
 type Sources = Vec<(Path, Arc<Source>)>;
@@ -33,7 +33,10 @@ impl Compiler<'_> {
                 paths.push((path.clone(), name));
             }
             if let (Ok(()), Ok(path), Ok(provider)) = (named, path, provider) {
-                compiled.push((path, Arc::new(Source::new(name.into(), provider))));
+                let mut source = Source::new(name.into(), provider);
+                source.dedupe = given.common().dedupe.unwrap_or_default();
+                source.unrouted = given.common().unrouted.unwrap_or_default();
+                compiled.push((path, Arc::new(source)));
             }
         }
         compiled.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
@@ -111,6 +114,10 @@ impl Compiler<'_> {
         let texts = given.as_slice();
         if texts.is_empty() && !place.is_cut() {
             let message = "the list of secrets is empty: no request could be verified";
+            return Err(self.report(Code::InvalidSecret, place.span(), message));
+        }
+        if texts.len() > MAX_SECRETS {
+            let message = format!("at most {MAX_SECRETS} secrets can be valid at once");
             return Err(self.report(Code::InvalidSecret, place.span(), message));
         }
         let keys = texts.iter().enumerate().map(|(index, text)| {
