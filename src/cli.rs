@@ -13,6 +13,7 @@ mod check;
 mod client;
 mod dead_letters;
 mod operator;
+mod reload;
 mod run;
 mod sample;
 mod schema;
@@ -28,6 +29,7 @@ Examples:
   waypost send miibo function_calling            another source, another sample
   waypost send sonzai --type agent.message --file body.json
   waypost tail                                   watch what comes out
+  waypost reload                                 put a changed routes.yaml in force, or say why not
   waypost status                                 how the daemon and its brokers are doing
   waypost dead-letters list                      what was given up on, and why
 
@@ -49,6 +51,7 @@ enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
     Schema(schema::Arguments),
+    Reload(reload::Arguments),
     Send(send::Arguments),
     Tail(tail::Arguments),
     Status(status::Arguments),
@@ -88,9 +91,14 @@ fn execute() -> Result<ExitCode, Error> {
     let Arguments { command, flags } = Arguments::parse();
     let settings = Settings::load(Path::new(settings::FILE), &flags).map_err(Error::new)?;
     match command {
-        Command::Run(arguments) => return run::main(arguments, settings),
         Command::Check(arguments) => return check::main(arguments, &settings),
         Command::Schema(arguments) => schema::main(arguments)?,
+        Command::Run(arguments) => {
+            let load = move || Settings::load(Path::new(settings::FILE), &flags);
+            let read_again = Box::new(move || load().map_err(|error| error.to_string()));
+            return run::main(arguments, settings, read_again);
+        }
+        Command::Reload(arguments) => return reload::main(arguments, &settings),
         Command::Send(arguments) => send::main(arguments, &settings)?,
         Command::Tail(arguments) => tail::main(arguments, &settings)?,
         Command::Status(arguments) => return status::main(arguments, &settings),

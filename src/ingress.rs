@@ -169,7 +169,7 @@ impl Inner {
     /// Returns the event's id once the event is durable.
     async fn receive(
         &self,
-        table: &Table,
+        table: &Arc<Table>,
         found: Found<'_>,
         head: &Parts,
         body: Incoming,
@@ -195,7 +195,9 @@ impl Inner {
             source.log(&rejection, now_ms);
             Rejection::NotVerified
         })?;
-        let admitted = self.admit.admit(table, event, room).await.inspect_err(|error| {
+        // Until the event is durable, nobody may take it that no more comes of this table.
+        let held = table.clone();
+        let admitted = self.admit.admit(table, event, (room, held)).await.inspect_err(|error| {
             if let Some(more) = self.not_admitted.speaks(now_ms) {
                 tracing::warn!(%error, more, "an event is refused for now");
             }

@@ -15,6 +15,7 @@ mod input;
 mod nearest;
 pub mod path;
 mod pattern;
+pub mod reload;
 pub mod table;
 mod template;
 
@@ -37,7 +38,7 @@ pub fn compile(file: &str, text: &str, env: Env) -> Result<Table, Invalid> {
     let Examined { table, problems, .. } = examine(file, text, Some(env));
     match table {
         Some(table) => Ok(table.with_warnings(problems)),
-        None => Err(Invalid::new(problems)),
+        None => Err(Invalid::new(file, problems)),
     }
 }
 
@@ -64,8 +65,7 @@ pub fn examine(file: &str, text: &str, env: Option<Env>) -> Examined {
         found.extend(compiled.problems);
         table = compiled.table;
     }
-    diagnostic::sort(&mut found);
-    found.truncate(MAX_PROBLEMS);
+    diagnostic::sort(&mut found, MAX_PROBLEMS);
     let problems = found.into_iter().map(|found| Problem::new(file, &masks, found)).collect();
     Examined { table, problems, parts }
 }

@@ -131,6 +131,12 @@ impl Broker for Scripted {
     async fn close(&mut self, _: Duration) {}
 }
 
+/// A client of the type that the messages are for.
+fn client(script: &Arc<Script>) -> Client {
+    let broker = Box::new(Scripted(script.clone()));
+    Client { kind: Some("scripted"), takes: |_| true, broker }
+}
+
 const LIMITS: Limits = Limits {
     window: Capacity { messages: 8, bytes: 1 << 20 },
     retry_for: Duration::from_secs(60),
@@ -195,8 +201,7 @@ impl World {
             Dispatcher::open("b".into(), self.limits, parked.journal, self.shared.clone()).unwrap();
         *self.stats.lock().unwrap() = dispatcher.stats();
         let stop = CancellationToken::new();
-        let running =
-            tokio::spawn(dispatcher.run(Box::new(Scripted(self.script.clone())), stop.clone()));
+        let running = tokio::spawn(dispatcher.run(client(&self.script), stop.clone()));
         // By the machine's clock: the disk is a real one.
         let started = std::time::Instant::now();
         while !done(self) {

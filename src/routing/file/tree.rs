@@ -125,14 +125,6 @@ impl Node {
         }
     }
 
-    /// The items of a list; none of anything else.
-    pub fn items(&self) -> &[Node] {
-        match &self.kind {
-            Kind::List(items) => items,
-            _ => &[],
-        }
-    }
-
     pub fn text(&self) -> Option<&str> {
         match &self.kind {
             Kind::Text(text) => Some(text),
