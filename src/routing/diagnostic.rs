@@ -146,7 +146,7 @@ impl Problem {
             column: span.column.max(1),
             end_column: width.map(|width| span.column + width),
             message: masks.scrub(&message),
-            help: help.map(|help| masks.scrub(&help)),
+            help: help.map(|help| masks.scrub_words(&help)),
             caret: (excerpt.column, excerpt.width),
             source: Some(excerpt.line).filter(|line| !line.trim().is_empty()),
         }

@@ -96,7 +96,12 @@ impl<'t> Masks<'t> {
                 message = message.replace(&**word, MASK).into();
             }
         }
-        Masked { line: &message, masks: words(&message) }.to_string()
+        self.scrub_words(&message)
+    }
+
+    /// Advice, which repeats no values but may repeat names, without what looks like a secret.
+    pub fn scrub_words(&self, advice: &str) -> String {
+        Masked { line: advice, masks: words(advice) }.to_string()
     }
 
     /// How many characters a span has on its first line, where that is known.

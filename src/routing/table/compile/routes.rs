@@ -213,6 +213,7 @@ impl Compiler<'_> {
         place: Place,
     ) -> Result<(ByteString, ByteString), Skipped> {
         self.exposes_no_secret("headers", value, place)?;
+        rule.check(name, "").map_err(|why| self.report(Code::InvalidName, place.at_key(), why))?;
         rule.check(name, value)
             .map_err(|why| self.report(Code::InvalidValue, place.span(), why))?;
         Ok((name.into(), value.replace("$$", "$").into()))
