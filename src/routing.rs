@@ -12,7 +12,6 @@ pub mod diagnostic;
 mod file;
 mod header;
 mod input;
-mod nearest;
 pub mod path;
 mod pattern;
 pub mod reload;

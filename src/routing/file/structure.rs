@@ -14,9 +14,9 @@ use super::{
     secrets::Secrets,
     tree::{Key, Kind, Node, Span},
 };
-use crate::routing::{
-    diagnostic::{Code, Diagnostic},
+use crate::{
     nearest::{listed, nearest},
+    routing::diagnostic::{Code, Diagnostic},
 };
 
 /// The key that tells apart the objects of a `oneOf`.

@@ -7,6 +7,7 @@ use bytestring::ByteString;
 use super::{Compiler, Skipped};
 use crate::{
     event::{Format, Headers},
+    nearest::{listed, nearest},
     routing::{
         address::Rule,
         condition::Condition,
@@ -16,7 +17,6 @@ use crate::{
             mirror::{self, Broker, Match, OneOrMany},
         },
         header,
-        nearest::{listed, nearest},
         pattern::Pattern,
         table::{AddressTemplate, Matcher, Route, Target},
         template::Template,
