@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    admit::Admit,
+    admit::{Admit, Outcome},
     clock::now_ms,
     meter::{Counter, Histogram},
     quiet::Quiet,
@@ -195,15 +195,18 @@ impl Inner {
             source.log(&rejection, now_ms);
             Rejection::NotVerified
         })?;
-        let admitted = self.admit.admit(table, event, room).await.inspect_err(|error| {
+        let admitted = self.admit.admit(table, source.dedupe, event, room).await;
+        let admitted = admitted.inspect_err(|error| {
             if let Some(more) = self.not_admitted.speaks(now_ms) {
                 tracing::warn!(%error, more, "an event is refused for now");
             }
         })?;
-        if admitted.duplicate {
-            source.stats.duplicates.inc();
+        match admitted.outcome {
+            Outcome::Appended => {}
+            Outcome::Duplicate => source.stats.duplicates.inc(),
+            Outcome::Dropped => source.stats.unrouted_dropped.inc(),
         }
-        tracing::debug!(event = %admitted.id, duplicate = admitted.duplicate, "accepted");
+        tracing::debug!(event = %admitted.id, outcome = ?admitted.outcome, "accepted");
         Ok(admitted.id.to_string())
     }
 
