@@ -6,11 +6,11 @@
 //! event through an `input`, which reads its body once. The reload of a changed file belongs here too.
 
 pub mod address;
-mod condition;
+pub mod condition;
 pub mod diagnostic;
 mod file;
 mod header;
-mod input;
+pub mod input;
 pub mod path;
 mod pattern;
 pub mod table;

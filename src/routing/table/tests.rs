@@ -375,12 +375,15 @@ mod properties {
         prop::collection::vec(name.prop_map(|name| Pattern::new(&name)), 0..3)
     }
 
-    fn route() -> impl Strategy<Value = (Vec<Pattern>, Vec<Pattern>, bool, Option<&'static str>)> {
+    /// Sources, types, `otherwise:` and `when:`.
+    type Rough = (Vec<Pattern>, Vec<Pattern>, bool, Option<&'static str>);
+
+    fn route() -> impl Strategy<Value = Rough> {
         let conditions = [None, Some("data.n > 1"), Some("data.m == 'x'"), Some("true")];
         (names(), names(), prop::bool::weighted(0.2), prop::sample::select(conditions.to_vec()))
     }
 
-    fn table(routes: Vec<(Vec<Pattern>, Vec<Pattern>, bool, Option<&str>)>) -> Table {
+    fn table(routes: Vec<Rough>) -> Table {
         let mut paths = Paths::default();
         let mut compiled = Vec::new();
         for (place, (sources, types, otherwise, when)) in routes.into_iter().enumerate() {
