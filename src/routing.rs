@@ -7,11 +7,11 @@
 //! its body once.
 
 pub mod address;
-mod condition;
+pub mod condition;
 pub mod diagnostic;
 mod file;
 mod header;
-mod input;
+pub mod input;
 pub mod path;
 mod pattern;
 pub mod reload;
