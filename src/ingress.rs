@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    admit::Admit,
+    admit::{Admit, Outcome},
     clock::now_ms,
     meter::{Counter, Histogram},
     quiet::Quiet,
@@ -196,16 +196,19 @@ impl Inner {
             Rejection::NotVerified
         })?;
         // Until the event is durable, nobody may take it that no more comes of this table.
-        let held = table.clone();
-        let admitted = self.admit.admit(table, event, (room, held)).await.inspect_err(|error| {
+        let room = (room, table.clone());
+        let admitted = self.admit.admit(table, source.dedupe, event, room).await;
+        let admitted = admitted.inspect_err(|error| {
             if let Some(more) = self.not_admitted.speaks(now_ms) {
                 tracing::warn!(%error, more, "an event is refused for now");
             }
         })?;
-        if admitted.duplicate {
-            source.stats.duplicates.inc();
+        match admitted.outcome {
+            Outcome::Appended => {}
+            Outcome::Duplicate => source.stats.duplicates.inc(),
+            Outcome::Dropped => source.stats.unrouted_dropped.inc(),
         }
-        tracing::debug!(event = %admitted.id, duplicate = admitted.duplicate, "accepted");
+        tracing::debug!(event = %admitted.id, outcome = ?admitted.outcome, "accepted");
         Ok(admitted.id.to_string())
     }
 

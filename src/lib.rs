@@ -57,6 +57,7 @@ pub mod feed;
 pub mod ingress;
 pub mod journal;
 pub mod meter;
+mod nearest;
 mod private;
 pub mod quiet;
 pub mod routing;

@@ -1,26 +1,70 @@
 //! The routing table: from `routes.yaml` to "which messages does this event owe".
 //!
-//! [`file`] mirrors the YAML and knows places; [`table`] is what it compiles to, a value that cannot
-//! be wrong, with a pure [`resolve`](table::Table::resolve). A condition on a route (`when:`) and the
-//! reload of a changed file belong here too, each in a module of its own.
+//! [`file`] reads the YAML and knows places; [`table`] is what it compiles to, a value that cannot be
+//! wrong, with a pure [`resolve`](table::Table::resolve) and a [`trace`](table::Table::trace) that
+//! says why. [`diagnostic`] says what is wrong with a file, all of it at once. `condition` is a route's
+//! `when:`, `template` what stands in an address, and both see an event through an `input`, which reads
+//! its body once.
 
 pub mod address;
+pub mod condition;
 pub mod diagnostic;
 mod file;
+mod header;
+pub mod input;
 pub mod path;
 mod pattern;
 pub mod reload;
 pub mod table;
 mod template;
 
-pub use diagnostic::Invalid;
-pub use table::{BrokerKind, BrokerPolicy, BrokerSettings, Table, UNROUTED, WhenFull};
+pub use condition::Why;
+pub use diagnostic::{Invalid, Problem, Severity};
+pub use file::schema;
+pub use table::{
+    BrokerKind, BrokerPolicy, BrokerSettings, Mismatch, RouteStats, Table, Trace, TracedMessage,
+    TracedRoute, UNROUTED, WhenFull,
+};
 
 use crate::secret::Env;
 
-/// Compiles the text of a `routes.yaml`; `file` is its name for messages.
+/// Most problems that are shown of a file: who has more mends some first.
+const MAX_PROBLEMS: usize = 200;
+
+/// Compiles the text of a `routes.yaml`; `file` is its name for messages. Reads the files that it
+/// names.
 pub fn compile(file: &str, text: &str, env: Env) -> Result<Table, Invalid> {
-    file::parse(text)
-        .and_then(|mirror| table::compile(&mirror, env))
-        .map_err(|diagnostics| Invalid::new(file, text, diagnostics))
+    let Examined { table, problems, .. } = examine(file, text, Some(env));
+    match table {
+        Some(table) => Ok(table.with_warnings(problems)),
+        None => Err(Invalid::new(file, problems)),
+    }
+}
+
+/// What there is to say about a file.
+pub struct Examined {
+    /// `None` if there are errors, or if secrets were not looked at.
+    pub table: Option<Table>,
+    /// In the file's order.
+    pub problems: Vec<Problem>,
+    /// How many sources, brokers and routes could be read.
+    pub parts: [usize; 3],
+}
+
+/// Says everything that is wrong with, or doubtful about, the text of a `routes.yaml`. Without an
+/// environment no secret is looked at, and no file is read.
+pub fn examine(file: &str, text: &str, env: Option<Env>) -> Examined {
+    let file::Read { content, problems: mut found, masks } = file::read(text);
+    let mut parts = [0; 3];
+    let mut table = None;
+    if let Some(content) = &content {
+        let file = &content.file;
+        parts = [file.sources.len(), file.brokers.len(), file.routes.len()];
+        let compiled = table::compile(text, content, found.is_empty(), env);
+        found.extend(compiled.problems);
+        table = compiled.table;
+    }
+    diagnostic::sort(&mut found, MAX_PROBLEMS);
+    let problems = found.into_iter().map(|found| Problem::new(file, &masks, found)).collect();
+    Examined { table, problems, parts }
 }

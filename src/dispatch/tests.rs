@@ -16,7 +16,10 @@ use tokio::sync::watch;
 use super::*;
 use crate::{
     broker::{Confirmation, Error as Failure, Flow, Hold},
-    event::{Message, Record, tests::plain},
+    event::{
+        Record,
+        tests::{binary, plain},
+    },
     journal::{Entry, Options, RealDisk, Storage},
     routing::{self, Table, WhenFull},
 };
@@ -246,8 +249,7 @@ fn entry(id: &str, broker: &str, body: &str) -> Entry {
 
 fn entry_to(id: &str, broker: &str, body: &str, address: Address) -> Entry {
     let event = plain(id, body.to_owned());
-    let address = Ok(address);
-    let messages = vec![Message { route: "r".into(), broker: broker.to_owned().into(), address }];
+    let messages = vec![binary("r", broker, Ok(address))];
     Entry::new(Record { event, messages }.encode(), 1)
 }
 
