@@ -98,6 +98,9 @@ pub async fn run(boot: Boot, told: Told) -> Result<(), Error> {
     Addresses::remove_stale(data_dir)
         .map_err(|cause| Error::DataDir { path: data_dir.clone(), cause })?;
     let opened = open::open(&settings)?;
+    if boot.start.instead.is_none() {
+        reload::keep_first(&boot.start.loaded, &settings.data_dir, &opened.opener.reserve);
+    }
     let fleet = Fleet::new(opened.opener.clone());
     let prepared = fleet.prepare_first(&boot.start.loaded.table)?;
     let (listener, admin_listener) = (

@@ -23,6 +23,7 @@ mod kill_nine;
 mod metrics;
 mod policies;
 mod rabbitmq_returns;
+mod reload;
 mod service;
 mod sick_alarm;
 mod sick_connection;

@@ -54,7 +54,7 @@ struct Member {
 /// Whose dispatcher it is.
 enum Role {
     /// A broker's of the table in force.
-    Listed(BrokerKind),
+    Listed(Box<BrokerKind>),
     /// Of what no route takes.
     Unrouted,
     /// A broker's that is in the table no more.
@@ -142,7 +142,7 @@ impl Fleet {
         let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
         for settings in table.brokers() {
             match self.members.get(&settings.name) {
-                Some(Member { role: Role::Listed(kind), .. }) if *kind == settings.kind => {}
+                Some(Member { role: Role::Listed(kind), .. }) if **kind == settings.kind => {}
                 Some(member) if member.orders.hold() => changed.push(settings.clone()),
                 Some(_) => {
                     // It has left by now; its files are free once it has ended.
@@ -200,7 +200,7 @@ impl Fleet {
         for (BrokerSettings { name, kind, .. }, client) in changed {
             let Some(member) = self.members.get_mut(&name) else { continue };
             let reason = format!("broker `{name}` became one of type {}", kind.name());
-            member.tell(Role::Listed(kind), Some(client), past, now, reason);
+            member.tell(Role::Listed(Box::new(kind)), Some(client), past, now, reason);
         }
         for name in removed {
             let Some(member) = self.members.get_mut(&name) else { continue };
@@ -322,7 +322,7 @@ impl Opener {
         }
         for (settings, client) in added.into_iter().zip(clients) {
             let BrokerSettings { name, kind, policy } = settings;
-            let addition = self.addition_of(name, Role::Listed(kind), client, &policy)?;
+            let addition = self.addition_of(name, Role::Listed(Box::new(kind)), client, &policy)?;
             prepared.added.push(addition);
         }
         Ok(())

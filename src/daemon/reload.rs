@@ -6,7 +6,8 @@
 //! one. Only then one `Arc` is swapped. On any error the old table stays.
 
 use std::{
-    path::PathBuf,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
     sync::{Arc, Weak},
 };
 
@@ -31,6 +32,7 @@ use crate::{
         reload::{self, Digest, Loaded, Reading, Start, watch::Watch},
     },
     service,
+    settings::Settings,
 };
 
 /// Why a file is not put in force.
@@ -62,6 +64,21 @@ pub struct Reload {
     attempted: Option<Digest>,
 }
 
+/// What was seen when the daemon started.
+pub struct Seen {
+    pub digest: Digest,
+    pub secrets: BTreeSet<PathBuf>,
+    pub watch: Watch,
+}
+
+/// What a reload changes, and who is told.
+pub struct Parts {
+    pub table: Arc<ArcSwap<Table>>,
+    pub fleet: Fleet,
+    pub config: Arc<Config>,
+    pub restart: Restart,
+}
+
 /// Who asks for a reload.
 pub struct Calls {
     /// Operators, who want to know what became of it.
@@ -72,7 +89,7 @@ pub struct Calls {
 
 /// What is in force as the daemon starts, for whoever looks.
 pub fn first_facts(file: PathBuf, start: &Start) -> Facts {
-    let Start { loaded, instead } = start;
+    let Start { loaded, instead, .. } = start;
     let mut in_force = in_force(loaded);
     let mut last_attempt = Attempt::now(Outcome::Applied, Some(loaded.hash.to_string()));
     if let Some((error, since)) = instead {
@@ -106,28 +123,22 @@ fn problems(error: &reload::Error) -> Vec<String> {
 }
 
 impl Reload {
-    /// Watches over what was compiled from `digest`, which is in force.
-    #[expect(clippy::too_many_arguments, reason = "made in one place, where all of it is wired")]
-    pub fn new(
-        file: PathBuf,
-        data_dir: PathBuf,
-        reserve: Reserve,
-        table: Arc<ArcSwap<Table>>,
-        fleet: Fleet,
-        config: Arc<Config>,
-        restart: Restart,
-        digest: Digest,
-    ) -> Reload {
+    /// Keeps what `loaded` was compiled from in force.
+    pub fn new(settings: &Settings, reserve: Reserve, seen: Seen, parts: Parts) -> Reload {
+        let Seen { digest, secrets, mut watch } = seen;
+        let Parts { table, fleet, config, restart } = parts;
+        let file = settings.routes.clone();
+        watch.follow(all_files(&file, &restart, &secrets));
         Reload {
             file,
-            data_dir,
+            data_dir: settings.data_dir.clone(),
             reserve,
             table,
             past: Vec::new(),
             fleet,
             config,
             restart,
-            watch: Watch::new(),
+            watch,
             in_force: digest,
             attempted: Some(digest),
         }
@@ -173,8 +184,7 @@ impl Reload {
         if self.attempted != Some(reading.digest) {
             self.reload().await?;
         }
-        let files = [&*self.file, self.restart.file()].into_iter();
-        self.watch.follow(files.chain(reading.secrets.iter().map(|secret| &**secret)));
+        self.watch.follow(all_files(&self.file, &self.restart, &reading.secrets));
         Ok(())
     }
 
@@ -267,6 +277,24 @@ impl Reload {
             routes_added: routes_but(&new.routes, &old.routes),
             routes_removed: routes_but(&old.routes, &new.routes),
         }
+    }
+}
+
+/// All that may change what is in force, or should be.
+fn all_files<'f>(
+    file: &'f Path,
+    restart: &'f Restart,
+    secrets: &'f BTreeSet<PathBuf>,
+) -> impl Iterator<Item = &'f Path> {
+    [file, restart.file()].into_iter().chain(secrets.iter().map(|secret| &**secret))
+}
+
+/// Keeps the first table as the last good one. Without that the daemon still starts: a bad file would
+/// only have nothing to fall back on.
+pub fn keep_first(loaded: &Loaded, data_dir: &Path, reserve: &Reserve) {
+    let keep = || reload::keep_last_good(data_dir, &loaded.text);
+    if let Err(error) = reserve.open(keep, is_no_space) {
+        tracing::warn!(%error, "the routing table is not kept as the last good one");
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     fleet::{Fleet, Prepared},
     open::{Opened, dispatch_limits},
     reclaim::reclaim,
-    reload::{self, Calls, Reload},
+    reload::{self, Calls, Parts, Reload, Seen},
     restart::Restart,
 };
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     descriptors,
     ingress::{self, Ingress},
     journal::Journal,
+    routing::reload::{Loaded, Start},
     server::{self, Load, Transport},
     service,
     settings::{self, Settings},
@@ -77,9 +78,10 @@ impl Running {
         let dead_letters = dead_letters.journal().clone();
         let config = Arc::new(Config::new(reload::first_facts(settings.routes.clone(), &start)));
         let settings = &settings;
-        let digest = start.loaded.digest;
-        fleet.commit(&start.loaded.table, prepared, &[]);
-        let table = Arc::new(ArcSwap::from_pointee(start.loaded.table));
+        let Start { loaded: Loaded { table, digest, secrets, .. }, watch: file_watch, .. } = start;
+        let seen = Seen { digest, secrets, watch: file_watch };
+        fleet.commit(&table, prepared, &[]);
+        let table = Arc::new(ArcSwap::from_pointee(table));
         let admit = Admit::new(main.clone(), window.clone(), shared.backlogs.clone());
         let ingress = Ingress::new(table.clone(), admit, ingress_limits(settings));
         let limits = server_limits(settings);
@@ -129,16 +131,9 @@ impl Running {
         )));
 
         let mut tasks = JoinSet::new();
-        let reload = Reload::new(
-            settings.routes.clone(),
-            settings.data_dir.clone(),
-            reserve.clone(),
-            table,
-            fleet,
-            config,
-            Restart::new(settings, read_again),
-            digest,
-        );
+        let restart = Restart::new(settings, read_again);
+        let parts = Parts { table, fleet, config, restart };
+        let reload = Reload::new(settings, reserve.clone(), seen, parts);
         let calls = Calls { asking, hangup: told.reload.clone() };
         tasks.spawn(named("what looks after the brokers", reload.run(calls, stop.brokers.clone())));
         let (progress, keys_for) = (shared.progress, settings.dedupe.window);

@@ -90,15 +90,15 @@ impl Dispatcher {
             self.take_back_main();
             self.relieve();
         }
-        // What relief has not got to yet counts as well.
-        let backlog = self.parked.held_bytes() + held.saturating_sub(bound);
         self.make_room();
-        let full_at = match policy.when_full {
-            WhenFull::Refuse => policy.backlog_bytes,
+        let parked = self.parked.held_bytes();
+        let full = match policy.when_full {
+            // What relief has not got to yet counts as well.
+            WhenFull::Refuse => parked + held.saturating_sub(bound) >= policy.backlog_bytes,
             // Only where no room can be made: there is none among the dead letters.
-            WhenFull::DeadLetterOldest => policy.backlog_bytes.saturating_mul(2),
+            WhenFull::DeadLetterOldest => parked / 2 >= policy.backlog_bytes,
         };
-        self.shared.backlogs.set_full(&self.name, backlog >= full_at);
+        self.shared.backlogs.set_full(&self.name, full);
     }
 
     /// Takes back what of the main lane waits to be sent, or sent again.

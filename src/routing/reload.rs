@@ -17,6 +17,7 @@ use std::{
 use secrecy::zeroize::Zeroizing;
 use sha2::{Digest as _, Sha256};
 
+use self::watch::Watch;
 use super::{Invalid, Table};
 use crate::private;
 
@@ -160,6 +161,8 @@ pub struct Start {
     pub loaded: Loaded,
     /// Why it is the last good table that does; and since when that is.
     pub instead: Option<(Error, SystemTime)>,
+    /// What has watched since before the file was read.
+    pub watch: Watch,
 }
 
 /// Reads the table to start with: the file, or where that is no table, the last good one of the data
@@ -169,10 +172,11 @@ pub struct Start {
 ///
 /// What is wrong with the file, where there is no last good one or it does not compile either.
 pub fn start(file: &Path, data_dir: &Path) -> Result<Start, Error> {
-    // What changes now is noticed soon; a bad one is looked at twice.
+    let watch = Watch::new(file);
+    // What changes now is noticed; a bad one is looked at twice.
     let first = Reading::once(file).compile();
     let error = match first.or_else(|_| Reading::settled(file).and_then(Reading::compile)) {
-        Ok(loaded) => return Ok(Start { loaded, instead: None }),
+        Ok(loaded) => return Ok(Start { loaded, instead: None, watch }),
         Err(error) => error,
     };
     let last_good = data_dir.join(LAST_GOOD);
@@ -180,7 +184,7 @@ pub fn start(file: &Path, data_dir: &Path) -> Result<Start, Error> {
         return Err(error);
     };
     match Reading::once(&last_good).compile() {
-        Ok(loaded) => Ok(Start { loaded, instead: Some((error, since)) }),
+        Ok(loaded) => Ok(Start { loaded, instead: Some((error, since)), watch }),
         Err(worse) => {
             tracing::error!(error = %worse, "the last good routing table cannot be used either");
             Err(error)

@@ -64,8 +64,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches nothing yet: see [`follow`](Self::follow).
-    pub fn new() -> Watch {
+    /// Watches a file from now on; [`follow`](Self::follow) tells what else.
+    pub fn new(file: &Path) -> Watch {
         let names = Arc::<ArcSwap<BTreeSet<PathBuf>>>::default();
         let (tell, stirs) = watch::channel(Stir::Done);
         let noticed = names.clone();
@@ -80,13 +80,14 @@ impl Watch {
             names,
             stirs,
             unrest: None,
-            look_at: Instant::now(),
+            look_at: Instant::now() + WRITING,
             is_warned: false,
         };
         match watcher {
             Ok(watcher) => watch.watcher = Some(watcher),
             Err(error) => watch.warn(&error),
         }
+        watch.follow([file]);
         watch
     }
 
@@ -143,12 +144,6 @@ impl Watch {
             let every = humantime::format_duration(LOOK_EVERY);
             tracing::warn!(%error, "cannot watch all files for changes; looking every {every}");
         }
-    }
-}
-
-impl Default for Watch {
-    fn default() -> Watch {
-        Watch::new()
     }
 }
 
