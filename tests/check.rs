@@ -209,3 +209,44 @@ fn the_schema_in_the_repository_is_the_one_that_is_printed() {
     let first = include_str!("../routes.yaml").lines().next();
     assert_eq!(first, Some("# yaml-language-server: $schema=docs/routes.schema.json"));
 }
+
+/// What an example in the docs may leave out.
+const AROUND: [(&str, &str); 3] = [
+    (
+        "sources:",
+        "sources:\n  sonzai: { type: sonzai, path: \"/hooks/{type}\", secrets: { \"*\": \"${S}\" } }\n  \
+         shop: { type: standard, path: /shop, secret: \"${S}\" }\n",
+    ),
+    (
+        "brokers:",
+        "brokers:\n  local: { type: log }\n  stream: { type: kafka, bootstrap: k }\n  tasks: { type: \
+         rabbitmq, url: \"amqp://r/%2f\" }\n  live: { type: nats, url: \"nats://n\" }\n",
+    ),
+    ("routes:", "routes: []\n"),
+];
+
+#[test]
+fn every_example_of_the_docs_is_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut examples = 0;
+    for file in ["README.md", "docs/routes.md", "docs/brokers.md"] {
+        let text = fs::read_to_string(root.join(file)).expect("a page of the docs");
+        for block in text.split("```yaml\n").skip(1) {
+            let (example, _) = block.split_once("```").expect("the end of an example");
+            let has = |part: &str| example.lines().any(|line| line.starts_with(part));
+            // Others are about other files.
+            if !AROUND.iter().any(|(part, _)| has(part)) {
+                continue;
+            }
+            let left_out = AROUND.iter().filter(|(part, _)| !has(part)).map(|(_, around)| *around);
+            let table = left_out.fold(example.to_owned(), |table, around| table + around);
+            let options = ["check", "--no-secrets", "-"];
+            let outcome = waypost_reading(root, &options, &[], table.as_bytes());
+            assert_eq!(outcome.code, Some(0), "{file}:\n{table}\n{}", outcome.out);
+            examples += 1;
+        }
+    }
+    assert!(examples > 0);
+    let outcome = waypost(root, &["check", "--no-secrets", "--strict", "routes.yaml"], &[]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.out);
+}

@@ -209,9 +209,7 @@ impl<'s> Walker<'s> {
         }
         let Some((key, tag)) = node.entry(TAG) else {
             self.hide_possible(node, branches);
-            let message = format!("a {} needs `{TAG}:`", title(rule));
-            let problem = Diagnostic::error(Code::MissingKey, rule.anchor.clone(), message);
-            self.problems.push(problem.help(format!("known are {}", listed(&known))));
+            self.no_tag(node, title(rule), &known, rule.anchor);
             return None;
         };
         match branches.iter().find(|branch| tag_of(branch) == tag.text()) {
@@ -225,6 +223,22 @@ impl<'s> Walker<'s> {
                 None
             }
         }
+    }
+
+    /// Reports an object that does not say what it is, or says it under a misspelt key.
+    fn no_tag(&mut self, node: &Node, what: &str, known: &[&str], anchor: &Span) {
+        let meant = |(key, _): &&(Key, Node)| nearest(&key.name, [TAG]).is_some();
+        let problem = match node.entries().iter().find(meant) {
+            Some((Key { name, span }, _)) => {
+                let message = format!("unknown key `{name}:`; did you mean `{TAG}:`?");
+                Diagnostic::error(Code::UnknownKey, span.clone(), message)
+            }
+            None => {
+                let message = format!("a {what} needs `{TAG}:`");
+                Diagnostic::error(Code::MissingKey, anchor.clone(), message)
+            }
+        };
+        self.problems.push(problem.help(format!("known types are {}", listed(known))));
     }
 
     /// One of several constants.
@@ -322,8 +336,13 @@ impl<'s> Walker<'s> {
     fn hide_possible(&mut self, node: &Node, branches: &'s [Value]) {
         for (key, value) in node.entries() {
             let schemas = || branches.iter().filter_map(|b| b["properties"].get(&key.name));
-            if schemas().next().is_none() || schemas().any(|schema| self.may_hide(schema)) {
-                self.secrets.hide(value);
+            match schemas().find_map(|schema| schema.get("x-secret")) {
+                Some(kind) => self.secrets.add(value, kind),
+                None if schemas().any(|schema| self.may_hide(schema)) => self.secrets.hide(value),
+                None if schemas().next().is_none() && nearest(&key.name, [TAG]).is_none() => {
+                    self.secrets.hide(value);
+                }
+                None => {}
             }
         }
     }
