@@ -744,6 +744,35 @@ async fn another_type_takes_over_after_what_the_old_one_was_owed_and_gets_only_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waited_for_another_type_that_is_removed_too_is_not_lost() {
+    let world = World::new();
+    let request = table();
+    let address = Address::Topic { topic: "t".into(), key: None };
+    let entry = entry_to("new-1", "b", "{}", address);
+    world.shared.main.append_durable(entry).await.unwrap();
+    let (told, again) = (AtomicBool::new(false), AtomicBool::new(false));
+    world
+        .run_and(|world, orders| {
+            let stats = world.stats();
+            if stats.condition().state == State::Connecting && once(&told) {
+                let successor = Client { kind: Some("other"), ..client(&Arc::default()) };
+                let farewell = farewell(&[&request], 3_600_000);
+                orders.tell(Order { client: Some(successor), farewell });
+            }
+            // It is read, and waits for the successor.
+            if stats.main.unsettled() == 1 && stats.in_flight.get() == 0 && once(&again) {
+                orders.tell(Order { client: None, farewell: farewell(&[], 0) });
+            }
+            stats.condition().state == State::Ended
+        })
+        .await;
+    assert!(again.load(Relaxed));
+    // Through the old client after all, which here takes everything.
+    assert_eq!(world.confirmed(), ["new-1"]);
+    assert_eq!(world.stats().main.cursor(), Position(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_routes_own_time_comes_before_its_brokers() {
     for (route, given_up) in [("r", true), ("another", false)] {
         let world = World::new();

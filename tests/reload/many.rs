@@ -65,7 +65,11 @@ async fn many_reloads_under_load_refuse_lose_and_double_nothing_and_pile_nothing
     let reloads = number("WAYPOST_RELOADS", RELOADS);
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("routes.yaml");
-    let small = [("WAYPOST_JOURNAL__SEGMENT_BYTES", "1048576")];
+    let small = [
+        ("WAYPOST_JOURNAL__SEGMENT_BYTES", "1048576"),
+        // The newest records would fill it up meanwhile.
+        ("WAYPOST_JOURNAL__TAIL_BYTES", "1048576"),
+    ];
     let daemon = Daemon::start(dir.path(), &table(0), &small);
     let load =
         Load::start_paced(4, Arc::new(Mutex::new(daemon.listen)), Duration::from_millis(5), |n| {
