@@ -24,7 +24,10 @@ use super::{
     pattern::{MATCHES, Pattern},
     reference::Reference,
 };
-use crate::{body::Paths, source};
+use crate::{
+    body::{Paths, Step},
+    source,
+};
 
 /// How deep expressions may be nested: evaluating them recurses. `a + b + c` is nested, too.
 const MAX_DEPTH: usize = 48;
@@ -293,20 +296,23 @@ impl Checker<'_> {
     fn path(&self, expression: &Expr) -> Option<Path> {
         match expression {
             Expr::Ident(name) if name == "data" || name == "headers" => {
-                Some(Path { root: name.clone(), names: Vec::new(), test: false })
+                Some(Path { root: name.clone(), steps: Vec::new(), test: false })
             }
             Expr::Select(SelectExpr { operand, field, test }) => {
                 let path = self.path(&operand.expr).filter(|path| !path.test)?;
-                Some(path.then(field.clone(), *test))
+                Some(path.then(Step::Member(field.clone()), *test))
             }
             Expr::Call(CallExpr { func_name, args, .. }) if func_name == operators::INDEX => {
-                let [operand, IdedExpr { expr: Expr::Literal(LiteralValue::String(key)), .. }] =
-                    &args[..]
-                else {
+                let [operand, IdedExpr { expr: Expr::Literal(index), .. }] = &args[..] else {
                     return None;
                 };
+                let step = match index {
+                    LiteralValue::String(name) => Step::Member(name.inner().to_owned()),
+                    LiteralValue::Int(place) => Step::Element((*place.inner()).try_into().ok()?),
+                    _ => return None,
+                };
                 let path = self.path(&operand.expr).filter(|path| !path.test)?;
-                Some(path.then(key.inner().to_owned(), false))
+                Some(path.then(step, false))
             }
             _ => None,
         }
@@ -317,12 +323,17 @@ impl Checker<'_> {
         if !path.test {
             self.allow(node.id, &path.root, outside)?;
         }
-        let Path { root, names, test } = path;
-        let shown = names.iter().fold(root.clone(), |path, name| format!("{path}.{name}"));
-        let reference = match &names[..] {
-            _ if root == "data" => Reference::Field { slot: self.paths.add(&names), test, shown },
+        let Path { root, steps, test } = path;
+        let reference = match &steps[..] {
+            steps if root == "data" => {
+                let shown = steps.iter().fold(root, |path, step| match step {
+                    Step::Member(name) => format!("{path}.{name}"),
+                    Step::Element(place) => format!("{path}[{place}]"),
+                });
+                Reference::Field { slot: self.paths.add_steps(steps), test, shown }
+            }
             [] => return Ok(()),
-            [written] => {
+            [Step::Member(written)] => {
                 let name = written.to_ascii_lowercase();
                 if !source::keeps_header(&name) {
                     let message = format!(
@@ -333,9 +344,9 @@ impl Checker<'_> {
                 }
                 Reference::Header { name, test }
             }
-            [name, ..] => {
-                let message = format!("`headers.{name}` is a text and has no fields");
-                return Err(self.error_at(node.id, name, message));
+            _ => {
+                let message = "a header is a text, by its name: `headers[\"x-name\"]`";
+                return Err(self.error_at(node.id, "headers", message));
             }
         };
         node.expr = self.reference(reference);
@@ -477,14 +488,14 @@ fn last_line(error: &regex::Error) -> String {
 /// A path from `data` or `headers`.
 struct Path {
     root: String,
-    names: Vec<String>,
+    steps: Vec<Step>,
     /// Whether only its presence is asked for.
     test: bool,
 }
 
 impl Path {
-    fn then(mut self, name: String, test: bool) -> Path {
-        self.names.push(name);
+    fn then(mut self, step: Step, test: bool) -> Path {
+        self.steps.push(step);
         self.test = test;
         self
     }
