@@ -27,10 +27,10 @@ impl Brokers {
         }
     }
 
-    /// Makes a topic of one partition, an exchange with a queue that takes all, and a stream of all
+    /// Makes a topic of three partitions, an exchange with a queue that takes all, and a stream of all
     /// subjects below, each of this name.
     pub async fn make(&self, name: &str) {
-        consume::create_topic(self.kafka.bootstrap(), name, 1, &[]).await;
+        consume::create_topic(self.kafka.bootstrap(), name, 3, &[]).await;
         let url = self.rabbitmq.url();
         consume::declare_queue(url, name, name, "#", Default::default()).await;
         let stream = async_nats::jetstream::stream::Config {
