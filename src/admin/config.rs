@@ -51,13 +51,16 @@ pub struct Attempt {
     /// Why it was rejected, each with its place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// What is doubtful about it, and keeps nothing from being in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Attempt {
     /// One that ends now.
     pub fn now(outcome: Outcome, hash: Option<String>) -> Attempt {
-        let (changes, problems) = Default::default();
-        Attempt { at: rfc3339(now_ms()), outcome, hash, changes, problems }
+        let (changes, problems, warnings) = Default::default();
+        Attempt { at: rfc3339(now_ms()), outcome, hash, changes, problems, warnings }
     }
 }
 

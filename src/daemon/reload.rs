@@ -92,6 +92,7 @@ pub fn first_facts(file: PathBuf, start: &Start) -> Facts {
     let Start { loaded, instead, .. } = start;
     let mut in_force = in_force(loaded);
     let mut last_attempt = Attempt::now(Outcome::Applied, Some(loaded.hash.to_string()));
+    last_attempt.warnings = warnings(&loaded.table);
     if let Some((error, since)) = instead {
         in_force.since = humantime::format_rfc3339_millis(*since).to_string();
         in_force.last_good = true;
@@ -111,6 +112,14 @@ fn in_force(loaded: &Loaded) -> InForce {
         brokers: table.brokers().iter().map(|broker| broker.name.to_string()).collect(),
         routes: table.route_names().map(ToString::to_string).collect(),
     }
+}
+
+/// What is doubtful about a table that comes into force, which is logged.
+fn warnings(table: &Table) -> Vec<String> {
+    let warnings = table.warnings().iter().map(ToString::to_string);
+    let logged = warnings
+        .inspect(|warning| tracing::warn!(%warning, "the routing table may not do as meant"));
+    logged.collect()
 }
 
 fn problems(error: &reload::Error) -> Vec<String> {
@@ -247,7 +256,8 @@ impl Reload {
     fn swap(&mut self, loaded: Loaded, prepared: Prepared) -> Attempt {
         let in_force = in_force(&loaded);
         let changes = self.changes(&in_force, &prepared);
-        let Loaded { table, hash, digest, .. } = loaded;
+        let Loaded { mut table, hash, digest, .. } = loaded;
+        table.inherit(&self.table.load());
         let table = Arc::new(table);
         let old = self.table.swap(table.clone());
         self.past.retain(|past| past.strong_count() > 0);
@@ -258,6 +268,7 @@ impl Reload {
         tracing::info!(%hash, changes = %words(&changes), "a routing table is in force");
         let mut attempt = Attempt::now(Outcome::Applied, Some(hash.to_string()));
         attempt.changes = changes;
+        attempt.warnings = warnings(&table);
         self.config.attempted(attempt.clone(), Some(in_force));
         attempt
     }

@@ -1,5 +1,5 @@
 //! `when_full: dead_letter_oldest`: once a broker has as much parked as it may, the oldest parked
-//! messages become dead letters until there is room, a segment of its parked journal at a time.
+//! messages become dead letters until there is room: by whole segments of its parked journal.
 
 use bytestring::ByteString;
 
@@ -7,7 +7,10 @@ use super::{
     Dispatcher,
     job::{Job, LaneKind},
 };
-use crate::routing::WhenFull;
+use crate::{
+    journal::{Journal, Position},
+    routing::WhenFull,
+};
 
 /// Why they do.
 const REASON: ByteString =
@@ -27,7 +30,7 @@ impl Dispatcher {
         {
             return;
         }
-        let Some(end) = self.parked.journal().segment_end(cursor) else { return };
+        let Some(end) = enough(self.parked.journal(), cursor, bound) else { return };
         tracing::warn!(
             broker = %self.name,
             "a backlog is full: its oldest parked messages become dead letters"
@@ -55,4 +58,18 @@ impl Dispatcher {
     fn is_overflow(&self, job: &Job) -> bool {
         job.lane == LaneKind::Parked && job.position < self.overflow_end
     }
+}
+
+/// Up to where to give up from `cursor` on, so that less than `bound` bytes are left, as far as there
+/// are closed segments.
+fn enough(parked: &Journal, cursor: Position, bound: u64) -> Option<Position> {
+    let mut ends =
+        std::iter::successors(parked.segment_end(cursor), |end| parked.segment_end(*end));
+    let mut last = ends.next()?;
+    while parked.bytes_from(last) >= bound
+        && let Some(next) = ends.next()
+    {
+        last = next;
+    }
+    Some(last)
 }

@@ -25,7 +25,7 @@ fn a_bad_file_changes_nothing_and_shows_its_place() {
     let since = config(&daemon)["in_force"]["since"].clone();
     for (text, place) in [
         (BROKEN, "routes.yaml:4:"),
-        ("", "routes.yaml:1:1: the file is empty"),
+        ("", "routes.yaml:1:1: error: the file is empty"),
         (&good.replace("broker: local", "broker: locale"), "no broker is named `locale`"),
     ] {
         let before = attempts(&daemon, "rejected");
