@@ -8,6 +8,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
 
+pub mod diagnosis;
 pub mod miibo;
 pub mod sonzai;
 pub mod standard;
