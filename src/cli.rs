@@ -11,6 +11,7 @@ use crate::{
 
 mod client;
 mod dead_letters;
+pub mod explain;
 mod operator;
 mod run;
 mod sample;
@@ -24,6 +25,7 @@ Examples:
   waypost send                                   send a signed sample to the running daemon
   waypost send miibo function_calling            another source, another sample
   waypost send sonzai --type agent.message --file body.json
+  waypost explain --sample agent.message         what would become of it, and why
   waypost tail                                   watch what comes out
   waypost status                                 how the daemon and its brokers are doing
   waypost dead-letters list                      what was given up on, and why
@@ -44,6 +46,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Explain(explain::Arguments),
     Send(send::Arguments),
     Tail(tail::Arguments),
     Status(status::Arguments),
@@ -84,6 +87,7 @@ fn execute() -> Result<ExitCode, Error> {
     let settings = Settings::load(Path::new(settings::FILE), &flags).map_err(Error::new)?;
     match command {
         Command::Run(arguments) => return run::main(arguments, settings),
+        Command::Explain(arguments) => return explain::main(arguments, &settings),
         Command::Send(arguments) => send::main(arguments, &settings)?,
         Command::Tail(arguments) => tail::main(arguments, &settings)?,
         Command::Status(arguments) => return status::main(arguments, &settings),
@@ -105,12 +109,17 @@ fn read_dotenv() -> Result<(), Error> {
     }
 }
 
-/// Reads and compiles the routing table.
-fn read_table(path: &Path) -> Result<Table, Error> {
-    let text = std::fs::read_to_string(path).map_err(|cause| {
+/// Reads the text of the routing table.
+fn read_text(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|cause| {
         let hint = "name another with --routes";
         Error(format!("cannot read the routing table {}: {cause}; {hint}", path.display()))
-    })?;
+    })
+}
+
+/// Reads and compiles the routing table.
+fn read_table(path: &Path) -> Result<Table, Error> {
+    let text = read_text(path)?;
     routing::compile(&path.display().to_string(), &text, &|name| std::env::var(name).ok())
         .map_err(Error::new)
 }

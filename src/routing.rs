@@ -9,10 +9,12 @@ pub mod diagnostic;
 mod file;
 pub mod path;
 mod pattern;
+mod secrets;
 pub mod table;
 mod template;
 
 pub use diagnostic::Invalid;
+pub use secrets::{Place, Secrets, secrets};
 pub use table::{BrokerKind, BrokerSettings, Table, UNROUTED};
 
 use crate::secret::Env;

@@ -1,0 +1,258 @@
+//! `waypost explain`: what becomes of a request, a sample or an event, and why.
+//!
+//! [`raw`] reads a request, [`verdict`] judges it by the ingress's own functions and says why it is
+//! refused, [`routes`] asks the table, [`recorded`] looks an event up in the data directory. All of it
+//! is one [`document`], which [`text`] shows and [`expect`] compares. No secret and no signature is in
+//! it: [`redact`] sees to that once more.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::UNIX_EPOCH,
+};
+
+use uuid::Uuid;
+
+use super::{Error, print, read_text};
+use crate::{
+    clock::{now_ms, rfc3339},
+    event::Event,
+    routing::{self, Secrets, Table},
+    settings::Settings,
+    source::{Claim, Provider, Source},
+};
+
+mod document;
+mod expect;
+mod raw;
+mod recorded;
+mod redact;
+mod routes;
+mod sampled;
+mod text;
+mod verdict;
+
+pub use document::Explanation;
+pub use raw::{RawRequest, parse};
+
+use document::{EventShown, Outcome, Reason, Verdict};
+use redact::Redact;
+use verdict::Case;
+
+/// The last second that RFC 3339 can write.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// Longest request head, beside the body, that is read from a file, in bytes.
+const MAX_HEAD_BYTES: u64 = 1 << 20;
+
+/// Largest file of expectations, in bytes.
+const MAX_EXPECTED_BYTES: u64 = 16 << 20;
+
+/// Most paths that are named where none is that of the request.
+const MAX_PATHS: usize = 20;
+
+/// Explain what becomes of a request, and why.
+///
+/// Says whether it is accepted, or why not: the clock, another secret, a body that was changed. Then
+/// the event that it is or would be, and for each route whether it matches, or why not, with each
+/// message. Exits with 1 if the request is refused; with --expect, if something is not as expected.
+/// Never shows a secret or a signature, and sends nothing anywhere.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  waypost explain request.http                      a request as it was captured, to the byte
+  waypost explain - < request.http
+  waypost explain request.http --at 2026-11-24T09:30:00Z
+  waypost explain --sample agent.message            what `waypost send` would send
+  waypost explain --sample shop/contact.created
+  waypost explain --event 083b526cccd3e6f2762e3177ae8715dd
+  waypost explain request.http --json > expected.json
+  waypost explain request.http --expect expected.json
+  waypost explain request.http --no-secrets --expect expected.json    (in CI)")]
+#[group(id = "what", required = true, multiple = false, args = ["request", "sample", "event"])]
+pub struct Arguments {
+    /// A file with a raw HTTP request: request line, headers, an empty line, the body; `-` is
+    /// standard input
+    request: Option<PathBuf>,
+    /// A sample of `waypost send`, signed as its source would; the first source that has it, unless
+    /// one is named
+    #[arg(long, value_name = "[SOURCE/]NAME")]
+    sample: Option<String>,
+    /// The id of an event in the data directory
+    #[arg(long, value_name = "ID")]
+    event: Option<String>,
+    /// Judge as if received then: RFC 3339 in UTC, or Unix seconds [default: now, or as in the file
+    /// of --expect]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "event")]
+    at: Option<u64>,
+    /// Do without the environment and secret files; no signature is checked then
+    #[arg(long)]
+    no_secrets: bool,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+    /// Compare with a document of --json, or a part of one, instead of showing it
+    #[arg(long, value_name = "FILE")]
+    expect: Option<PathBuf>,
+}
+
+pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error> {
+    let expected = arguments.expect.as_deref().map(expect::read).transpose()?;
+    let at_ms = arguments.at.or(expected.as_ref().and_then(|expected| expected.at_ms));
+    let file = settings.routes.display().to_string();
+    let text = read_text(&settings.routes)?;
+    let env = |name: &str| std::env::var(name).ok();
+    let table = routing::compile(&file, &text, &env).map_err(Error::new)?;
+    let secrets_of = |source: &Source| {
+        let secrets = || routing::secrets(&file, &text, &source.name, &env);
+        (!arguments.no_secrets).then(secrets).transpose().map_err(Error::new)
+    };
+    let (explanation, redact) = match &arguments.event {
+        Some(id) => (recorded::explain(&table, id, &settings.data_dir)?, Redact::default()),
+        None => {
+            let at_ms = at_ms.unwrap_or_else(now_ms);
+            let raw = request(&arguments, settings, &table, at_ms)?;
+            let max_body_bytes = settings.ingress.max_body_bytes as usize;
+            explain(&table, &raw, at_ms, max_body_bytes, secrets_of)?
+        }
+    };
+    if let Some(expected) = expected {
+        let document = redact.value(serde_json::to_value(&explanation).map_err(Error::new)?);
+        return expect::compare(&expected, &document, arguments.json);
+    }
+    print(&if arguments.json {
+        let document = redact.value(serde_json::to_value(&explanation).map_err(Error::new)?);
+        format!("{document:#}\n")
+    } else {
+        redact.text(text::of(&explanation))
+    })?;
+    let refused = explanation.verdict.outcome == Outcome::Refused;
+    Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The request in the file, or the sample as one.
+fn request(
+    arguments: &Arguments,
+    settings: &Settings,
+    table: &Table,
+    at_ms: u64,
+) -> Result<RawRequest, Error> {
+    if let Some(name) = &arguments.sample {
+        return sampled::request(table, name, at_ms, !arguments.no_secrets);
+    }
+    let path = arguments.request.as_deref().unwrap_or(Path::new("-"));
+    let max_bytes = u64::from(settings.ingress.max_body_bytes) + MAX_HEAD_BYTES;
+    let text = read_bounded(path, max_bytes)?;
+    let name = if path.as_os_str() == "-" { "standard input" } else { &*path.to_string_lossy() };
+    raw::parse(&text).map_err(|error| Error(format!("{name}: {error}")))
+}
+
+/// The bytes of a file, or of standard input for `-`.
+fn read_bounded(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
+    let cannot = |cause| Error(format!("cannot read {}: {cause}", path.display()));
+    let input: Box<dyn Read> = match path.as_os_str() == "-" {
+        true => Box::new(io::stdin()),
+        false => Box::new(File::open(path).map_err(cannot)?),
+    };
+    let mut bytes = Vec::new();
+    input.take(max_bytes + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(Error(format!("{} is larger than {max_bytes} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// Explains a request that is received at `at_ms`, milliseconds since the Unix epoch; `secrets_of`
+/// gives the texts of a source's secrets, or none if nothing is to be verified. The other value hides
+/// what must not be shown.
+pub fn explain<E>(
+    table: &Table,
+    raw: &RawRequest,
+    at_ms: u64,
+    max_body_bytes: usize,
+    secrets_of: impl Fn(&Source) -> Result<Option<Secrets>, E>,
+) -> Result<(Explanation, Redact), E> {
+    let path = raw.head.uri.path();
+    let mut explanation = Explanation {
+        at: rfc3339(at_ms),
+        request: Some(document::Request::from(raw)),
+        source: None,
+        verdict: no_source(table),
+        event: None,
+        recorded: None,
+        routes: Vec::new(),
+        unrouted: false,
+    };
+    let Some((pattern, source, path_type)) = table
+        .sources()
+        .find_map(|(pattern, source)| Some((pattern, source, pattern.matches(path)?)))
+    else {
+        return Ok((explanation, Redact::of(raw, None)));
+    };
+    let secrets = secrets_of(source)?;
+    let case = Case { table, source, path_type, raw, at_ms };
+    let (mut verdict, claim) = case.verdict(secrets.as_ref());
+    if let Some(early) = verdict::refused_early(raw, max_body_bytes) {
+        let (status, words) = early.status_and_words();
+        verdict.outcome = Outcome::Refused;
+        verdict.status = Some(status.as_u16());
+        verdict.reasons.insert(0, Reason::new("refused-early", words));
+    }
+    let event = event(&case, &claim);
+    (explanation.routes, explanation.unrouted) = routes::of(table, &event);
+    explanation.source = Some(document::Source {
+        name: source.name.to_string(),
+        r#type: source.provider.name(),
+        path: pattern.as_str().to_owned(),
+        path_type: path_type.map(str::to_owned),
+    });
+    explanation.verdict = verdict;
+    explanation.event = Some(EventShown::from(&event));
+    Ok((explanation, Redact::of(raw, secrets.as_ref())))
+}
+
+/// The event that the request is, or would be if it were accepted.
+fn event(case: &Case, claim: &crate::signature::diagnosis::Claim) -> Event {
+    let mut event =
+        case.source.judge(case.request()).map(|received| received.event).unwrap_or_else(|_| {
+            let id = claim.id.as_deref().unwrap_or("unknown");
+            let timestamp_s = claim.timestamp_s.unwrap_or(case.at_ms / 1000);
+            case.source.suppose(case.request(), Claim { id, timestamp_s })
+        });
+    if let Provider::Miibo(_) = case.source.provider {
+        // Each of its requests is an event with a new id; here the same is to come of the same.
+        event.id = id_at(case.at_ms).to_string().into();
+    }
+    event
+}
+
+/// What stands for the new id of an event or message at that time.
+fn id_at(at_ms: u64) -> Uuid {
+    uuid::Builder::from_unix_timestamp_millis(at_ms, &[0; 10]).into_uuid()
+}
+
+fn no_source(table: &Table) -> Verdict {
+    let paths =
+        table.sources().map(|(path, source)| format!("`{}` ({})", path.as_str(), source.name));
+    let paths: Vec<String> = paths.take(MAX_PATHS).collect();
+    let words = format!("no source has this path; there are {}", paths.join(", "));
+    Verdict {
+        outcome: Outcome::Refused,
+        status: Some(404),
+        secret: None,
+        clock: None,
+        reasons: vec![Reason::new("no-source", words)],
+    }
+}
+
+/// A time of `--at`, in milliseconds since the Unix epoch.
+fn parse_time(text: &str) -> Result<u64, String> {
+    let seconds = text.parse::<u64>().ok().filter(|seconds| *seconds <= LAST_SECOND);
+    let parsed = || humantime::parse_rfc3339_weak(text).ok()?.duration_since(UNIX_EPOCH).ok();
+    seconds
+        .map(|seconds| seconds * 1000)
+        .or_else(|| parsed().map(|since| since.as_millis() as u64))
+        .ok_or_else(|| "write 2026-11-24T09:30:00Z, or Unix seconds".to_owned())
+}
