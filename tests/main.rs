@@ -12,6 +12,7 @@ mod delivery;
 mod deploy;
 mod disk_faults;
 mod duplicates;
+mod explain;
 mod harness;
 mod ingress;
 mod journal_crash;

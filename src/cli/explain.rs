@@ -60,7 +60,7 @@ const MAX_PATHS: usize = 20;
 /// message. Exits with 1 if the request is refused; with --expect, if something is not as expected.
 /// Never shows a secret or a signature, and sends nothing anywhere.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(group(clap::ArgGroup::new("what").required(true)), after_help = "\
 Examples:
   waypost explain request.http                      a request as it was captured, to the byte
   waypost explain - < request.http
@@ -71,17 +71,17 @@ Examples:
   waypost explain request.http --json > expected.json
   waypost explain request.http --expect expected.json
   waypost explain request.http --no-secrets --expect expected.json    (in CI)")]
-#[group(id = "what", required = true, multiple = false, args = ["request", "sample", "event"])]
 pub struct Arguments {
     /// A file with a raw HTTP request: request line, headers, an empty line, the body; `-` is
     /// standard input
+    #[arg(group = "what")]
     request: Option<PathBuf>,
     /// A sample of `waypost send`, signed as its source would; the first source that has it, unless
     /// one is named
-    #[arg(long, value_name = "[SOURCE/]NAME")]
+    #[arg(long, value_name = "[SOURCE/]NAME", group = "what")]
     sample: Option<String>,
     /// The id of an event in the data directory
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", group = "what")]
     event: Option<String>,
     /// Judge as if received then: RFC 3339 in UTC, or Unix seconds [default: now, or as in the file
     /// of --expect]
@@ -256,3 +256,6 @@ fn parse_time(text: &str) -> Result<u64, String> {
         .or_else(|| parsed().map(|since| since.as_millis() as u64))
         .ok_or_else(|| "write 2026-11-24T09:30:00Z, or Unix seconds".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,3 +190,103 @@ fn to_its_length(head: &Parts, body: Bytes, notes: &mut Vec<String>) -> Bytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> RawRequest {
+        parse(text.as_bytes()).unwrap_or_else(|error| panic!("{error}: {text:?}"))
+    }
+
+    #[test]
+    fn line_ends_and_marks_of_the_head_do_not_matter_and_the_body_is_taken_to_the_byte() {
+        for text in [
+            "POST /hooks/a?x=1 HTTP/1.1\r\nHost: h\r\nX-A: 1\r\n\r\n{\"a\":\r\n1}\n",
+            "POST /hooks/a HTTP/1.1\nHost: h\nX-A: 1\n\n{\"a\":\r\n1}\n",
+            "\n\nPOST /hooks/a HTTP/1.1\nHost: h\nX-A:1\n\n{\"a\":\r\n1}\n",
+            "> POST /hooks/a HTTP/1.1\n> Host: h\n> X-A: 1\n> \n{\"a\":\r\n1}\n",
+            "> POST /hooks/a HTTP/1.1\r\n> Host: h\r\n> X-A: 1\r\n>\r\n{\"a\":\r\n1}\n",
+            "POST http://h/hooks/a HTTP/1.1\nHost: h\nX-A: 1\n\n{\"a\":\r\n1}\n",
+        ] {
+            let raw = read(text);
+            assert_eq!(
+                (&raw.head.method, raw.head.uri.path()),
+                (&Method::POST, "/hooks/a"),
+                "{text}"
+            );
+            assert_eq!(
+                (&raw.head.headers["x-a"], raw.head.headers.len()),
+                (&"1".parse().unwrap(), 2)
+            );
+            assert_eq!((&*raw.body, &*raw.notes), (&b"{\"a\":\r\n1}\n"[..], &[][..]), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_had_to_be_guessed_is_noted() {
+        for (text, body, note) in [
+            ("POST /a HTTP/1.1\nHost: h", "", "no empty line"),
+            ("POST /a HTTP/2\nHost: h\n\n{}", "{}", "not HTTP/1.1"),
+            ("POST /a HTTP/1.1\nContent-Length: 2\n\n{}\n", "{}", "1 bytes after the 2 of"),
+            (
+                "POST /a HTTP/1.1\nContent-Length: 2\n\n{}\n",
+                "{}",
+                "white space, as an editor adds it",
+            ),
+            ("POST /a HTTP/1.1\nContent-Length: 2\n\n{}xyz", "{}", "3 bytes after the 2 of"),
+            ("POST /a HTTP/1.1\nContent-Length: 9\n\n{}", "{}", "only 2 bytes"),
+            (
+                "POST /a HTTP/1.1\nTransfer-Encoding: chunked\n\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n",
+                "{}",
+                "put together",
+            ),
+        ] {
+            let raw = read(text);
+            assert_eq!(raw.body, body, "{text}");
+            let [found] = &raw.notes[..] else { panic!("{text}: {:?}", raw.notes) };
+            assert!(found.contains(note), "{found}");
+        }
+        let plain = read("POST /a HTTP/1.1\nTransfer-Encoding: chunked\n\n{}");
+        assert_eq!((&*plain.body, plain.notes.len()), (&b"{}"[..], 0));
+    }
+
+    #[test]
+    fn what_is_no_request_says_what_to_write() {
+        for (text, expected) in [
+            ("", "it is empty"),
+            ("\n\n", "it is empty"),
+            ("{\"a\":1}", "is this the body alone?"),
+            ("{\n  \"a\": 1\n}\n", "is this the body alone?"),
+            ("POST /a", "POST /path HTTP/1.1"),
+            ("POST HTTP/1.1\n\n", "POST /path HTTP/1.1"),
+            ("POST /a HTTP/1.1\nno header\n\n", "invalid header name"),
+            ("< HTTP/1.1 200 OK\n\n", "POST /path HTTP/1.1"),
+        ] {
+            let error = parse(text.as_bytes()).map(|raw| raw.notes).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text:?}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_is_read_back_as_it_was_written(
+            path in "/[a-z/.]{0,20}", value in "[!-~]{1,20}", body: Vec<u8>, marked: bool, crlf: bool,
+        ) {
+            let (mark, end) = (if marked { "> " } else { "" }, if crlf { "\r\n" } else { "\n" });
+            let head = format!("{mark}POST {path} HTTP/1.1{end}{mark}X-A: {value}{end}{mark}{end}");
+            let raw = parse(&[head.as_bytes(), &body].concat()).unwrap();
+            prop_assert_eq!(raw.head.uri.path(), path);
+            prop_assert_eq!(raw.head.headers["x-a"].as_bytes(), value.as_bytes());
+            prop_assert_eq!(raw.body, body);
+        }
+
+        #[test]
+        fn nothing_makes_it_panic(text: Vec<u8>, lines in "(POST /|> |[A-Z-]{1,4}: |chunked|\r?\n|.){0,40}") {
+            let _either = parse(&text);
+            let _either = parse(lines.as_bytes());
+        }
+    }
+}

@@ -11,8 +11,8 @@ use crate::{routing::Secrets, source::sounds_secret};
 
 const REDACTED: &str = "[redacted]";
 
-/// Shorter values are not looked for: they would be found everywhere.
-const MIN_BYTES: usize = 8;
+/// Shorter values, and parts of values, are not looked for: they would be found everywhere.
+const MIN_BYTES: usize = 4;
 const MIN_PART_BYTES: usize = 16;
 
 /// The values that are taken out.
