@@ -1,10 +1,12 @@
 //! Reads a few fields out of a JSON body in one pass, without building a document.
 //!
 //! The body is checked to be JSON as a whole; what is not asked for is skipped without being
-//! allocated, so depth and size cost nothing but time. Of equal names the last one counts.
+//! allocated, so depth and size cost nothing but time. Of equal names the last one counts. The whole
+//! body is a field, too: the one with an empty path.
 
 use std::borrow::Cow;
 
+use rustc_hash::FxHashMap;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
@@ -22,7 +24,8 @@ pub struct Paths {
 struct Node {
     /// Where this path's value goes, where the path itself is asked for.
     slot: Option<usize>,
-    children: Vec<(String, Node)>,
+    /// Few as a rule, but a large table asks for many; a sender cannot add to them.
+    children: FxHashMap<String, Node>,
 }
 
 impl Paths {
@@ -31,17 +34,17 @@ impl Paths {
     pub fn add<S: AsRef<str>>(&mut self, path: &[S]) -> usize {
         let mut node = &mut self.root;
         for key in path {
-            let key = key.as_ref();
-            let at = node.children.iter().position(|(k, _)| k == key).unwrap_or_else(|| {
-                node.children.push((key.to_owned(), Node::default()));
-                node.children.len() - 1
-            });
-            node = &mut node.children[at].1;
+            node = node.children.entry(key.as_ref().to_owned()).or_default();
         }
         *node.slot.get_or_insert_with(|| {
             self.len += 1;
             self.len - 1
         })
+    }
+
+    /// How many fields are asked for.
+    pub fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether no field is asked for.
@@ -53,7 +56,9 @@ impl Paths {
     pub fn read<'a>(&self, body: &'a [u8]) -> Result<Fields<'a>, serde_json::Error> {
         let mut fields = vec![None; self.len];
         let mut json = serde_json::Deserializer::from_slice(body);
-        if body.trim_ascii_start().first() == Some(&b'{') {
+        if self.root.slot.is_some() {
+            self.root.take(<&RawValue>::deserialize(&mut json)?, &mut fields)?;
+        } else if body.trim_ascii_start().first() == Some(&b'{') {
             json.deserialize_map(Object { node: &self.root, fields: &mut fields })?;
         } else {
             IgnoredAny::deserialize(&mut json)?;
@@ -78,7 +83,12 @@ pub enum NoText {
     NotUnicode,
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
+    /// The field's JSON, as it is written in the body.
+    pub fn raw(&self, slot: usize) -> Option<&'a str> {
+        self.0[slot].map(RawValue::get)
+    }
+
     /// A string's text, or a number or boolean as it is written in the body.
     pub fn text(&self, slot: usize) -> Result<Cow<'_, str>, NoText> {
         let raw = self.0[slot].ok_or(NoText::Missing)?.get();
@@ -128,29 +138,35 @@ impl<'a> Visitor<'a> for Object<'_, '_, 'a> {
                 continue;
             };
             let raw = map.next_value::<&RawValue>()?;
-            child.forget(self.fields);
-            if let Some(slot) = child.slot {
-                self.fields[slot] = Some(raw);
-            }
-            if !child.children.is_empty() && raw.get().starts_with('{') {
-                serde_json::Deserializer::from_str(raw.get())
-                    .deserialize_map(Object { node: child, fields: self.fields })
-                    .map_err(serde::de::Error::custom)?;
-            }
+            child.take(raw, self.fields).map_err(serde::de::Error::custom)?;
         }
         Ok(())
     }
 }
 
 impl Node {
+    /// Takes the value at this path, and what is asked for below it.
+    fn take<'a>(
+        &self,
+        raw: &'a RawValue,
+        fields: &mut Vec<Option<&'a RawValue>>,
+    ) -> Result<(), serde_json::Error> {
+        self.forget(fields);
+        if let Some(slot) = self.slot {
+            fields[slot] = Some(raw);
+        }
+        if self.children.is_empty() || !raw.get().starts_with('{') {
+            return Ok(());
+        }
+        serde_json::Deserializer::from_str(raw.get()).deserialize_map(Object { node: self, fields })
+    }
+
     /// A name that comes again replaces all that was found below the earlier one.
     fn forget(&self, fields: &mut [Option<&RawValue>]) {
         if let Some(slot) = self.slot {
             fields[slot] = None;
         }
-        for (_, child) in &self.children {
-            child.forget(fields);
-        }
+        self.children.values().for_each(|child| child.forget(fields));
     }
 }
 
@@ -173,7 +189,7 @@ impl<'n> Visitor<'_> for Child<'n> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.children.iter().find(|(k, _)| k == key).map(|(_, child)| child))
+        Ok(self.0.children.get(key))
     }
 }
 

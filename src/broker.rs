@@ -33,7 +33,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::event::{Address, Event};
+use crate::event::{Address, Event, Format, Headers};
 
 /// Why a message was not confirmed. The text is for operators and never holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +83,17 @@ pub type Hold = watch::Receiver<Flow>;
 pub struct Publication {
     pub event: Arc<Event>,
     pub address: Address,
+    pub format: Format,
+    /// Fixed headers, beside what the format brings along.
+    pub headers: Headers,
+}
+
+impl Publication {
+    /// In binary format, without headers of its own.
+    pub fn binary(event: Arc<Event>, address: Address) -> Publication {
+        let (format, headers) = Default::default();
+        Publication { event, address, format, headers }
+    }
 }
 
 /// A connection that publishes messages; see the module's contract.

@@ -412,7 +412,12 @@ impl Dispatcher {
             job.suspicion.sent(self.confirmed);
             job.sent = Some(Instant::now());
             self.stats.handed_over(job.attempts > 0);
-            let publication = Publication { event: job.event.clone(), address };
+            let publication = Publication {
+                event: job.event.clone(),
+                address,
+                format: job.message.format,
+                headers: job.message.headers.clone(),
+            };
             let ticket = self.next_ticket;
             self.next_ticket += 1;
             let handed_over = broker.publish(&publication).await;

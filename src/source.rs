@@ -2,6 +2,8 @@
 //!
 //! An enum, not a trait: the providers differ in what a request means, not in who calls them.
 
+use std::{mem::discriminant, sync::Arc};
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use http::{HeaderMap, HeaderName, header};
@@ -17,7 +19,7 @@ mod stats;
 pub use miibo::Miibo;
 pub use sonzai::Sonzai;
 pub use standard::Standard;
-pub use stats::{Answers, Stats};
+pub use stats::{Answers, MAX_SECRETS, Stats};
 
 /// The type of an event whose body does not say it and whose path does not either.
 pub const UNPARSED: &str = "unparsed";
@@ -31,10 +33,32 @@ const MAX_ATTRIBUTE_BYTES: usize = 1024;
 pub struct Source {
     pub name: ByteString,
     pub provider: Provider,
-    pub stats: Stats,
+    pub dedupe: Dedupe,
+    pub unrouted: Unrouted,
+    pub stats: Arc<Stats>,
     unsigned: Quiet,
     stale: Quiet,
     unauthorized: Quiet,
+}
+
+/// By what two events of a source are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dedupe {
+    /// By their id.
+    #[default]
+    Id,
+    /// By their id, or by an equal body under the same type.
+    Body,
+}
+
+/// What becomes of a source's events that no route takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unrouted {
+    /// They are kept as dead letters.
+    #[default]
+    DeadLetter,
+    /// They are counted and leave no other trace.
+    Drop,
 }
 
 /// How a source verifies and reads its requests.
@@ -85,9 +109,22 @@ pub enum Rejection {
 
 impl Source {
     pub fn new(name: ByteString, provider: Provider) -> Source {
+        let (dedupe, unrouted, stats) = Default::default();
         let (unsigned, stale, unauthorized) = Default::default();
-        let stats = Stats::new(provider.secrets());
-        Source { name, provider, stats, unsigned, stale, unauthorized }
+        Source { name, provider, dedupe, unrouted, stats, unsigned, stale, unauthorized }
+    }
+
+    /// Counts on where `before`, which it takes the place of, does; unless that was another
+    /// provider's.
+    pub fn inherit(&mut self, before: &Source) {
+        if discriminant(&self.provider) == discriminant(&before.provider) {
+            self.stats = Arc::clone(&before.stats);
+        }
+    }
+
+    /// How many requests each of its secrets has verified, in the order of the longest list.
+    pub fn verified(&self) -> impl Iterator<Item = u64> {
+        self.stats.verified().take(self.provider.secrets())
     }
 
     /// Logs why a request is not an event, each reason by itself. A right signature with a stale time
@@ -260,6 +297,11 @@ fn public_headers(headers: &HeaderMap) -> Vec<(ByteString, ByteString)> {
         taken
     };
     public().map(|(name, value)| (take(name.len()), take(value.len()))).collect()
+}
+
+/// Whether a header of this lower-case name can be kept with an event.
+pub fn keeps_header(name: &str) -> bool {
+    matches!(name, "content-type" | "traceparent") || is_public(name)
 }
 
 fn is_public(name: &str) -> bool {

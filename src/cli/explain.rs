@@ -39,6 +39,7 @@ pub use raw::{RawRequest, parse};
 
 use document::{EventShown, Outcome, Reason, Verdict};
 use redact::Redact;
+use routes::Resolved;
 use verdict::Case;
 
 /// The last second that RFC 3339 can write.
@@ -183,7 +184,7 @@ pub fn explain<E>(
         event: None,
         recorded: None,
         routes: Vec::new(),
-        unrouted: false,
+        unrouted: None,
     };
     let Some((pattern, source, path_type)) = table
         .sources()
@@ -201,7 +202,8 @@ pub fn explain<E>(
         verdict.reasons.insert(0, Reason::new("refused-early", words));
     }
     let event = event(&case, &claim);
-    (explanation.routes, explanation.unrouted) = routes::of(table, &event);
+    let Resolved { routes, unrouted, .. } = Resolved::of(table, &event);
+    (explanation.routes, explanation.unrouted) = (routes, unrouted);
     explanation.source = Some(document::Source {
         name: source.name.to_string(),
         r#type: source.provider.name(),

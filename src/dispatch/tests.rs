@@ -16,7 +16,10 @@ use tokio::sync::watch;
 use super::*;
 use crate::{
     broker::{Confirmation, Error as Failure, Flow, Hold},
-    event::{Address, Message, Record, tests::plain},
+    event::{
+        Address, Record,
+        tests::{binary, plain},
+    },
     journal::{Entry, Options, RealDisk, Storage},
 };
 
@@ -228,7 +231,7 @@ impl World {
 fn entry(id: &str, broker: &str, body: &str) -> Entry {
     let event = plain(id, body.to_owned());
     let address = Ok(Address::Subject("a".into()));
-    let messages = vec![Message { route: "r".into(), broker: broker.to_owned().into(), address }];
+    let messages = vec![binary("r", broker, address)];
     Entry::new(Record { event, messages }.encode(), 1)
 }
 

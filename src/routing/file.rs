@@ -36,6 +36,8 @@ pub struct Source {
     pub secret: Option<At<OneOrMany>>,
     pub secrets: Option<At<BTreeMap<String, At<OneOrMany>>>>,
     pub authorization: Option<At<String>>,
+    pub dedupe: Option<At<String>>,
+    pub unrouted: Option<At<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,6 +113,7 @@ pub struct Sasl {
 pub struct Route {
     pub name: At<String>,
     pub r#match: At<Match>,
+    pub when: Option<At<String>>,
     pub to: At<Vec<At<Target>>>,
 }
 
@@ -132,6 +135,9 @@ pub struct Target {
     pub exchange: Option<At<String>>,
     pub routing_key: Option<At<String>>,
     pub subject: Option<At<String>>,
+    pub format: Option<At<String>>,
+    #[serde(default)]
+    pub headers: BTreeMap<String, At<String>>,
 }
 
 #[derive(Debug, Deserialize)]

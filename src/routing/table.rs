@@ -1,20 +1,26 @@
 //! The compiled table: sources by path, brokers, and routes that resolve an event into messages.
 
-use std::{cell::OnceCell, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use bytestring::ByteString;
+use rustc_hash::FxHashMap;
 
-use super::{path::Path, pattern::Pattern, template::Template};
+use self::index::Index;
+use super::{condition::Condition, path::Path, pattern::Pattern, template::Template};
 use crate::{
     body::Paths,
     broker::{kafka, nats, rabbitmq},
-    event::{Address, Event, Message},
+    event::{Format, Headers},
+    meter::Counter,
     source::Source,
 };
 
 mod compile;
+mod index;
+mod resolve;
 
 pub(super) use compile::compile;
+pub use resolve::{Mismatch, Trace, TracedMessage, TracedRoute};
 
 /// Name of the built-in broker that owes every event no route takes; it only writes dead letters.
 pub const UNROUTED: &str = "unrouted";
@@ -24,8 +30,10 @@ pub const UNROUTED: &str = "unrouted";
 pub struct Table {
     sources: Vec<(Path, Arc<Source>)>,
     brokers: Vec<BrokerSettings>,
+    /// In the order of the file.
     routes: Vec<Route>,
-    /// The body fields that any template needs.
+    index: Index,
+    /// The body fields that any template or condition needs.
     paths: Paths,
 }
 
@@ -63,22 +71,34 @@ impl BrokerKind {
     }
 }
 
+/// A route: what it takes, and where that goes.
 #[derive(Debug)]
 struct Route {
     name: ByteString,
+    matcher: Matcher,
+    /// `when:`
+    condition: Option<Condition>,
+    targets: Vec<Target>,
+    stats: Arc<RouteStats>,
+}
+
+/// `match:`
+#[derive(Debug)]
+struct Matcher {
     /// Empty: any.
     sources: Vec<Pattern>,
     /// Empty: any.
     types: Vec<Pattern>,
     /// Takes only what no route without this took.
     otherwise: bool,
-    targets: Vec<Target>,
 }
 
 #[derive(Debug)]
 struct Target {
     broker: ByteString,
     address: AddressTemplate,
+    format: Format,
+    headers: Headers,
 }
 
 #[derive(Debug)]
@@ -88,7 +108,28 @@ enum AddressTemplate {
     Subject(Template),
 }
 
+/// What a route counts. Goes on through reloads that keep the route's name.
+#[derive(Debug, Default)]
+pub struct RouteStats {
+    /// Events to which its condition could not be applied.
+    pub condition_errors: Counter,
+}
+
 impl Table {
+    /// Joins what was compiled.
+    fn new(
+        sources: Vec<(Path, Arc<Source>)>,
+        brokers: Vec<BrokerSettings>,
+        routes: Vec<Route>,
+        paths: Paths,
+    ) -> Table {
+        let mut index = Index::default();
+        for (place, route) in routes.iter().enumerate() {
+            index.add(place, &route.matcher);
+        }
+        Table { sources, brokers, routes, index, paths }
+    }
+
     /// The source that owns a request path, and the event type that the path names.
     pub fn source<'p>(&self, path: &'p str) -> Option<(&Arc<Source>, Option<&'p str>)> {
         self.sources.iter().find_map(|(pattern, source)| Some((source, pattern.matches(path)?)))
@@ -103,91 +144,29 @@ impl Table {
         &self.brokers
     }
 
-    /// The messages that an event owes: every matching route's targets, or one for [`UNROUTED`].
-    /// Messages that would be the same to their broker are one.
-    pub fn resolve(&self, event: &Event) -> Vec<Message> {
-        let body = Body { paths: &self.paths, event, fields: OnceCell::new() };
-        let mut messages = Vec::new();
-        for otherwise in [false, true] {
-            let matching = self.routes.iter().filter(|r| r.otherwise == otherwise);
-            for route in matching.filter(|route| route.matches(event)) {
-                route.render(&body, &mut messages);
-            }
-            if !messages.is_empty() {
-                return messages;
+    /// The names of the routes that have a condition, and what they count.
+    pub fn conditional_routes(&self) -> impl Iterator<Item = (&ByteString, &RouteStats)> {
+        let conditional = self.routes.iter().filter(|route| route.condition.is_some());
+        conditional.map(|route| (&route.name, &*route.stats))
+    }
+
+    /// Counts on where `old` does: the sources of the same name and type, the routes of the same
+    /// name. For a table that is about to take the place of `old`.
+    pub fn inherit(&mut self, old: &Table) {
+        for (_, source) in &mut self.sources {
+            let before = old.sources().find(|(_, before)| before.name == source.name);
+            if let (Some(source), Some((_, before))) = (Arc::get_mut(source), before) {
+                source.inherit(before);
             }
         }
-        let reason = format!("no route takes type {:?} from source {:?}", event.kind, event.source);
-        vec![Message {
-            route: ByteString::new(),
-            broker: ByteString::from_static(UNROUTED),
-            address: Err(reason.into()),
-        }]
-    }
-}
-
-impl Route {
-    fn matches(&self, event: &Event) -> bool {
-        let any = |patterns: &[Pattern], name: &str| {
-            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
-        };
-        any(&self.sources, &event.source) && any(&self.types, &event.kind)
-    }
-
-    fn render(&self, body: &Body, messages: &mut Vec<Message>) {
-        for target in &self.targets {
-            let message = Message {
-                route: self.name.clone(),
-                broker: target.broker.clone(),
-                address: target.address.render(body).map_err(Into::into),
-            };
-            let merges = |other: &Message| {
-                message.address.is_ok()
-                    && (&other.broker, &other.address) == (&message.broker, &message.address)
-            };
-            if !messages.iter().any(merges) {
-                messages.push(message);
+        let stats: FxHashMap<&ByteString, &Arc<RouteStats>> =
+            old.routes.iter().map(|route| (&route.name, &route.stats)).collect();
+        for route in &mut self.routes {
+            if let Some(stats) = stats.get(&route.name) {
+                route.stats = Arc::clone(stats);
             }
         }
     }
 }
-
-impl AddressTemplate {
-    fn render(&self, body: &Body) -> Result<Address, String> {
-        Ok(match self {
-            AddressTemplate::Topic { topic, key } => Address::Topic {
-                topic: body.render(topic)?,
-                key: key.as_ref().map(|key| body.render(key)).transpose()?,
-            },
-            AddressTemplate::Exchange { exchange, routing_key } => Address::Exchange {
-                exchange: body.render(exchange)?,
-                routing_key: body.render(routing_key)?,
-            },
-            AddressTemplate::Subject(subject) => Address::Subject(body.render(subject)?),
-        })
-    }
-}
-
-/// An event whose body is read once, and only if some template asks for it.
-struct Body<'e> {
-    paths: &'e Paths,
-    event: &'e Event,
-    fields: OnceCell<Result<crate::body::Fields<'e>, String>>,
-}
-
-impl Body<'_> {
-    fn render(&self, template: &Template) -> Result<ByteString, String> {
-        if !template.reads_body() {
-            return template.render(self.event, Err("the body was not read"));
-        }
-        let fields = self.fields.get_or_init(|| {
-            self.paths
-                .read(&self.event.body)
-                .map_err(|error| format!("the body is not JSON ({error})"))
-        });
-        template.render(self.event, fields.as_ref().map_err(|why| &**why))
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -81,7 +81,7 @@ fn verification(view: &View, out: &mut Families) -> fmt::Result {
     let sources = || table.sources().map(|(_, source)| source);
     let verified = sources().flat_map(|source| {
         let labels = |key: usize| [("source", source.name.to_string()), ("key", key.to_string())];
-        source.stats.verified().enumerate().map(move |(key, count)| (labels(key), count))
+        source.verified().enumerate().map(move |(key, count)| (labels(key), count))
     });
     let help = "Requests verified, by the index of the secret in its list.";
     out.counters("waypost_verified_total", help, verified)?;

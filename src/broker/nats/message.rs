@@ -163,7 +163,7 @@ mod tests {
     fn only_the_same_message_to_the_same_subject_has_the_same_id() {
         let id = |event: Event, subject: &str| {
             let address = Address::Subject(subject.into());
-            id(&Publication { event: Arc::new(event), address })
+            id(&Publication::binary(Arc::new(event), address))
         };
         let first = id(event(), "a");
         assert_eq!(first, id(event(), "a"));

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::raw::RawRequest;
 use crate::{
-    event::{Address, Event, Message},
+    event::{Address, Event, Headers, Message},
     signature::diagnosis::Mistake,
 };
 
@@ -29,8 +29,9 @@ pub struct Explanation {
     pub recorded: Option<Recorded>,
     /// In the order of the file.
     pub routes: Vec<Route>,
-    /// Whether no route takes the event, which then is a dead letter, or dropped.
-    pub unrouted: bool,
+    /// What becomes of an event that no route takes, as its source's `unrouted:` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unrouted: Option<&'static str>,
 }
 
 /// The request as it was read.
@@ -152,21 +153,28 @@ impl From<&Event> for EventShown {
             time: event.time_rfc3339(),
             content_type: text(&event.content_type),
             extensions: extensions.map(|(k, v)| (k.to_string(), (**v).into())).collect(),
-            headers: event.headers.iter().map(|(k, v)| [k.to_string(), v.to_string()]).collect(),
+            headers: pairs(&event.headers),
             body_bytes: event.body.len(),
             json: serde_json::from_slice::<serde::de::IgnoredAny>(&event.body).is_ok(),
         }
     }
 }
 
+fn pairs(headers: &Headers) -> Vec<[String; 2]> {
+    headers.iter().map(|(name, value)| [name.to_string(), value.to_string()]).collect()
+}
+
 /// What a route makes of the event.
 #[derive(Debug, Serialize)]
 pub struct Route {
     pub name: String,
+    /// Its `when:`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
     pub matched: bool,
     /// Why it does not match.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
+    pub why: Option<Reason>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<MessageShown>,
 }
@@ -178,6 +186,13 @@ pub struct MessageShown {
     pub broker: String,
     #[serde(flatten)]
     pub address: AddressShown,
+    pub format: &'static str,
+    /// The fixed ones of its target.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<[String; 2]>,
+    /// The route whose message is the same to the broker, and is sent in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merged_into: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -215,8 +230,14 @@ impl From<&Message> for MessageShown {
             Ok(Address::Subject(subject)) => AddressShown::Subject { subject: subject.to_string() },
             Err(why) => AddressShown::Cannot { cannot: why.to_string() },
         };
-        let (route, broker) = (message.route.to_string(), message.broker.to_string());
-        MessageShown { route, broker, address }
+        MessageShown {
+            route: message.route.to_string(),
+            broker: message.broker.to_string(),
+            address,
+            format: message.format.name(),
+            headers: pairs(&message.headers),
+            merged_into: None,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     document::{DeadLetter, EventShown, Explanation, MessageShown, Outcome, Recorded, Verdict},
-    routes,
+    routes::Resolved,
 };
 use crate::{
     cli::Error,
@@ -33,8 +33,7 @@ pub fn explain(table: &Table, id: &str, data_dir: &Path) -> Result<Explanation, 
             data_dir.display()
         ))
     })?;
-    let (routes, unrouted) = routes::of(table, event);
-    let now = routes::owed(table, event);
+    let Resolved { routes, unrouted, owed: now } = Resolved::of(table, event);
     let then = found.messages();
     let without = |some: &[MessageShown], others: &[MessageShown]| -> Vec<MessageShown> {
         some.iter().filter(|message| !others.contains(message)).cloned().collect()

@@ -125,7 +125,9 @@ fn no_secret_and_no_signature_is_in_what_is_shown() {
             .flat_map(|secret| [secret.as_str(), secret.strip_prefix("whsec_").unwrap_or(secret)]);
         let signatures = vector.headers.iter().filter(|(name, _)| name.contains("ignature"));
         let signatures = signatures.flat_map(|(_, value)| value.split([',', ' ', '=']));
-        let hidden = hidden.chain(signatures.filter(|part| part.len() > 16));
+        let signatures = signatures.filter(|part| part.len() > 16);
+        // Shorter words than that hide nothing.
+        let hidden = hidden.filter(|text| text.len() >= 4).chain(signatures);
         for hidden in hidden {
             assert!(!document.contains(hidden), "{}: {document}", vector.name);
             assert!(!text.contains(hidden), "{}: {text}", vector.name);

@@ -5,7 +5,7 @@ use std::fmt::{Result, Write};
 use super::document::{
     AddressShown, EventShown, Explanation, MessageShown, Outcome, Recorded, Route, Source,
 };
-use crate::cli::printable;
+use crate::{cli::printable, event::Format};
 
 /// Longest text from outside that is shown whole, in characters.
 const MAX_CHARS: usize = 300;
@@ -104,17 +104,19 @@ fn routes(out: &mut String, explanation: &Explanation) -> Result {
         return Ok(());
     }
     writeln!(out, "\nroutes")?;
-    for Route { name, matched, why, messages } in &explanation.routes {
+    for Route { name, condition, matched, why, messages } in &explanation.routes {
         let sign = if *matched { "+" } else { "-" };
         write!(out, "  {sign} {name}")?;
-        why.iter().try_for_each(|why| write!(out, ": {}", shown(why)))?;
+        why.iter().try_for_each(|why| write!(out, ": {}", shown(&why.message)))?;
         writeln!(out)?;
+        condition.iter().try_for_each(|when| writeln!(out, "      when {}", shown(when)))?;
         messages.iter().try_for_each(|owed| message(out, owed))?;
     }
-    if explanation.unrouted {
-        writeln!(out, "No route takes it.")?;
+    match explanation.unrouted {
+        None => Ok(()),
+        Some("drop") => writeln!(out, "No route takes it: it is counted and dropped."),
+        Some(_) => writeln!(out, "No route takes it: it becomes a dead letter."),
     }
-    Ok(())
 }
 
 fn line(out: &mut String, what: &str, owed: &MessageShown) -> Result {
@@ -135,6 +137,15 @@ fn message(out: &mut String, owed: &MessageShown) -> Result {
         AddressShown::Subject { subject } => write!(out, "subject {}", shown(subject))?,
         AddressShown::Cannot { cannot } => write!(out, "DEAD LETTER: {}", shown(cannot))?,
     }
+    if owed.format != Format::default().name() {
+        write!(out, ", format {}", owed.format)?;
+    }
+    for [name, value] in &owed.headers {
+        write!(out, ", header {name}: {}", shown(value))?;
+    }
+    owed.merged_into
+        .iter()
+        .try_for_each(|route| write!(out, " (as of route {route}, sent once)"))?;
     writeln!(out)
 }
 

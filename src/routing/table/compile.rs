@@ -27,7 +27,11 @@ pub fn compile(file: &File, env: Env) -> Result<Table, Vec<Diagnostic>> {
     let brokers = compiler.brokers(&file.brokers);
     let routes = compiler.routes(&file.routes, file);
     let Compiler { problems, paths, .. } = compiler;
-    if problems.is_empty() { Ok(Table { sources, brokers, routes, paths }) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(Table::new(sources, brokers, routes, paths))
+    } else {
+        Err(problems)
+    }
 }
 
 /// A value that could not be compiled; its problem is on the list already.

@@ -1,5 +1,9 @@
 use super::*;
-use crate::{broker::material::Material, event::tests::plain, routing};
+use crate::{
+    broker::material::Material,
+    event::{Address, Event, Message, tests::plain},
+    routing,
+};
 
 const BASE: &str = r#"
 sources:

@@ -2,11 +2,14 @@
 
 use super::{Compiler, Reported, brokers::Type};
 use crate::{
+    event::{Format, Headers},
     routing::{
         address::Rule,
+        condition::Condition,
         file::{self, At, File, OneOrMany},
+        header,
         pattern::Pattern,
-        table::{AddressTemplate, Route, Target},
+        table::{AddressTemplate, Matcher, Route, Target},
         template::Template,
     },
     secret,
@@ -50,12 +53,20 @@ impl Compiler<'_> {
         }
         // All of them, so that every problem is reported.
         let targets: Vec<_> = route.to.value.iter().map(|to| self.target(to, file)).collect();
+        let condition = route.when.as_ref().map(|when| {
+            let compiled = Condition::compile(&when.value, &mut self.paths);
+            compiled.map_err(|error| self.report(when, format!("`when:`: {error}")))
+        });
         Ok(Route {
             name: route.name.value.as_str().into(),
-            sources: patterns(&rule.source),
-            types: patterns(&rule.r#type),
-            otherwise: rule.otherwise,
+            matcher: Matcher {
+                sources: patterns(&rule.source),
+                types: patterns(&rule.r#type),
+                otherwise: rule.otherwise,
+            },
+            condition: condition.transpose()?,
             targets: targets.into_iter().collect::<Result<_, _>>()?,
+            stats: Default::default(),
         })
     }
 
@@ -103,7 +114,53 @@ impl Compiler<'_> {
                 Rule::NatsSubject,
             )?),
         };
-        Ok(Target { broker: name.as_str().into(), address })
+        let format = self.format(kind, &fields.format)?;
+        let headers = self.headers(kind, target)?;
+        Ok(Target { broker: name.as_str().into(), address, format, headers })
+    }
+
+    fn format(&mut self, kind: Type, format: &Option<At<String>>) -> Result<Format, Reported> {
+        let Some(format) = format else { return Ok(Format::default()) };
+        if kind == Type::Log {
+            let message = "a log broker always writes CloudEvents documents; leave `format:` out";
+            return Err(self.report(format, message));
+        }
+        Format::parse(&format.value)
+            .ok_or_else(|| self.report(format, "`format:` is `binary`, `structured` or `raw`"))
+    }
+
+    fn headers(&mut self, kind: Type, target: &At<file::Target>) -> Result<Headers, Reported> {
+        let given = &target.value.headers;
+        let rule = match kind {
+            Type::Kafka => header::Rule::Kafka,
+            Type::RabbitMq => header::Rule::RabbitMq,
+            Type::Nats => header::Rule::Nats,
+            Type::Log if given.is_empty() => return Ok(Headers::new()),
+            Type::Log => {
+                let message = "a log broker writes no headers; leave `headers:` out";
+                return Err(self.report(target, message));
+            }
+        };
+        if given.len() > header::MAX_HEADERS {
+            let message = format!("a target has at most {} headers", header::MAX_HEADERS);
+            return Err(self.report(target, message));
+        }
+        let mut outcome = Ok(Headers::new());
+        for (name, value) in given {
+            let checked = if secret::has_reference(&value.value) {
+                Err("a secret may not stand in `headers:`, which brokers and logs see".to_owned())
+            } else {
+                rule.check(name, &value.value)
+            };
+            match (checked, &mut outcome) {
+                (Err(why), _) => outcome = Err(self.report(value, why)),
+                (Ok(()), Ok(headers)) => {
+                    headers.push((name.as_str().into(), value.value.replace("$$", "$").into()));
+                }
+                (Ok(()), Err(_)) => {}
+            }
+        }
+        outcome
     }
 
     fn needed_part(

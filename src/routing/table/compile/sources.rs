@@ -11,7 +11,7 @@ use crate::{
         path::Path,
     },
     signature::{self, EmptySecret},
-    source::{Miibo, Provider, Sonzai, Source, Standard},
+    source::{Dedupe, MAX_SECRETS, Miibo, Provider, Sonzai, Source, Standard, Unrouted},
 };
 
 type Sources = BTreeMap<String, At<file::Source>>;
@@ -27,12 +27,32 @@ impl Compiler<'_> {
                     self.report(&source.value.path, message);
                 }
                 None => {
-                    let name = name.as_str().into();
-                    compiled.push((path, Arc::new(Source::new(name, provider))));
+                    let mut compiled_source = Source::new(name.as_str().into(), provider);
+                    let outcome = self.policies(&mut compiled_source, &source.value);
+                    compiled.extend(outcome.map(|()| (path, Arc::new(compiled_source))));
                 }
             }
         }
         compiled
+    }
+
+    /// `dedupe:` and `unrouted:`
+    fn policies(&mut self, source: &mut Source, fields: &file::Source) -> Result<(), Reported> {
+        if let Some(dedupe) = &fields.dedupe {
+            source.dedupe = match dedupe.value.as_str() {
+                "id" => Dedupe::Id,
+                "body" => Dedupe::Body,
+                _ => return Err(self.report(dedupe, "`dedupe:` is `id` or `body`")),
+            };
+        }
+        if let Some(unrouted) = &fields.unrouted {
+            source.unrouted = match unrouted.value.as_str() {
+                "dead_letter" => Unrouted::DeadLetter,
+                "drop" => Unrouted::Drop,
+                _ => return Err(self.report(unrouted, "`unrouted:` is `dead_letter` or `drop`")),
+            };
+        }
+        Ok(())
     }
 
     fn source(
@@ -113,6 +133,10 @@ impl Compiler<'_> {
         let texts = secrets.value.as_slice();
         if texts.is_empty() {
             return Err(self.report(secrets, EmptySecret));
+        }
+        if texts.len() > MAX_SECRETS {
+            let message = format!("at most {MAX_SECRETS} secrets can be valid at once");
+            return Err(self.report(secrets, message));
         }
         let mut keys = Vec::new();
         for (index, text) in texts.iter().enumerate() {

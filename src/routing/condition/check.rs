@@ -1,0 +1,480 @@
+//! From the text of a condition to an expression in which every name is known.
+//!
+//! # What bounds an evaluation
+//!
+//! A sender's body may hold half a million values, and a condition is applied to every event. So a
+//! loop (`all`, `exists`, `exists_one`, `map`, `filter`) may look at what it goes through, and at
+//! fixed values; what is outside of it (`data`, `headers`, an outer loop's variable) may only stand
+//! beside a comparison. Then no value of the body is looked at for each other one, and the work is
+//! in the length of the body. Loops stand in one another at most [`MAX_LOOPS`] deep, since loops
+//! over fixed lists multiply.
+
+use std::{ops::Range, thread};
+
+use cel::{
+    IdedExpr, ParseErrors,
+    common::ast::{
+        CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, MapExpr, SelectExpr,
+        SourceInfo, StructExpr, operators,
+    },
+};
+
+use super::{
+    Error, LIBRARY, MAX_BYTES,
+    pattern::{MATCHES, Pattern},
+    reference::Reference,
+};
+use crate::{body::Paths, source};
+
+/// How deep expressions may be nested: evaluating them recurses. `a + b + c` is nested, too.
+const MAX_DEPTH: usize = 48;
+
+/// What the parser may take of the stack for a text of [`MAX_BYTES`].
+const STACK_BYTES: usize = 32 << 20;
+
+/// How deep loops may be nested.
+const MAX_LOOPS: usize = 2;
+
+const VARIABLES: [&str; 7] = ["source", "type", "id", "subject", "time", "headers", "data"];
+
+/// Names of CEL's types, which stand for themselves: `type(data.x) == string`.
+const TYPES: [&str; 9] =
+    ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "uint"];
+
+const COMPARISONS: [&str; 6] = [
+    operators::EQUALS,
+    operators::NOT_EQUALS,
+    operators::LESS,
+    operators::LESS_EQUALS,
+    operators::GREATER,
+    operators::GREATER_EQUALS,
+];
+
+const OPERATORS: [&str; 13] = [
+    operators::CONDITIONAL,
+    operators::LOGICAL_AND,
+    operators::LOGICAL_OR,
+    operators::LOGICAL_NOT,
+    operators::SUBSTRACT,
+    operators::ADD,
+    operators::MULTIPLY,
+    operators::DIVIDE,
+    operators::MODULO,
+    operators::NEGATE,
+    operators::INDEX,
+    operators::IN,
+    operators::NOT_STRICTLY_FALSE,
+];
+
+/// Operators whose result is no verdict, whatever they are applied to.
+const NO_VERDICT: [&str; 6] = [
+    operators::SUBSTRACT,
+    operators::ADD,
+    operators::MULTIPLY,
+    operators::DIVIDE,
+    operators::MODULO,
+    operators::NEGATE,
+];
+
+const FUNCTIONS: [&str; 25] = [
+    "bool",
+    "bytes",
+    "contains",
+    "double",
+    "duration",
+    "dyn",
+    "endsWith",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
+    "getFullYear",
+    "getHours",
+    "getMilliseconds",
+    "getMinutes",
+    "getMonth",
+    "getSeconds",
+    "int",
+    "matches",
+    "size",
+    "startsWith",
+    "string",
+    "timestamp",
+    "type",
+    "uint",
+];
+
+/// Compiles; see the module.
+pub fn compile(text: &str, paths: &mut Paths) -> Result<(IdedExpr, Vec<Reference>), Error> {
+    let whole = |message: String| Error { message, range: 0..text.len() };
+    if text.trim().is_empty() {
+        return Err(whole("the condition is empty; leave `when:` out to take every event".into()));
+    }
+    if text.len() > MAX_BYTES {
+        return Err(whole(format!(
+            "the condition is longer than {MAX_BYTES} bytes; make routes of it"
+        )));
+    }
+    let (mut expression, places) = parse(text)?;
+    if let Some(kind) = no_verdict(&expression.expr) {
+        return Err(whole(format!("the condition gives {kind}, not true or false")));
+    }
+    let mut checker = Checker { text, places, paths, references: Vec::new(), loops: Vec::new() };
+    checker.check(&mut expression, Outside::Used)?;
+    Ok((expression, checker.references))
+}
+
+/// Parses on a thread of its own: the parser recurses deeper than the text looks, and a mistake in a
+/// file must not end the daemon.
+fn parse(text: &str) -> Result<(IdedExpr, SourceInfo), Error> {
+    let whole = |message: String| Error { message, range: 0..text.len() };
+    let too_deep = || whole(format!("expressions may be nested {MAX_DEPTH} deep at most"));
+    if brackets(text) > MAX_DEPTH {
+        return Err(too_deep());
+    }
+    let parse = || {
+        let parsed = LIBRARY.parser().parse_with_source_info(text);
+        let (expression, places) = parsed.map_err(|errors| syntax(text, errors))?;
+        if is_deeper(&expression.expr, MAX_DEPTH) {
+            Err(too_deep())
+        } else {
+            Ok((expression, places))
+        }
+    };
+    let broken = |why: &str| whole(format!("the expression cannot be parsed: {why}"));
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("parse".into()).stack_size(STACK_BYTES);
+        let parsing = thread.spawn_scoped(scope, parse).map_err(|why| broken(&why.to_string()))?;
+        parsing.join().unwrap_or_else(|_| Err(broken("the parser broke down")))
+    })
+}
+
+/// How deep brackets are nested, wherever they stand.
+fn brackets(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth -= 1,
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    usize::try_from(deepest).unwrap_or_default()
+}
+
+/// Whether an expression is nested deeper than so many levels.
+fn is_deeper(expression: &Expr, levels: usize) -> bool {
+    let Some(left) = levels.checked_sub(1) else { return true };
+    let deeper = |node: &IdedExpr| is_deeper(&node.expr, left);
+    match expression {
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => false,
+        Expr::Select(select) => deeper(&select.operand),
+        Expr::Call(call) => {
+            call.target.as_deref().is_some_and(deeper) || call.args.iter().any(deeper)
+        }
+        Expr::List(list) => list.elements.iter().any(deeper),
+        Expr::Map(MapExpr { entries }) | Expr::Struct(StructExpr { entries, .. }) => {
+            entries.iter().any(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => deeper(&entry.key) || deeper(&entry.value),
+                EntryExpr::StructField(field) => deeper(&field.value),
+            })
+        }
+        Expr::Comprehension(parts) => {
+            let ComprehensionExpr { iter_range, accu_init, loop_cond, loop_step, result, .. } =
+                &**parts;
+            [iter_range, accu_init, loop_cond, loop_step, result].into_iter().any(deeper)
+        }
+    }
+}
+
+/// What an expression gives that plainly is no verdict.
+fn no_verdict(expression: &Expr) -> Option<&'static str> {
+    match expression {
+        Expr::Literal(LiteralValue::Boolean(_)) => None,
+        Expr::Literal(LiteralValue::String(_)) => Some("a text"),
+        Expr::Literal(LiteralValue::Null) => Some("null"),
+        Expr::Literal(_) => Some("a number"),
+        Expr::List(_) => Some("a list"),
+        Expr::Map(_) => Some("a map"),
+        Expr::Call(call) if NO_VERDICT.contains(&&*call.func_name) => Some("a number"),
+        _ => None,
+    }
+}
+
+/// The first syntax error, in words for people who do not write parsers.
+fn syntax(text: &str, errors: ParseErrors) -> Error {
+    let whole = 0..text.len();
+    let Some(first) = errors.errors.into_iter().next() else {
+        return Error { message: "this is no CEL expression".to_owned(), range: whole };
+    };
+    let (line, column) = first.pos;
+    if line < 1 {
+        return Error { message: "this is no CEL expression".to_owned(), range: whole };
+    }
+    let range = place(text, line as usize, column.max(1) as usize);
+    let message = match first.msg.strip_prefix("Syntax error: ") {
+        None => first.msg,
+        Some(_) if range.is_empty() => "the condition ends too early".to_owned(),
+        Some(_) => match &text[range.clone()] {
+            "and" => "write `&&`, not `and`".to_owned(),
+            "or" => "write `||`, not `or`".to_owned(),
+            "not" => "write `!`, not `not`".to_owned(),
+            "=" => "write `==` to compare".to_owned(),
+            other => format!("`{other}` does not belong here"),
+        },
+    };
+    Error { message, range }
+}
+
+/// The range of the word at a line and column, both from 1 and the latter in characters.
+fn place(text: &str, line: usize, column: usize) -> Range<usize> {
+    let before = text.split_inclusive('\n').take(line - 1).map(str::len).sum::<usize>();
+    let rest = &text[before.min(text.len())..];
+    let start = rest.char_indices().nth(column - 1).map_or(text.len(), |(at, _)| before + at);
+    word(text, start)
+}
+
+/// The range of the word that begins at a byte, or of the one character there.
+fn word(text: &str, start: usize) -> Range<usize> {
+    let rest = &text[start..];
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+    let end = if end == 0 { rest.chars().next().map_or(0, char::len_utf8) } else { end };
+    start..start + end
+}
+
+/// Whether what stands outside of the loop at hand may stand here.
+#[derive(Clone, Copy, PartialEq)]
+enum Outside {
+    /// Used for whatever it may be.
+    Used,
+    /// Beside a comparison.
+    Compared,
+}
+
+struct Checker<'c> {
+    text: &'c str,
+    places: SourceInfo,
+    paths: &'c mut Paths,
+    references: Vec<Reference>,
+    /// The variables of the loops around, the innermost last.
+    loops: Vec<String>,
+}
+
+impl Checker<'_> {
+    fn check(&mut self, node: &mut IdedExpr, outside: Outside) -> Result<(), Error> {
+        if let Some(root) = self.path(&node.expr) {
+            return self.refer(node, root, outside);
+        }
+        match &mut node.expr {
+            Expr::Literal(_) | Expr::Unspecified => Ok(()),
+            Expr::Ident(name) => {
+                let name = name.clone();
+                self.variable(node.id, &name, outside)
+            }
+            Expr::Select(select) => self.check(&mut select.operand, outside),
+            Expr::Call(call) => self.call(node.id, call, outside),
+            Expr::List(list) => {
+                list.elements.iter_mut().try_for_each(|item| self.check(item, Outside::Used))
+            }
+            Expr::Map(map) => map.entries.iter_mut().try_for_each(|entry| match &mut entry.expr {
+                EntryExpr::MapEntry(entry) => {
+                    self.check(&mut entry.key, Outside::Used)?;
+                    self.check(&mut entry.value, Outside::Used)
+                }
+                EntryExpr::StructField(_) => Err(self.error(node.id, "there are no messages here")),
+            }),
+            Expr::Struct(_) => Err(self.error(node.id, "there are no message types here")),
+            Expr::Comprehension(comprehension) => self.comprehension(node.id, comprehension),
+        }
+    }
+
+    /// `data` or `headers` with the names after it, as far as they are fixed.
+    fn path(&self, expression: &Expr) -> Option<Path> {
+        match expression {
+            Expr::Ident(name) if name == "data" || name == "headers" => {
+                Some(Path { root: name.clone(), names: Vec::new(), test: false })
+            }
+            Expr::Select(SelectExpr { operand, field, test }) => {
+                let path = self.path(&operand.expr).filter(|path| !path.test)?;
+                Some(path.then(field.clone(), *test))
+            }
+            Expr::Call(CallExpr { func_name, args, .. }) if func_name == operators::INDEX => {
+                let [operand, IdedExpr { expr: Expr::Literal(LiteralValue::String(key)), .. }] =
+                    &args[..]
+                else {
+                    return None;
+                };
+                let path = self.path(&operand.expr).filter(|path| !path.test)?;
+                Some(path.then(key.inner().to_owned(), false))
+            }
+            _ => None,
+        }
+    }
+
+    /// Puts a reference in the place of a path.
+    fn refer(&mut self, node: &mut IdedExpr, path: Path, outside: Outside) -> Result<(), Error> {
+        if !path.test {
+            self.allow(node.id, &path.root, outside)?;
+        }
+        let Path { root, names, test } = path;
+        let shown = names.iter().fold(root.clone(), |path, name| format!("{path}.{name}"));
+        let reference = match &names[..] {
+            _ if root == "data" => Reference::Field { slot: self.paths.add(&names), test, shown },
+            [] => return Ok(()),
+            [name] => {
+                let name = name.to_ascii_lowercase();
+                if !source::keeps_header(&name) {
+                    let message = format!(
+                        "the header `{name}` is not kept with an event: it may hold a secret, or \
+                         belongs to the connection"
+                    );
+                    return Err(self.error(node.id, message));
+                }
+                Reference::Header { name, test }
+            }
+            [name, ..] => {
+                let message = format!("`headers.{name}` is a text and has no fields");
+                return Err(self.error(node.id, message));
+            }
+        };
+        node.expr = self.reference(reference);
+        Ok(())
+    }
+
+    fn reference(&mut self, reference: Reference) -> Expr {
+        let known = self.references.iter().position(|known| *known == reference);
+        let number = known.unwrap_or(self.references.len());
+        if known.is_none() {
+            self.references.push(reference);
+        }
+        Expr::Ident(Reference::name(number))
+    }
+
+    fn variable(&self, id: u64, name: &str, outside: Outside) -> Result<(), Error> {
+        if self.loops.iter().any(|variable| variable == name) {
+            return self.allow(id, name, outside);
+        }
+        if VARIABLES.contains(&name) || TYPES.contains(&name) || name.starts_with('@') {
+            return Ok(());
+        }
+        let known = VARIABLES.join(", ");
+        Err(self.error(id, format!("unknown variable `{name}`; known are {known}")))
+    }
+
+    /// Whether `name` may stand here, in the innermost loop.
+    fn allow(&self, id: u64, name: &str, outside: Outside) -> Result<(), Error> {
+        match self.loops.last() {
+            Some(variable) if variable != name && outside == Outside::Used => {
+                let message = format!(
+                    "inside this loop `{name}` may only be compared (`==`, `<` and so on): \
+                     searching it for every `{variable}` could take for ever"
+                );
+                Err(self.error(id, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn call(&mut self, id: u64, call: &mut CallExpr, outside: Outside) -> Result<(), Error> {
+        let name = &*call.func_name;
+        if COMPARISONS.contains(&name) {
+            return call.args.iter_mut().try_for_each(|side| self.check(side, Outside::Compared));
+        }
+        if let (operators::INDEX, [operand, index]) = (name, &mut call.args[..]) {
+            self.check(operand, outside)?;
+            return self.check(index, Outside::Used);
+        }
+        if !OPERATORS.contains(&name) && !FUNCTIONS.contains(&name) {
+            return Err(self.error(id, self.unknown_function(name)));
+        }
+        if name == "matches" {
+            self.matches(id, call)?;
+        }
+        if let Some(target) = &mut call.target {
+            self.check(target, Outside::Used)?;
+        }
+        call.args.iter_mut().try_for_each(|argument| self.check(argument, Outside::Used))
+    }
+
+    fn unknown_function(&self, name: &str) -> String {
+        match name {
+            "has" | "all" | "exists" | "exists_one" | "existsOne" | "map" | "filter" => {
+                format!("`{name}` is written otherwise: `has(data.x)`, `data.list.{name}(x, …)`")
+            }
+            _ => format!(
+                "unknown function `{name}`; known are has, all, exists, exists_one, map, filter, {}",
+                FUNCTIONS.join(", ")
+            ),
+        }
+    }
+
+    /// `text.matches("…")`, or `matches(text, "…")`, with its expression compiled.
+    fn matches(&mut self, id: u64, call: &mut CallExpr) -> Result<(), Error> {
+        let target = call.target.take().map(|target| *target);
+        let arguments: Vec<IdedExpr> = target.into_iter().chain(call.args.drain(..)).collect();
+        let [text, pattern]: [IdedExpr; 2] = arguments
+            .try_into()
+            .map_err(|_| self.error(id, "write `text.matches(\"expression\")`"))?;
+        let Expr::Literal(LiteralValue::String(expression)) = &pattern.expr else {
+            let message = "the regular expression of `matches` must be a fixed text";
+            return Err(self.error(pattern.id, message));
+        };
+        let compiled = Pattern::compile(expression.inner());
+        let compiled = compiled.map_err(|error| self.error(pattern.id, last_line(&error)))?;
+        let expr = self.reference(Reference::Pattern(compiled));
+        call.func_name = MATCHES.to_owned();
+        call.args = vec![text, IdedExpr { id: pattern.id, expr }];
+        Ok(())
+    }
+
+    fn comprehension(&mut self, id: u64, parts: &mut ComprehensionExpr) -> Result<(), Error> {
+        if self.loops.len() == MAX_LOOPS {
+            let message = format!("loops may stand in one another {MAX_LOOPS} deep at most");
+            return Err(self.error(id, message));
+        }
+        self.check(&mut parts.iter_range, Outside::Used)?;
+        self.check(&mut parts.accu_init, Outside::Used)?;
+        let variable = &parts.iter_var;
+        if VARIABLES.contains(&&**variable) || self.loops.contains(variable) {
+            let message = format!("`{variable}` is taken; call the loop's variable otherwise");
+            return Err(self.error(id, message));
+        }
+        self.loops.push(variable.clone());
+        for part in [&mut parts.loop_cond, &mut parts.loop_step, &mut parts.result] {
+            self.check(part, Outside::Used)?;
+        }
+        self.loops.pop();
+        Ok(())
+    }
+
+    fn error(&self, id: u64, message: impl Into<String>) -> Error {
+        let place = self.places.offset_for(id);
+        let place = place.map(|(start, stop)| start as usize..stop as usize + 1);
+        let place = place.filter(|place| self.text.get(place.clone()).is_some());
+        let range = place.unwrap_or(0..self.text.len());
+        Error { message: message.into(), range }
+    }
+}
+
+/// What a regular expression's error says at its end; before that it draws a picture.
+fn last_line(error: &regex::Error) -> String {
+    let text = error.to_string();
+    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+/// A path from `data` or `headers`.
+struct Path {
+    root: String,
+    names: Vec<String>,
+    /// Whether only its presence is asked for.
+    test: bool,
+}
+
+impl Path {
+    fn then(mut self, name: String, test: bool) -> Path {
+        self.names.push(name);
+        self.test = test;
+        self
+    }
+}

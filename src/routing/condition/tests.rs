@@ -1,0 +1,190 @@
+use super::*;
+use crate::event::{Event, tests::plain};
+
+const BODY: &str = r#"{
+    "delta": 0.5, "one": 1, "float": 1.0, "big": 18446744073709551615, "text": "hello", "none": null,
+    "flag": true, "odd key": "x", "a": { "b": { "c": 2 } },
+    "items": [{ "sku": "x", "n": 1, "tags": ["new"] }, { "sku": "y", "n": 3, "tags": [] }],
+    "tags": ["red", "blue"], "main": "y", "at": "2026-01-01T00:00:00Z"
+}"#;
+
+fn event(body: &str) -> Event {
+    Event {
+        subject: Some("agent-7".into()),
+        time_ms: 1_767_225_600_000,
+        content_type: Some("application/json".into()),
+        headers: vec![("x-team".into(), "moods".into()), ("x-team".into(), "other".into())],
+        ..plain("e1", body.to_owned())
+    }
+}
+
+fn judge(text: &str, event: &Event) -> Result<bool, Why> {
+    let mut paths = Paths::default();
+    let condition = Condition::compile(text, &mut paths).unwrap_or_else(|e| panic!("{text}: {e}"));
+    condition.holds(&Input::new(event, &paths))
+}
+
+#[test]
+fn conditions_say_what_an_operator_means() {
+    let event = event(BODY);
+    for (text, expected) in [
+        ("data.delta > 0.3", true),
+        ("data.one > 0.3", true),
+        ("data.one == 1.0", true),
+        ("data.float == 1", true),
+        ("data.float >= 1 && data.one <= 1.0", true),
+        ("1 < data.float", false),
+        ("data.big > 5", true),
+        ("data.text == 'hello'", true),
+        ("data.text != \"hello\"", false),
+        ("data.none == null", true),
+        ("data.flag", true),
+        ("!data.flag", false),
+        ("data['odd key'] == 'x'", true),
+        ("data.a['b'].c == 2", true),
+        ("data.a.b == {'c': 2}", true),
+        ("has(data.a.b.c)", true),
+        ("has(data.a.x)", false),
+        ("has(data.x.y.z)", false),
+        ("has(data.none)", true),
+        ("has(data.x) && data.x > 3", false),
+        ("data.items[1].n == 3", true),
+        ("'red' in data.tags", true),
+        ("'text' in data", true),
+        ("data.text in ['hello', 'bye']", true),
+        ("data.tags == ['red', 'blue']", true),
+        ("size(data.tags) == 2", true),
+        ("data.items.exists(i, i.sku == 'y' && i.n > 2)", true),
+        ("data.items.all(i, i.n > 2)", false),
+        ("data.items.exists_one(i, i.n > 2)", true),
+        ("data.items.filter(i, i.n > 2).size() == 1", true),
+        ("data.items.map(i, i.n).exists(n, n == 3)", true),
+        ("data.items.exists(i, i.tags.exists(t, t == 'new'))", true),
+        ("data.items.exists(i, i.sku == data.main)", true),
+        ("data.items.exists(i, 'new' in i.tags)", true),
+        ("source == 's' && type == 'k' && id == 'e1'", true),
+        ("type.startsWith('k') && type(data.one) == int", true),
+        ("subject == 'agent-7'", true),
+        ("headers['x-team'] == 'moods'", true),
+        ("headers['X-Team'] == 'moods'", true),
+        ("!has(headers.none) && 'x-team' in headers", true),
+        ("headers['content-type'].startsWith('application/')", true),
+        ("time == timestamp('2026-01-01T00:00:00Z')", true),
+        ("time.getFullYear() == 2026 && time.getHours() < 8", true),
+        ("time - timestamp(data.at) < duration('5m')", true),
+        ("data.text.matches('^h.*o$')", true),
+        ("matches(data.text, '^x')", false),
+        ("double(data.one) * 2.0 > 1.5", true),
+        ("data.text.contains('ell') ? data.one == 1 : false", true),
+        ("true", true),
+    ] {
+        assert_eq!(judge(text, &event), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn what_gives_no_verdict_says_why() {
+    let (object, text) = (event(BODY), event("hello"));
+    let deep = format!(r#"{{"list":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    let odd = event(r#"{"big":1e999,"half":"\ud800"}"#);
+    for (event, condition, expected) in [
+        (&object, "data.x > 3", "the event has no `data.x`"),
+        (&object, "data.a.x.y == 3", "the event has no `data.a.x.y`"),
+        (&object, "data.text > 3", "`>` does not go with string and int"),
+        (&object, "data.one + 0.5 > 1.0", "`add` does not go with int and float"),
+        (&object, "data.text", "it gives a string"),
+        (&object, "data.tags.x", "no"),
+        (&object, "data.items[7].n == 1", "Index out of bounds"),
+        (&object, "data.one / 0 == 1", "zero"),
+        (&object, "data.one.exists(x, x)", "iterable"),
+        (&object, "headers.x == 'a'", "the event has no `headers.x`"),
+        (&text, "data.x > 3", "the body is not JSON"),
+        (&text, "'x' in data", "the body is not JSON"),
+        (&odd, "data.big > 3", "`data.big`: number out of range"),
+        (&odd, "data.half == 'x'", "`data.half`"),
+        (&event(&deep), "size(data.list) > 3", "recursion limit"),
+    ] {
+        let why = judge(condition, event).unwrap_err().to_string();
+        assert!(why.contains(expected), "{condition}: {why}");
+    }
+}
+
+#[test]
+fn one_side_may_decide_what_the_other_cannot_say() {
+    let text = event("hello");
+    assert_eq!(judge("data.x > 3 || source == 's'", &text), Ok(true));
+    assert_eq!(judge("source == 'other' && data.x > 3", &text), Ok(false));
+    assert_eq!(judge("subject == null", &Event { subject: None, ..text }), Ok(true));
+}
+
+#[test]
+fn a_mistake_is_shown_in_its_place() {
+    let long = format!("source == '{}'", "x".repeat(MAX_BYTES));
+    let deep = format!("{}true{}", "(".repeat(200), ")".repeat(200));
+    for (text, place, expected) in [
+        ("", "", "empty"),
+        (&long, &*long, "longer than 2048 bytes"),
+        (&deep, &*deep, "48 deep"),
+        ("data.delta > 0.3 and true", "and", "write `&&`"),
+        ("data.delta = 0.3", "=", "write `==`"),
+        ("data.delta >", "", "ends too early"),
+        ("data.delta > > 1", ">", "`>` does not belong here"),
+        ("data.delta > 'x", "'", "does not belong here"),
+        ("dta.delta > 0.3", "dta", "unknown variable `dta`; known are source, type"),
+        ("'日本' == dta.x", "dta", "unknown variable `dta`"),
+        ("source == 'x' &&\n  tpye == 'y'", "tpye", "unknown variable `tpye`"),
+        ("lower(source) == 'x'", "", "unknown function `lower`"),
+        ("source.lower() == 'x'", "", "unknown function `lower`"),
+        ("data.items.exists(i)", "", "is written otherwise"),
+        ("'a text'", "'a text'", "gives a text"),
+        ("data.n + 1", "data.n + 1", "gives a number"),
+        ("source.matches('(')", "'('", "unclosed group"),
+        ("source.matches(data.x)", "", "must be a fixed text"),
+        ("headers.authorization == 'x'", "", "not kept"),
+        ("headers.x.y == 'x'", "", "has no fields"),
+        ("data.a.exists(x, x in data.b)", "", "may only be compared"),
+        ("data.a.exists(x, data.b.exists(y, y == x))", "", "may only be compared"),
+        ("data.a.exists(x, data.s.contains(x))", "", "may only be compared"),
+        ("data.a.map(x, data).size() > 3", "", "may only be compared"),
+        ("data.a.exists(x, x.b.exists(y, x.c.exists(z, true)))", "", ""),
+        ("[1].exists(x, [1].exists(y, [1].exists(z, true)))", "", "2 deep"),
+        ("data.a.exists(data, data.b)", "", "is taken"),
+        ("data.?a == 1", "", ""),
+        ("optional.of(1) == 1", "", "unknown"),
+        ("Foo{a: 1} == 1", "", "no message types"),
+    ] {
+        let error = Condition::compile(text, &mut Paths::default()).unwrap_err();
+        assert!(error.message.contains(expected), "{text}: {error}");
+        if !place.is_empty() {
+            assert_eq!(&text[error.range.clone()], place, "{text}: {error}");
+        }
+        assert!(text.get(error.range.clone()).is_some(), "{text}: {error:?}");
+    }
+}
+
+#[test]
+fn no_text_is_too_much_for_the_stack() {
+    for (begin, again, end) in [
+        ("1", "+1", " > 0"),
+        ("data", ".a", " == 1"),
+        ("data", "[0]", " == 1"),
+        ("", "!", "true"),
+        ("", "-", "1 == 1"),
+        ("", "true ? ", "true : false"),
+        ("true", " ? true : true", ""),
+        ("", "f(", ""),
+        ("", "[", ""),
+        ("", "{1:", ""),
+        ("true", " && true", ""),
+        ("1", " < 1", ""),
+        ("data", ".all(x, x", ""),
+    ] {
+        let times = (MAX_BYTES - begin.len() - end.len()) / again.len();
+        let text = format!("{begin}{}{end}", again.repeat(times));
+        let outcome = Condition::compile(&text, &mut Paths::default());
+        if let Ok(condition) = outcome {
+            let event = event("{}");
+            condition.holds(&Input::new(&event, &Paths::default())).ok();
+        }
+    }
+}
