@@ -9,12 +9,14 @@ use crate::{
     settings::{self, Flags, Settings},
 };
 
+mod check;
 mod client;
 mod dead_letters;
 pub mod explain;
 mod operator;
 mod run;
 mod sample;
+mod schema;
 mod send;
 mod status;
 mod tail;
@@ -22,6 +24,7 @@ mod tail;
 const EXAMPLES: &str = "\
 Examples:
   waypost run                                    receive, journal and publish, as routes.yaml says
+  waypost check                                  what is wrong with routes.yaml
   waypost send                                   send a signed sample to the running daemon
   waypost send miibo function_calling            another source, another sample
   waypost send sonzai --type agent.message --file body.json
@@ -46,6 +49,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Check(check::Arguments),
+    Schema(schema::Arguments),
     Explain(explain::Arguments),
     Send(send::Arguments),
     Tail(tail::Arguments),
@@ -87,6 +92,8 @@ fn execute() -> Result<ExitCode, Error> {
     let settings = Settings::load(Path::new(settings::FILE), &flags).map_err(Error::new)?;
     match command {
         Command::Run(arguments) => return run::main(arguments, settings),
+        Command::Check(arguments) => return check::main(arguments, &settings),
+        Command::Schema(arguments) => schema::main(arguments)?,
         Command::Explain(arguments) => return explain::main(arguments, &settings),
         Command::Send(arguments) => send::main(arguments, &settings)?,
         Command::Tail(arguments) => tail::main(arguments, &settings)?,
@@ -110,18 +117,23 @@ fn read_dotenv() -> Result<(), Error> {
 }
 
 /// Reads the text of the routing table.
-fn read_text(path: &Path) -> Result<String, Error> {
+fn read_routes(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|cause| {
         let hint = "name another with --routes";
-        Error(format!("cannot read the routing table {}: {cause}; {hint}", path.display()))
+        Error::new(format!("cannot read the routing table {}: {cause}; {hint}", path.display()))
     })
 }
 
 /// Reads and compiles the routing table.
 fn read_table(path: &Path) -> Result<Table, Error> {
-    let text = read_text(path)?;
-    routing::compile(&path.display().to_string(), &text, &|name| std::env::var(name).ok())
-        .map_err(Error::new)
+    let text = read_routes(path)?;
+    let table = routing::compile(&path.display().to_string(), &text, &environment);
+    table.map_err(Error::new)
+}
+
+/// What a reference in the routing table stands for.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Runs a command that talks to a daemon.

@@ -6,6 +6,8 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::clock::rfc3339;
 
@@ -105,7 +107,8 @@ pub struct Message {
 pub type Headers = Vec<(ByteString, ByteString)>;
 
 /// How an event is written down for a broker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// The body as it is, the CloudEvents attributes as headers.
     #[default]

@@ -28,9 +28,36 @@ pub fn has_reference(text: &str) -> bool {
     text.replace("$$", "").contains("${")
 }
 
+/// What of `text` is not a reference.
+pub fn without_references(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        out.push_str(before);
+        let Some((_, after)) = after.split_once('}') else { return out + "${" + after };
+        rest = after;
+    }
+    out + rest
+}
+
 /// Replaces every reference in `text` by its value and `$$` by `$`. A file's trailing newline is
 /// trimmed.
 pub fn expand(text: &str, env: Env) -> Result<SecretString, Error> {
+    replace(text, |name| resolve(name, env))
+}
+
+/// The same where nothing is looked up: a reference must be well formed, and becomes a word.
+pub fn stand_in(text: &str) -> Result<SecretString, Error> {
+    replace(text, |name| match name.strip_prefix("file:").unwrap_or(name) {
+        "" => Err(Error::Empty),
+        _ => Ok("unseen".to_owned()),
+    })
+}
+
+fn replace(
+    text: &str,
+    value_of: impl Fn(&str) -> Result<String, Error>,
+) -> Result<SecretString, Error> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -41,7 +68,7 @@ pub fn expand(text: &str, env: Env) -> Result<SecretString, Error> {
             rest = after;
         } else if let Some(reference) = rest.strip_prefix('{') {
             let end = reference.find('}').ok_or(Error::Unclosed)?;
-            out.push_str(&resolve(&reference[..end], env)?);
+            out.push_str(&value_of(&reference[..end])?);
             rest = &reference[end + 1..];
         } else {
             out.push('$');

@@ -7,6 +7,8 @@ use std::{mem::discriminant, sync::Arc};
 use bytes::Bytes;
 use bytestring::ByteString;
 use http::{HeaderMap, HeaderName, header};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::{event::Event, quiet::Quiet, signature};
@@ -42,7 +44,8 @@ pub struct Source {
 }
 
 /// By what two events of a source are the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Dedupe {
     /// By their id.
     #[default]
@@ -52,7 +55,8 @@ pub enum Dedupe {
 }
 
 /// What becomes of a source's events that no route takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Unrouted {
     /// They are kept as dead letters.
     #[default]

@@ -5,13 +5,11 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::Path,
-    process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use crate::common::{
-    command::{Outcome, assert_fails, directory, waypost, waypost_reading},
+    command::{Outcome, PATIENCE, assert_fails, directory, waypost, waypost_reading},
     daemon::{ALL_TO_FILES, Daemon, MIIBO_SECRET, SONZAI_SECRET, SOURCES},
     log_files,
 };

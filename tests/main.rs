@@ -6,6 +6,7 @@ mod common;
 mod admin;
 mod broker_restarts;
 mod broker_tls;
+mod check;
 mod commands;
 mod dead_letters;
 mod delivery;

@@ -15,12 +15,14 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Error, print, read_text};
+use super::{Error, environment, print, read_routes};
 use crate::{
     clock::{now_ms, rfc3339},
     event::Event,
-    routing::{self, Secrets, Table},
+    ingress::Rejection,
+    routing::{self, Secrets, Table, nearest},
     settings::Settings,
+    signature::diagnosis,
     source::{Claim, Provider, Source},
 };
 
@@ -102,12 +104,10 @@ pub struct Arguments {
 pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error> {
     let expected = arguments.expect.as_deref().map(expect::read).transpose()?;
     let at_ms = arguments.at.or(expected.as_ref().and_then(|expected| expected.at_ms));
-    let file = settings.routes.display().to_string();
-    let text = read_text(&settings.routes)?;
-    let env = |name: &str| std::env::var(name).ok();
-    let table = routing::compile(&file, &text, &env).map_err(Error::new)?;
+    let text = read_routes(&settings.routes)?;
+    let table = table(&settings.routes, &text, arguments.no_secrets)?;
     let secrets_of = |source: &Source| {
-        let secrets = || routing::secrets(&file, &text, &source.name, &env);
+        let secrets = || routing::secrets(&text, &source.name, &environment);
         (!arguments.no_secrets).then(secrets).transpose().map_err(Error::new)
     };
     let (explanation, redact) = match &arguments.event {
@@ -131,6 +131,16 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error
     })?;
     let refused = explanation.verdict.outcome == Outcome::Refused;
     Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The table, without secrets one that verifies nothing.
+fn table(path: &Path, text: &str, no_secrets: bool) -> Result<Table, Error> {
+    let file = path.display().to_string();
+    let table = match no_secrets {
+        false => routing::compile(&file, text, &environment),
+        true => routing::compile_unseen(&file, text),
+    };
+    table.map_err(Error::new)
 }
 
 /// The request in the file, or the sample as one.
@@ -180,7 +190,7 @@ pub fn explain<E>(
         at: rfc3339(at_ms),
         request: Some(document::Request::from(raw)),
         source: None,
-        verdict: no_source(table),
+        verdict: no_source(table, path),
         event: None,
         recorded: None,
         routes: Vec::new(),
@@ -216,7 +226,7 @@ pub fn explain<E>(
 }
 
 /// The event that the request is, or would be if it were accepted.
-fn event(case: &Case, claim: &crate::signature::diagnosis::Claim) -> Event {
+fn event(case: &Case, claim: &diagnosis::Claim) -> Event {
     let mut event =
         case.source.judge(case.request()).map(|received| received.event).unwrap_or_else(|_| {
             let id = claim.id.as_deref().unwrap_or("unknown");
@@ -235,14 +245,19 @@ fn id_at(at_ms: u64) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(at_ms, &[0; 10]).into_uuid()
 }
 
-fn no_source(table: &Table) -> Verdict {
+fn no_source(table: &Table, path: &str) -> Verdict {
+    // As they would be for the type that this one names.
+    let last = path.rsplit('/').find(|segment| !segment.is_empty()).unwrap_or_default();
+    let like: Vec<String> = table.sources().map(|(path, _)| path.of_type(last)).collect();
+    let near = nearest(path, like.iter().map(String::as_str));
+    let near = near.map(|near| format!("; did its sender mean `{near}`?")).unwrap_or_default();
     let paths =
         table.sources().map(|(path, source)| format!("`{}` ({})", path.as_str(), source.name));
     let paths: Vec<String> = paths.take(MAX_PATHS).collect();
-    let words = format!("no source has this path; there are {}", paths.join(", "));
+    let words = format!("no source has this path; there are {}{near}", paths.join(", "));
     Verdict {
         outcome: Outcome::Refused,
-        status: Some(404),
+        status: Some(Rejection::NoSuchSource.status_and_words().0.as_u16()),
         secret: None,
         clock: None,
         reasons: vec![Reason::new("no-source", words)],

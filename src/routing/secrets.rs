@@ -7,9 +7,9 @@ use std::fmt;
 
 use secrecy::SecretString;
 
-use super::{
-    diagnostic::{Diagnostic, Invalid},
-    file::{self, At},
+use super::file::{
+    self,
+    mirror::{OneOrMany, Source},
 };
 use crate::secret::{self, Env};
 
@@ -40,37 +40,43 @@ impl fmt::Display for Place {
     }
 }
 
-/// Reads a source's secrets out of the text of a `routes.yaml`; `file` is its name for messages.
-/// A source that is not there has none.
-pub fn secrets(file: &str, text: &str, source: &str, env: Env) -> Result<Secrets, Invalid> {
-    file::parse(text)
-        .and_then(|mirror| match mirror.sources.get(source) {
-            Some(source) => read(&source.value, env),
-            None => Ok(Secrets::default()),
-        })
-        .map_err(|problems| Invalid::new(file, text, problems))
+/// Reads a source's secrets out of the text of a `routes.yaml` that compiles; a source that is not
+/// there has none.
+pub fn secrets(text: &str, source: &str, env: Env) -> Result<Secrets, secret::Error> {
+    let content = file::read(text).content;
+    let mut secrets = Secrets::default();
+    match content.as_ref().and_then(|content| content.file.sources.get(source)) {
+        None => {}
+        Some(Source::Miibo(source) | Source::Standard(source)) => {
+            secrets.add(None, &source.secret, env)?;
+        }
+        Some(Source::Sonzai(source)) => {
+            for (event_type, list) in &source.secrets {
+                secrets.add(Some(event_type), list, env)?;
+            }
+            let authorization = source.authorization.as_ref();
+            secrets.authorization =
+                authorization.map(|text| secret::expand(text, env)).transpose()?;
+        }
+    }
+    Ok(secrets)
 }
 
-fn read(source: &file::Source, env: Env) -> Result<Secrets, Vec<Diagnostic>> {
-    let by_type = source.secrets.iter().flat_map(|secrets| &secrets.value);
-    let by_type = by_type.map(|(event_type, list)| (Some(event_type), list));
-    let mut signing = Vec::new();
-    for (event_type, list) in source.secret.iter().map(|list| (None, list)).chain(by_type) {
-        let texts = list.value.as_slice();
+impl Secrets {
+    fn add(
+        &mut self,
+        event_type: Option<&String>,
+        list: &OneOrMany,
+        env: Env,
+    ) -> Result<(), secret::Error> {
+        let texts = list.as_slice();
         for (index, text) in texts.iter().enumerate() {
             let event_type = event_type.cloned();
             let place = Place { event_type, number: index + 1, of: texts.len() };
-            signing.push((place, expand(list, text, env)?));
+            self.signing.push((place, secret::expand(text, env)?));
         }
+        Ok(())
     }
-    let authorization = source.authorization.as_ref();
-    let authorization = authorization.map(|value| expand(value, &value.value, env)).transpose()?;
-    Ok(Secrets { signing, authorization })
-}
-
-fn expand<T>(place: &At<T>, text: &str, env: Env) -> Result<SecretString, Vec<Diagnostic>> {
-    let problem = |error: secret::Error| file::at(place.referenced, error.to_string());
-    secret::expand(text, env).map_err(|error| vec![Diagnostic { secret: true, ..problem(error) }])
 }
 
 #[cfg(test)]
@@ -94,7 +100,7 @@ routes: []
 
     fn read(source: &str) -> (Vec<(String, String)>, Option<String>) {
         let env = |name: &str| (name == "A").then(|| "alpha".to_owned());
-        let read = secrets("routes.yaml", FILE, source, &env).unwrap();
+        let read = secrets(FILE, source, &env).unwrap();
         let text = |secret: &SecretString| secret.expose_secret().to_owned();
         let signing = read.signing.iter().map(|(place, secret)| (place.to_string(), text(secret)));
         (signing.collect(), read.authorization.as_ref().map(text))
@@ -106,10 +112,8 @@ routes: []
             pairs.iter().map(|(place, text)| (place.to_string(), text.to_string())).collect()
         };
         assert_eq!(read("one"), (list(&[("the secret", "plain")]), None));
-        assert_eq!(
-            read("two"),
-            (list(&[("secret 1 of 2", "alpha"), ("secret 2 of 2", "b")]), None)
-        );
+        let two = list(&[("secret 1 of 2", "alpha"), ("secret 2 of 2", "b")]);
+        assert_eq!(read("two"), (two, None));
         let three = list(&[
             ("the secret of `*`", "rest"),
             ("secret 1 of 2 of `agent.message`", "new"),
@@ -117,6 +121,6 @@ routes: []
         ]);
         assert_eq!(read("three"), (three, Some("Bearer alpha".to_owned())));
         assert_eq!(read("none"), (vec![], None));
-        assert!(secrets("routes.yaml", FILE, "two", &|_| None).is_err());
+        assert!(secrets(FILE, "two", &|_| None).is_err());
     }
 }

@@ -1,12 +1,16 @@
 //! The compiled table: sources by path, brokers, and routes that resolve an event into messages.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytestring::ByteString;
 use rustc_hash::FxHashMap;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use self::index::Index;
-use super::{condition::Condition, path::Path, pattern::Pattern, template::Template};
+use super::{
+    condition::Condition, diagnostic::Problem, path::Path, pattern::Pattern, template::Template,
+};
 use crate::{
     body::Paths,
     broker::{kafka, nats, rabbitmq},
@@ -35,6 +39,8 @@ pub struct Table {
     index: Index,
     /// The body fields that any template or condition needs.
     paths: Paths,
+    /// What is doubtful about the file.
+    warnings: Vec<Problem>,
 }
 
 /// A broker's connection, as the file gives it.
@@ -42,6 +48,30 @@ pub struct Table {
 pub struct BrokerSettings {
     pub name: ByteString,
     pub kind: BrokerKind,
+    pub policy: BrokerPolicy,
+}
+
+/// How patient we are with a broker; what is not given is for the process settings to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BrokerPolicy {
+    /// How long a message that fails by itself is tried.
+    pub retry_for: Option<Duration>,
+    /// How long a broker that was removed goes on through its old client.
+    pub drain_for: Option<Duration>,
+    /// Bytes that it may hold back of the journal, and have parked.
+    pub backlog_bytes: Option<u64>,
+    pub when_full: WhenFull,
+}
+
+/// What becomes of events once a broker has as much parked as it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// Those that it is owed are refused at the door.
+    #[default]
+    Refuse,
+    /// The oldest parked messages make room.
+    DeadLetterOldest,
 }
 
 /// What kind of broker, and what its client needs.
@@ -78,6 +108,8 @@ struct Route {
     matcher: Matcher,
     /// `when:`
     condition: Option<Condition>,
+    /// How long its messages are tried that fail by themselves; before what their broker says.
+    retry_for: Option<Duration>,
     targets: Vec<Target>,
     stats: Arc<RouteStats>,
 }
@@ -127,7 +159,7 @@ impl Table {
         for (place, route) in routes.iter().enumerate() {
             index.add(place, &route.matcher);
         }
-        Table { sources, brokers, routes, index, paths }
+        Table { sources, brokers, routes, index, paths, warnings: Vec::new() }
     }
 
     /// The source that owns a request path, and the event type that the path names.
@@ -142,6 +174,25 @@ impl Table {
 
     pub fn brokers(&self) -> &[BrokerSettings] {
         &self.brokers
+    }
+
+    /// What compiled and probably does not do what was meant.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    pub(super) fn with_warnings(self, warnings: Vec<Problem>) -> Table {
+        Table { warnings, ..self }
+    }
+
+    /// The names of all routes, in the order of the file.
+    pub fn route_names(&self) -> impl Iterator<Item = &ByteString> {
+        self.routes.iter().map(|route| &route.name)
+    }
+
+    /// The routes that say how long their messages are tried.
+    pub fn route_retries(&self) -> impl Iterator<Item = (&ByteString, Duration)> {
+        self.routes.iter().filter_map(|route| Some((&route.name, route.retry_for?)))
     }
 
     /// The names of the routes that have a condition, and what they count.

@@ -25,6 +25,9 @@ const TYPES: [(&str, &str); 3] = [
 
 const UNKNOWN: &str = "miibo.unknown";
 
+/// Every type that an event can have.
+pub const TYPE_NAMES: [&str; 4] = [TYPES[0].1, TYPES[1].1, TYPES[2].1, UNKNOWN];
+
 /// A miibo source's keys.
 #[derive(Debug)]
 pub struct Miibo {

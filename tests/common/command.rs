@@ -9,7 +9,7 @@ use std::{
 };
 
 /// How long a command may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a command ended and what it said.
 #[derive(Debug)]

@@ -1,7 +1,9 @@
 //! TLS and SASL, in librdkafka's settings.
 
 use rdkafka::ClientConfig;
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 
 use super::super::tls;
 
@@ -14,10 +16,13 @@ pub struct Sasl {
 }
 
 /// How we prove it. `Plain` shows the broker the password, the others that we know it (RFC 5802).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Mechanism {
     Plain,
+    #[serde(rename = "scram-sha-256")]
     ScramSha256,
+    #[serde(rename = "scram-sha-512")]
     ScramSha512,
 }
 

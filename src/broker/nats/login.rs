@@ -62,6 +62,22 @@ impl Login {
         })
     }
 
+    /// Says what is wrong with what the login names, before a server would. Blocks while files are
+    /// read.
+    pub fn check_files(&self) -> Result<(), LoginError> {
+        self.apply(ConnectOptions::new()).map(drop)
+    }
+
+    /// The setting that gives it, or the first of two.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Login::Password { .. } => "user",
+            Login::Token(_) => "token",
+            Login::Nkey(_) => "nkey",
+            Login::Creds(_) => "creds",
+        }
+    }
+
     /// What to check when the server does not let us in.
     pub(super) fn check(login: Option<&Login>) -> &'static str {
         match login {

@@ -46,7 +46,7 @@ fn table(text: &str) -> Table {
 
 fn explained(text: &str, raw: &RawRequest, at_ms: u64) -> (Explanation, Redact) {
     let secrets = |source: &Source| {
-        let secrets = routing::secrets("routes.yaml", text, &source.name, &|_| None).unwrap();
+        let secrets = routing::secrets(text, &source.name, &|_| None).unwrap();
         Ok::<_, Infallible>(Some(secrets))
     };
     explain(&table(text), raw, at_ms, 1 << 20, secrets).unwrap_or_else(|never| match never {})

@@ -1,13 +1,22 @@
 //! `routes:`, each with its patterns and its targets.
 
-use super::{Compiler, Reported, brokers::Type};
+use std::collections::HashMap;
+
+use bytestring::ByteString;
+
+use super::{Compiler, Skipped};
 use crate::{
     event::{Format, Headers},
     routing::{
         address::Rule,
         condition::Condition,
-        file::{self, At, File, OneOrMany},
+        diagnostic::Code,
+        file::{
+            File, Place,
+            mirror::{self, Broker, Match, OneOrMany},
+        },
         header,
+        nearest::{listed, nearest},
         pattern::Pattern,
         table::{AddressTemplate, Matcher, Route, Target},
         template::Template,
@@ -16,182 +25,317 @@ use crate::{
 };
 
 impl Compiler<'_> {
-    pub(super) fn routes(&mut self, routes: &[At<file::Route>], file: &File) -> Vec<Route> {
-        let mut compiled: Vec<Route> = Vec::new();
-        for route in routes {
-            let name = &route.value.name;
-            if name.value.trim().is_empty() {
-                self.report(name, "a route needs a name");
-            } else if compiled.iter().any(|other| *other.name == *name.value) {
-                self.report(name, "two routes have this name");
+    pub(super) fn routes(&mut self, file: &File, place: Place) -> Vec<Route> {
+        let mut lines: HashMap<&str, usize> = HashMap::new();
+        let mut compiled = Vec::new();
+        for (index, given) in file.routes.iter().enumerate() {
+            let place = place.item(index);
+            let at = place.key("name").span();
+            let name = &*given.name;
+            if name.trim().is_empty() {
+                self.report(Code::InvalidName, at, "a route needs a name");
+            } else if let Some(line) = lines.get(name) {
+                let message = format!("another route is named `{name}`");
+                let help = format!("it is on line {line}: dead letters tell routes by their names");
+                self.advise(Code::DuplicateName, at, message, help);
+            } else {
+                lines.insert(name, at.line);
             }
-            compiled.extend(self.route(&route.value, file));
+            compiled.extend(self.route(given, file, place));
         }
         compiled
     }
 
-    fn route(&mut self, route: &file::Route, file: &File) -> Result<Route, Reported> {
-        let rule = &route.r#match.value;
-        if rule.source.is_none() && rule.r#type.is_none() && !rule.otherwise {
-            let message = "`match:` needs `source:`, `type:` or `otherwise: true`; `type: \"**\"` \
-                           takes everything";
-            return Err(self.report(&route.r#match, message));
-        }
-        let given = [("source", &rule.source), ("type", &rule.r#type)];
-        if let Some((name, _)) = given.iter().find(|(_, names)| is_empty_list(names)) {
-            return Err(self.report(&route.r#match, format!("`{name}:` is empty: nothing matches")));
-        }
-        let known = |name: &String| name.contains('*') || file.sources.contains_key(name);
-        let sources = rule.source.iter().flat_map(OneOrMany::as_slice);
-        if let Some(name) = sources.clone().find(|name| !known(name)) {
-            let known: Vec<&str> = file.sources.keys().map(String::as_str).collect();
-            let message = format!("no source is named `{name}`; there are {}", known.join(", "));
-            return Err(self.report(&route.r#match, message));
-        }
-        if route.to.value.is_empty() {
-            return Err(self.report(&route.to, "`to:` has no target"));
-        }
-        // All of them, so that every problem is reported.
-        let targets: Vec<_> = route.to.value.iter().map(|to| self.target(to, file)).collect();
-        let condition = route.when.as_ref().map(|when| {
-            let compiled = Condition::compile(&when.value, &mut self.paths);
-            compiled.map_err(|error| self.report(when, format!("`when:`: {error}")))
-        });
+    // Looks at every part before it gives up on one, so that all problems are reported.
+    fn route(
+        &mut self,
+        given: &mirror::Route,
+        file: &File,
+        place: Place,
+    ) -> Result<Route, Skipped> {
+        let matches = self.matches(&given.r#match, place.key("match"));
+        let retry_for = self.given_time(&given.retry, place.key("retry"));
+        let condition = given.when.as_ref().map(|when| self.condition(when, place.key("when")));
+        let targets = self.targets(&given.to, file, place.key("to"));
+        matches?;
         Ok(Route {
-            name: route.name.value.as_str().into(),
+            name: given.name.as_str().into(),
             matcher: Matcher {
-                sources: patterns(&rule.source),
-                types: patterns(&rule.r#type),
-                otherwise: rule.otherwise,
+                sources: patterns(&given.r#match.source),
+                types: patterns(&given.r#match.r#type),
+                otherwise: given.r#match.otherwise.unwrap_or(false),
             },
             condition: condition.transpose()?,
-            targets: targets.into_iter().collect::<Result<_, _>>()?,
+            retry_for: retry_for?,
+            targets: targets?,
             stats: Default::default(),
         })
     }
 
-    fn target(&mut self, target: &At<file::Target>, file: &File) -> Result<Target, Reported> {
-        let fields = &target.value;
-        let name = &fields.broker.value;
-        let Some(broker) = file.brokers.get(name) else {
-            let known: Vec<&str> = file.brokers.keys().map(String::as_str).collect();
-            let message = format!("no broker is named `{name}`; there are {}", known.join(", "));
-            return Err(self.report(&fields.broker, message));
-        };
-        let type_name = &broker.value.r#type.value;
-        // An unknown type is reported where the broker stands.
-        let kind = Type::parse(type_name).ok_or(Reported)?;
-        let parts: &[&str] = match kind {
-            Type::Kafka => &["topic", "key"],
-            Type::RabbitMq => &["exchange", "routing_key"],
-            Type::Nats => &["subject"],
-            Type::Log => &["topic"],
-        };
-        self.only(type_name, fields.given(), parts)?;
-        let address = match kind {
-            Type::Kafka => AddressTemplate::Topic {
-                topic: self.needed_part(target, "topic", &fields.topic, Rule::KafkaTopic)?,
-                key: match &fields.key {
-                    Some(key) => Some(self.part("key", key, Rule::Key)?),
-                    None => None,
-                },
-            },
-            Type::Log => AddressTemplate::Topic {
-                topic: self.needed_part(target, "topic", &fields.topic, Rule::LogTopic)?,
-                key: None,
-            },
-            Type::RabbitMq => {
-                let mut part = |name, text| self.needed_part(target, name, text, Rule::AmqpName);
-                AddressTemplate::Exchange {
-                    exchange: part("exchange", &fields.exchange)?,
-                    routing_key: part("routing_key", &fields.routing_key)?,
-                }
-            }
-            Type::Nats => AddressTemplate::Subject(self.needed_part(
-                target,
-                "subject",
-                &fields.subject,
-                Rule::NatsSubject,
-            )?),
-        };
-        let format = self.format(kind, &fields.format)?;
-        let headers = self.headers(kind, target)?;
-        Ok(Target { broker: name.as_str().into(), address, format, headers })
+    fn condition(&mut self, text: &str, place: Place) -> Result<Condition, Skipped> {
+        Condition::compile(text, &mut self.paths).map_err(|error| {
+            let span = place.within(self.text, text, error.range.clone());
+            self.report(Code::InvalidCondition, span, error)
+        })
     }
 
-    fn format(&mut self, kind: Type, format: &Option<At<String>>) -> Result<Format, Reported> {
-        let Some(format) = format else { return Ok(Format::default()) };
-        if kind == Type::Log {
-            let message = "a log broker always writes CloudEvents documents; leave `format:` out";
-            return Err(self.report(format, message));
+    fn matches(&mut self, given: &Match, place: Place) -> Result<(), Skipped> {
+        let says_nothing =
+            given.source.is_none() && given.r#type.is_none() && given.otherwise != Some(true);
+        if says_nothing && !place.is_cut() {
+            let message = "`match:` needs `source:`, `type:` or `otherwise: true`";
+            let help = "`type: \"**\"` takes everything";
+            return Err(self.advise(Code::InvalidMatch, place.span(), message, help));
         }
-        Format::parse(&format.value)
-            .ok_or_else(|| self.report(format, "`format:` is `binary`, `structured` or `raw`"))
+        for (name, given) in [("source", &given.source), ("type", &given.r#type)] {
+            let place = place.key(name);
+            for (index, text) in given.iter().flat_map(OneOrMany::as_slice).enumerate() {
+                if text.is_empty() {
+                    let message = format!("an empty `{name}:` matches nothing");
+                    self.report(Code::InvalidMatch, place.item(index).span(), message);
+                }
+            }
+            if given.as_ref().is_some_and(|given| given.as_slice().is_empty()) && !place.is_cut() {
+                let message = format!("the list `{name}:` is empty: nothing matches");
+                let help = "leave it out to take any";
+                self.advise(Code::InvalidMatch, place.span(), message, help);
+            }
+        }
+        self.known_sources(given, place.key("source"))
     }
 
-    fn headers(&mut self, kind: Type, target: &At<file::Target>) -> Result<Headers, Reported> {
-        let given = &target.value.headers;
-        let rule = match kind {
-            Type::Kafka => header::Rule::Kafka,
-            Type::RabbitMq => header::Rule::RabbitMq,
-            Type::Nats => header::Rule::Nats,
-            Type::Log if given.is_empty() => return Ok(Headers::new()),
-            Type::Log => {
-                let message = "a log broker writes no headers; leave `headers:` out";
-                return Err(self.report(target, message));
-            }
-        };
-        if given.len() > header::MAX_HEADERS {
-            let message = format!("a target has at most {} headers", header::MAX_HEADERS);
-            return Err(self.report(target, message));
-        }
-        let mut outcome = Ok(Headers::new());
-        for (name, value) in given {
-            let checked = if secret::has_reference(&value.value) {
-                Err("a secret may not stand in `headers:`, which brokers and logs see".to_owned())
-            } else {
-                rule.check(name, &value.value)
-            };
-            match (checked, &mut outcome) {
-                (Err(why), _) => outcome = Err(self.report(value, why)),
-                (Ok(()), Ok(headers)) => {
-                    headers.push((name.as_str().into(), value.value.replace("$$", "$").into()));
-                }
-                (Ok(()), Err(_)) => {}
+    fn known_sources(&mut self, given: &Match, place: Place) -> Result<(), Skipped> {
+        let known = self.names("sources");
+        let mut outcome = Ok(());
+        for (index, name) in given.source.iter().flat_map(OneOrMany::as_slice).enumerate() {
+            if !name.is_empty() && !name.contains('*') && !known.contains(&&**name) {
+                let span = place.item(index).span();
+                let (message, help) = unknown("source", name, &known);
+                outcome = Err(self.advise(Code::UnknownSource, span, message, help));
             }
         }
         outcome
     }
 
-    fn needed_part(
+    fn targets(
         &mut self,
-        target: &At<file::Target>,
+        given: &[mirror::Target],
+        file: &File,
+        place: Place,
+    ) -> Result<Vec<Target>, Skipped> {
+        if given.is_empty() && !place.is_cut() {
+            let message = "`to:` has no target";
+            let help = "give at least one: `- { broker: NAME, … }`";
+            return Err(self.advise(Code::NoTarget, place.span(), message, help));
+        }
+        let each = given.iter().enumerate();
+        let targets = each.map(|(index, given)| self.target(given, file, place.item(index)));
+        let targets: Vec<Result<_, _>> = targets.collect();
+        targets.into_iter().collect()
+    }
+
+    fn target(
+        &mut self,
+        given: &mirror::Target,
+        file: &File,
+        place: Place,
+    ) -> Result<Target, Skipped> {
+        let name = &*given.broker;
+        let Some(broker) = file.brokers.get(name) else {
+            let known = self.names("brokers");
+            // A broken broker is reported where it stands.
+            if !known.contains(&name) {
+                let (message, help) = unknown("broker", name, &known);
+                self.advise(Code::UnknownBroker, place.key("broker").span(), message, help);
+            }
+            return Err(Skipped);
+        };
+        let only = self.only(broker, place);
+        let headers = self.headers(given, broker, place.key("headers"));
+        let format = self.format(given, broker, place.key("format"));
+        only?;
+        Ok(Target {
+            broker: name.into(),
+            address: self.address(given, broker, place)?,
+            format: format?,
+            headers: headers?,
+        })
+    }
+
+    fn format(
+        &mut self,
+        given: &mirror::Target,
+        broker: &Broker,
+        place: Place,
+    ) -> Result<Format, Skipped> {
+        match (broker, given.format) {
+            (Broker::Log(_), Some(_)) => {
+                let message = "a log target takes no `format:`";
+                let help = "a log broker always writes CloudEvents documents: leave it out";
+                Err(self.advise(Code::MisplacedKey, place.at_key(), message, help))
+            }
+            (_, format) => Ok(format.unwrap_or_default()),
+        }
+    }
+
+    fn headers(
+        &mut self,
+        given: &mirror::Target,
+        broker: &Broker,
+        place: Place,
+    ) -> Result<Headers, Skipped> {
+        let rule = match broker {
+            Broker::Kafka(_) => header::Rule::Kafka,
+            Broker::RabbitMq(_) => header::Rule::RabbitMq,
+            Broker::Nats(_) => header::Rule::Nats,
+            Broker::Log(_) if !place.is_given() => return Ok(Headers::new()),
+            Broker::Log(_) => {
+                let message = "a log target takes no `headers:`";
+                let help = "a log broker writes none: leave it out";
+                return Err(self.advise(Code::MisplacedKey, place.at_key(), message, help));
+            }
+        };
+        let given = given.headers.iter().flatten();
+        if given.clone().count() > header::MAX_HEADERS {
+            let message = format!("a target has at most {} headers", header::MAX_HEADERS);
+            return Err(self.report(Code::InvalidValue, place.span(), message));
+        }
+        let headers: Vec<Result<_, Skipped>> =
+            given.map(|(name, value)| self.header(rule, name, value, place.key(name))).collect();
+        headers.into_iter().collect()
+    }
+
+    fn header(
+        &mut self,
+        rule: header::Rule,
         name: &str,
-        text: &Option<At<String>>,
+        value: &str,
+        place: Place,
+    ) -> Result<(ByteString, ByteString), Skipped> {
+        self.exposes_no_secret("headers", value, place)?;
+        rule.check(name, value)
+            .map_err(|why| self.report(Code::InvalidValue, place.span(), why))?;
+        Ok((name.into(), value.replace("$$", "$").into()))
+    }
+
+    fn exposes_no_secret(&mut self, name: &str, text: &str, place: Place) -> Result<(), Skipped> {
+        if !secret::has_reference(text) {
+            return Ok(());
+        }
+        let message = format!("a secret may not stand in `{name}:`");
+        let help = "brokers and logs see it; `$$` is a plain `$`";
+        Err(self.advise(Code::ExposedSecret, place.span(), message, help))
+    }
+
+    /// Reports every part of an address that the broker at hand has none of.
+    fn only(&mut self, broker: &Broker, place: Place) -> Result<(), Skipped> {
+        let (kind, parts) = parts(broker);
+        let others = ["topic", "key", "exchange", "routing_key", "subject"];
+        let mut outcome = Ok(());
+        for name in others.into_iter().filter(|name| !parts.contains(name)) {
+            let value = place.key(name);
+            if value.is_given() {
+                let message = format!("a {kind} target takes no `{name}:`");
+                let help = format!("it takes {}", listed(parts));
+                outcome = Err(self.advise(Code::MisplacedKey, value.at_key(), message, help));
+            }
+        }
+        outcome
+    }
+
+    fn address(
+        &mut self,
+        given: &mirror::Target,
+        broker: &Broker,
+        place: Place,
+    ) -> Result<AddressTemplate, Skipped> {
+        Ok(match broker {
+            Broker::Kafka(_) => {
+                let topic = self.part(broker, place, "topic", &given.topic, Rule::KafkaTopic);
+                let key = given.key.as_ref();
+                let key = key.map(|key| self.template("key", key, place.key("key"), Rule::Key));
+                AddressTemplate::Topic { topic: topic?, key: key.transpose()? }
+            }
+            Broker::Log(_) => {
+                let topic = self.part(broker, place, "topic", &given.topic, Rule::LogTopic)?;
+                AddressTemplate::Topic { topic, key: None }
+            }
+            Broker::RabbitMq(_) => {
+                let mut part = |name, text| self.part(broker, place, name, text, Rule::AmqpName);
+                let exchange = part("exchange", &given.exchange);
+                let routing_key = part("routing_key", &given.routing_key);
+                AddressTemplate::Exchange { exchange: exchange?, routing_key: routing_key? }
+            }
+            Broker::Nats(_) => {
+                let subject =
+                    self.part(broker, place, "subject", &given.subject, Rule::NatsSubject);
+                AddressTemplate::Subject(subject?)
+            }
+        })
+    }
+
+    /// A part of the address that the broker cannot do without.
+    fn part(
+        &mut self,
+        broker: &Broker,
+        place: Place,
+        name: &str,
+        text: &Option<String>,
         rule: Rule,
-    ) -> Result<Template, Reported> {
-        match text {
-            Some(text) => self.part(name, text, rule),
-            None => Err(self.report(target, format!("this target needs `{name}:`"))),
+    ) -> Result<Template, Skipped> {
+        if let Some(text) = text {
+            return self.template(name, text, place.key(name), rule);
         }
+        // What is misspelt is reported as that.
+        if place.is_cut() {
+            return Err(Skipped);
+        }
+        let (kind, parts) = parts(broker);
+        let message = format!("a {kind} target needs `{name}:`");
+        let help = format!("it takes {}", listed(parts));
+        Err(self.advise(Code::MissingKey, place.key("broker").at_key(), message, help))
     }
 
-    fn part(&mut self, name: &str, text: &At<String>, rule: Rule) -> Result<Template, Reported> {
-        if secret::has_reference(&text.value) {
-            let message =
-                format!("a secret may not stand in `{name}:`, which brokers and logs see");
-            return Err(self.report(text, message));
-        }
-        let plain = text.value.replace("$$", "$");
-        let compiled = Template::compile(&plain, rule, &mut self.paths);
-        compiled.map_err(|error| self.report(text, error))
+    fn template(
+        &mut self,
+        name: &str,
+        text: &str,
+        place: Place,
+        rule: Rule,
+    ) -> Result<Template, Skipped> {
+        self.exposes_no_secret(name, text, place)?;
+        let plain = text.replace("$$", "$");
+        Template::compile(&plain, rule, &mut self.paths).map_err(|error| {
+            let span = place.within(self.text, &plain, error.range.clone());
+            self.report(Code::InvalidTemplate, span, error)
+        })
     }
 }
 
-fn is_empty_list(names: &Option<OneOrMany>) -> bool {
-    names.as_ref().is_some_and(|names| names.as_slice().is_empty())
+/// What a broker's targets are called, and the parts of their addresses.
+fn parts(broker: &Broker) -> (&'static str, &'static [&'static str]) {
+    match broker {
+        Broker::Kafka(_) => ("kafka", &["topic", "key"]),
+        Broker::RabbitMq(_) => ("rabbitmq", &["exchange", "routing_key"]),
+        Broker::Nats(_) => ("nats", &["subject"]),
+        Broker::Log(_) => ("log", &["topic"]),
+    }
 }
 
-fn patterns(names: &Option<OneOrMany>) -> Vec<Pattern> {
+/// What to say of a name that there is not.
+fn unknown(what: &str, name: &str, known: &[&str]) -> (String, String) {
+    let message = match nearest(name, known.iter().copied()) {
+        Some(near) => format!("no {what} is named `{name}`; did you mean `{near}`?"),
+        None => format!("no {what} is named `{name}`"),
+    };
+    let help = match known {
+        [] => format!("there is no {what} at all: add it to `{what}s:`"),
+        [one] => format!("there is {one}"),
+        known => format!("there are {}", listed(known)),
+    };
+    (message, help)
+}
+
+pub(super) fn patterns(names: &Option<OneOrMany>) -> Vec<Pattern> {
     names.iter().flat_map(OneOrMany::as_slice).map(|name| Pattern::new(name)).collect()
 }
