@@ -4,7 +4,7 @@
 //! wrong, with a pure [`resolve`](table::Table::resolve) and a [`trace`](table::Table::trace) that
 //! says why. [`diagnostic`] says what is wrong with a file, all of it at once. `condition` is a route's
 //! `when:`, `template` what stands in an address, and both see an event through an `input`, which reads
-//! its body once.
+//! its body once. `secrets` gives the texts of a source's secrets to who explains a signature.
 
 pub mod address;
 mod condition;

@@ -404,6 +404,38 @@ fn a_document_is_its_own_expectation_and_what_changed_is_shown() {
     }
 }
 
+/// The loop as it stands in the docs, with a directory as it stands there.
+#[test]
+fn the_loop_of_the_docs_is_a_regression_test() {
+    let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/explain.md"));
+    let docs = docs.expect("the docs");
+    let mut blocks = docs.split("```sh\n").filter_map(|rest| rest.split("```").next());
+    let script = blocks.find(|block| block.contains("for request in")).expect("a loop");
+    let dir = directory(ROUTES);
+    fs::create_dir(dir.path().join("explain")).expect("a directory");
+    let write = |name: &str, text: &str| {
+        fs::write(dir.path().join("explain").join(name), text).expect("to write");
+    };
+    for name in ["one", "two"] {
+        write(&format!("{name}.http"), &shop(SHOP_SECRET, BODY, AT_S, BODY));
+        let expected = json!({ "at": AT, "event": { "type": "order.created" } });
+        write(&format!("{name}.json"), &expected.to_string());
+    }
+    let run = || {
+        let program = Path::new(env!("CARGO_BIN_EXE_waypost"));
+        let path = format!("{}:/usr/bin:/bin", program.parent().expect("its directory").display());
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", script]).current_dir(dir.path()).env_clear().env("PATH", path);
+        let output = shell.output().expect("a shell");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    assert_eq!(run(), (Some(0), "as expected\n".repeat(2)));
+    write("two.json", &json!({ "at": AT, "unrouted": "drop" }).to_string());
+    let (code, out) = run();
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("found     nothing\n1 difference\nexplain/two.http\n"), "{out}");
+}
+
 #[test]
 fn an_event_is_explained_beside_the_daemon_that_has_it() {
     let dir = tempfile::tempdir().expect("a directory");

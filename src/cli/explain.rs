@@ -23,7 +23,7 @@ use crate::{
     routing::{self, Secrets, Table, nearest},
     settings::Settings,
     signature::diagnosis,
-    source::{Claim, Provider, Source},
+    source::{Claim, Provider},
 };
 
 mod document;
@@ -103,34 +103,40 @@ pub struct Arguments {
 
 pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error> {
     let expected = arguments.expect.as_deref().map(expect::read).transpose()?;
-    let at_ms = arguments.at.or(expected.as_ref().and_then(|expected| expected.at_ms));
-    let text = read_routes(&settings.routes)?;
-    let table = table(&settings.routes, &text, arguments.no_secrets)?;
-    let secrets_of = |source: &Source| {
-        let secrets = || routing::secrets(&text, &source.name, &environment);
-        (!arguments.no_secrets).then(secrets).transpose().map_err(Error::new)
-    };
-    let (explanation, redact) = match &arguments.event {
-        Some(id) => (recorded::explain(&table, id, &settings.data_dir)?, Redact::default()),
-        None => {
-            let at_ms = at_ms.unwrap_or_else(now_ms);
-            let raw = request(&arguments, settings, &table, at_ms)?;
-            let max_body_bytes = settings.ingress.max_body_bytes as usize;
-            explain(&table, &raw, at_ms, max_body_bytes, secrets_of)?
-        }
-    };
+    let expected_at_ms = expected.as_ref().and_then(|expected| expected.at_ms);
+    let at_ms = arguments.at.or(expected_at_ms).unwrap_or_else(now_ms);
+    let (explanation, redact) = found_out(&arguments, settings, at_ms)?;
+    let document = || serde_json::to_value(&explanation).map(|document| redact.value(document));
     if let Some(expected) = expected {
-        let document = redact.value(serde_json::to_value(&explanation).map_err(Error::new)?);
-        return expect::compare(&expected, &document, arguments.json);
+        return expect::compare(&expected, &document().map_err(Error::new)?, arguments.json);
     }
-    print(&if arguments.json {
-        let document = redact.value(serde_json::to_value(&explanation).map_err(Error::new)?);
-        format!("{document:#}\n")
-    } else {
-        redact.text(text::of(&explanation))
+    print(&match arguments.json {
+        true => format!("{:#}\n", document().map_err(Error::new)?),
+        false => redact.text(explanation.to_string()),
     })?;
     let refused = explanation.verdict.outcome == Outcome::Refused;
     Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn found_out(
+    arguments: &Arguments,
+    settings: &Settings,
+    at_ms: u64,
+) -> Result<(Explanation, Redact), Error> {
+    let text = read_routes(&settings.routes)?;
+    let table = table(&settings.routes, &text, arguments.no_secrets)?;
+    let secrets_of = |source: &str| {
+        let secrets = || routing::secrets(&text, source, &environment);
+        (!arguments.no_secrets).then(secrets).transpose().map_err(Error::new)
+    };
+    if let Some(id) = &arguments.event {
+        let explanation = recorded::explain(&table, id, &settings.data_dir)?;
+        let source = explanation.event.as_ref().map(|event| &*event.source);
+        let secrets = source.map(secrets_of).transpose()?.flatten();
+        return Ok((explanation, Redact::of(None, secrets.as_ref())));
+    }
+    let raw = request(arguments, settings, &table, at_ms)?;
+    explain(&table, &raw, at_ms, settings.ingress.max_body_bytes as usize, secrets_of)
 }
 
 /// The table, without secrets one that verifies nothing.
@@ -183,7 +189,7 @@ pub fn explain<E>(
     raw: &RawRequest,
     at_ms: u64,
     max_body_bytes: usize,
-    secrets_of: impl Fn(&Source) -> Result<Option<Secrets>, E>,
+    secrets_of: impl Fn(&str) -> Result<Option<Secrets>, E>,
 ) -> Result<(Explanation, Redact), E> {
     let path = raw.head.uri.path();
     let mut explanation = Explanation {
@@ -200,9 +206,9 @@ pub fn explain<E>(
         .sources()
         .find_map(|(pattern, source)| Some((pattern, source, pattern.matches(path)?)))
     else {
-        return Ok((explanation, Redact::of(raw, None)));
+        return Ok((explanation, Redact::of(Some(raw), None)));
     };
-    let secrets = secrets_of(source)?;
+    let secrets = secrets_of(&source.name)?;
     let case = Case { table, source, path_type, raw, at_ms };
     let (mut verdict, claim) = case.verdict(secrets.as_ref());
     if let Some(early) = verdict::refused_early(raw, max_body_bytes) {
@@ -222,7 +228,7 @@ pub fn explain<E>(
     });
     explanation.verdict = verdict;
     explanation.event = Some(EventShown::from(&event));
-    Ok((explanation, Redact::of(raw, secrets.as_ref())))
+    Ok((explanation, Redact::of(Some(raw), secrets.as_ref())))
 }
 
 /// The event that the request is, or would be if it were accepted.

@@ -32,9 +32,10 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.of {
-            1 => f.write_str("the secret")?,
-            of => write!(f, "secret {} of {of}", self.number)?,
+        match (self.of, &self.event_type) {
+            (1, None) => f.write_str("the source's secret")?,
+            (1, Some(_)) => f.write_str("the secret")?,
+            (of, _) => write!(f, "secret {} of {of}", self.number)?,
         }
         self.event_type.iter().try_for_each(|event_type| write!(f, " of `{event_type}`"))
     }
@@ -111,7 +112,7 @@ routes: []
         let list = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             pairs.iter().map(|(place, text)| (place.to_string(), text.to_string())).collect()
         };
-        assert_eq!(read("one"), (list(&[("the secret", "plain")]), None));
+        assert_eq!(read("one"), (list(&[("the source's secret", "plain")]), None));
         let two = list(&[("secret 1 of 2", "alpha"), ("secret 2 of 2", "b")]);
         assert_eq!(read("two"), (two, None));
         let three = list(&[

@@ -16,14 +16,14 @@ const MIN_BYTES: usize = 4;
 const MIN_PART_BYTES: usize = 16;
 
 /// The values that are taken out.
-#[derive(Default)]
 pub struct Redact(Vec<SecretString>);
 
 impl Redact {
-    /// Of a request and of the source that is to take it.
-    pub fn of(raw: &RawRequest, secrets: Option<&Secrets>) -> Redact {
+    /// Of a request and of the source that is to take it, as far as they are known.
+    pub fn of(raw: Option<&RawRequest>, secrets: Option<&Secrets>) -> Redact {
         let mut values = Vec::new();
-        let headers = raw.head.headers.iter().filter(|(name, _)| sounds_secret(name.as_str()));
+        let headers = raw.into_iter().flat_map(|raw| &raw.head.headers);
+        let headers = headers.filter(|(name, _)| sounds_secret(name.as_str()));
         let authorization = secrets.and_then(|secrets| secrets.authorization.as_ref());
         let in_parts = headers.filter_map(|(_, value)| value.to_str().ok());
         for value in in_parts.chain(authorization.map(|value| value.expose_secret())) {

@@ -1,6 +1,6 @@
 //! The document for people.
 
-use std::fmt::{Result, Write};
+use std::fmt::{self, Result};
 
 use super::document::{
     AddressShown, EventShown, Explanation, MessageShown, Outcome, Recorded, Route, Source,
@@ -10,17 +10,14 @@ use crate::{cli::printable, event::Format};
 /// Longest text from outside that is shown whole, in characters.
 const MAX_CHARS: usize = 300;
 
-/// The whole explanation.
-pub fn of(explanation: &Explanation) -> String {
-    let mut out = String::new();
-    let parts = [request, source, verdict, event, recorded, routes];
-    for part in parts {
-        part(&mut out, explanation).expect("writing to a string does not fail");
+impl fmt::Display for Explanation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> Result {
+        let parts = [request, source, verdict, event, recorded, routes];
+        parts.into_iter().try_for_each(|part| part(out, self))
     }
-    out
 }
 
-fn request(out: &mut String, explanation: &Explanation) -> Result {
+fn request(out: &mut fmt::Formatter, explanation: &Explanation) -> Result {
     let Some(request) = &explanation.request else { return Ok(()) };
     let (method, path) = (shown(&request.method), shown(&request.path));
     let (headers, bytes) = (request.headers, request.body_bytes);
@@ -28,14 +25,14 @@ fn request(out: &mut String, explanation: &Explanation) -> Result {
     request.notes.iter().try_for_each(|note| writeln!(out, "          note: {note}"))
 }
 
-fn source(out: &mut String, explanation: &Explanation) -> Result {
+fn source(out: &mut fmt::Formatter, explanation: &Explanation) -> Result {
     let Some(Source { name, r#type, path, path_type }) = &explanation.source else { return Ok(()) };
     write!(out, "source    {name} (type {type}, {path})")?;
     path_type.iter().try_for_each(|event_type| write!(out, ", for type {event_type}"))?;
     writeln!(out)
 }
 
-fn verdict(out: &mut String, explanation: &Explanation) -> Result {
+fn verdict(out: &mut fmt::Formatter, explanation: &Explanation) -> Result {
     let verdict = &explanation.verdict;
     let at = &explanation.at;
     match (verdict.outcome, verdict.status) {
@@ -56,7 +53,7 @@ fn verdict(out: &mut String, explanation: &Explanation) -> Result {
     reasons.try_for_each(|reason| writeln!(out, "        - {}", reason.message))
 }
 
-fn event(out: &mut String, explanation: &Explanation) -> Result {
+fn event(out: &mut fmt::Formatter, explanation: &Explanation) -> Result {
     let Some(event) = &explanation.event else { return Ok(()) };
     let EventShown { id, source, r#type, subject, body_bytes, json, .. } = event;
     writeln!(out)?;
@@ -76,7 +73,7 @@ fn event(out: &mut String, explanation: &Explanation) -> Result {
     Ok(())
 }
 
-fn recorded(out: &mut String, explanation: &Explanation) -> Result {
+fn recorded(out: &mut fmt::Formatter, explanation: &Explanation) -> Result {
     let Some(recorded) = &explanation.recorded else { return Ok(()) };
     let Recorded { position, messages, same_now, only_then, only_now, dead_letters } = recorded;
     match position {
@@ -99,7 +96,7 @@ fn recorded(out: &mut String, explanation: &Explanation) -> Result {
     Ok(())
 }
 
-fn routes(out: &mut String, explanation: &Explanation) -> Result {
+fn routes(out: &mut fmt::Formatter, explanation: &Explanation) -> Result {
     if explanation.event.is_none() {
         return Ok(());
     }
@@ -119,12 +116,12 @@ fn routes(out: &mut String, explanation: &Explanation) -> Result {
     }
 }
 
-fn line(out: &mut String, what: &str, owed: &MessageShown) -> Result {
+fn line(out: &mut fmt::Formatter, what: &str, owed: &MessageShown) -> Result {
     write!(out, "  {what}, route {}:\n  ", owed.route)?;
     message(out, owed)
 }
 
-fn message(out: &mut String, owed: &MessageShown) -> Result {
+fn message(out: &mut fmt::Formatter, owed: &MessageShown) -> Result {
     write!(out, "      {}  ", owed.broker)?;
     match &owed.address {
         AddressShown::Topic { topic, key } => {

@@ -146,9 +146,8 @@ impl<'c> Case<'c> {
                 format!("it was signed with {place}, which does not count on this path{on_path}");
             return mismatch.then(|| Reason::new("other-secret", words)).into_iter().collect();
         }
-        let kind = self.source.provider.name();
-        let words = format!("it was signed with {place}, but not as type {kind} signs:");
-        let first = Reason::new("signed-otherwise", words);
+        let words = format!("the signature fits {place} but for what follows");
+        let first = Reason::new("fits-but", words);
         [first].into_iter().chain(fit.mistakes.iter().map(Reason::from)).collect()
     }
 
