@@ -32,7 +32,7 @@ routes:
     when: data.a > 1 || headers["x-a"] == id
     to:
       - { broker: live, subject: "a.{data.b|none}.{type}.{subject|slug}" }
-      - { broker: local, topic: "{headers.x-a}", key: "{id}" }
+      - { broker: local, topic: "{headers.x-a}" }
   - name: rest
     match: { otherwise: true }
     to: [{ broker: local, topic: "{type}" }]

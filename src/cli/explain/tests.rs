@@ -3,23 +3,10 @@ use std::convert::Infallible;
 use serde_json::json;
 
 use super::*;
-use crate::signature::Error as SignatureError;
-
-#[derive(serde::Deserialize)]
-struct Vectors {
-    cases: Vec<Vector>,
-}
-
-#[derive(serde::Deserialize)]
-struct Vector {
-    name: String,
-    scheme: String,
-    secrets: Vec<String>,
-    now: u64,
-    headers: Vec<(String, String)>,
-    body: String,
-    expect: String,
-}
+use crate::signature::{
+    Error as SignatureError,
+    tests::{Case, vectors},
+};
 
 /// A table with one source, `it`, of this type; YAML takes JSON as it is.
 fn routes(scheme: &str, secrets: &[String]) -> String {
@@ -53,7 +40,7 @@ fn explained(text: &str, raw: &RawRequest, at_ms: u64) -> (Explanation, Redact) 
 }
 
 /// The vectors' bodies with what a capture looks like around them.
-fn raw(vector: &Vector) -> RawRequest {
+fn raw(vector: &Case) -> RawRequest {
     let mut text = "POST /it HTTP/1.1\n".to_owned();
     for (name, value) in &vector.headers {
         text.push_str(&format!("{name}: {value}\n"));
@@ -61,14 +48,9 @@ fn raw(vector: &Vector) -> RawRequest {
     parse(format!("{text}\n{}", vector.body).as_bytes()).unwrap()
 }
 
-fn vectors() -> Vec<Vector> {
-    let text = include_str!("../../../tests/vectors/signatures.json");
-    serde_json::from_str::<Vectors>(text).unwrap().cases
-}
-
 #[test]
 fn the_verdict_is_the_one_of_the_ingress() {
-    for vector in vectors() {
+    for vector in vectors().cases {
         let text = routes(&vector.scheme, &vector.secrets);
         let (raw, at_ms) = (raw(&vector), vector.now * 1000);
         let (explanation, _) = explained(&text, &raw, at_ms);
@@ -110,7 +92,7 @@ fn the_verdict_is_the_one_of_the_ingress() {
 
 #[test]
 fn no_secret_and_no_signature_is_in_what_is_shown() {
-    for vector in vectors() {
+    for vector in vectors().cases {
         // Also where it reaches an attribute, a header or a name.
         let mut raw = raw(&vector);
         let first = vector.secrets[0].parse().unwrap();
@@ -137,7 +119,7 @@ fn no_secret_and_no_signature_is_in_what_is_shown() {
 
 #[test]
 fn without_secrets_nothing_is_verified_and_the_rest_is_the_same() {
-    for vector in vectors().into_iter().filter(|vector| vector.expect == "ok") {
+    for vector in vectors().cases.into_iter().filter(|vector| vector.expect == "ok") {
         let text = routes(&vector.scheme, &vector.secrets);
         let (raw, at_ms) = (raw(&vector), vector.now * 1000);
         let unverified = |_: &str| Ok::<_, Infallible>(None);

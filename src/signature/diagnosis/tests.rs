@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use secrecy::SecretString;
 
 use super::*;
-use crate::signature::Key as Mac;
+use crate::signature::{Key as Mac, tests::vectors};
 
 const NOW: u64 = 1_767_225_600;
 const PLAIN: &str = "whsec_c2Vjb25kIHNlY3JldA==";
@@ -215,26 +215,9 @@ fn a_body_that_would_grow_without_bound_is_left_as_it_is() {
     assert!(readings.iter().all(|reading| reading.value.len() <= 5 * deep.len()));
 }
 
-#[derive(serde::Deserialize)]
-struct Vectors {
-    cases: Vec<Case>,
-}
-
-#[derive(serde::Deserialize)]
-struct Case {
-    name: String,
-    scheme: String,
-    secrets: Vec<String>,
-    headers: Vec<(String, String)>,
-    body: String,
-    expect: String,
-}
-
 #[test]
 fn what_is_right_fits_without_a_mistake_and_what_is_not_does_not() {
-    let vectors = include_str!("../../../tests/vectors/signatures.json");
-    let vectors: Vectors = serde_json::from_str(vectors).unwrap();
-    for case in vectors.cases {
+    for case in vectors().cases {
         let given: Vec<_> = case.headers.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
         let diagnose = match case.scheme.as_str() {
             "sonzai" => sonzai::diagnose,
