@@ -14,6 +14,7 @@ mod client;
 mod dead_letters;
 pub mod explain;
 mod operator;
+mod reload;
 mod run;
 mod sample;
 mod schema;
@@ -30,6 +31,7 @@ Examples:
   waypost send sonzai --type agent.message --file body.json
   waypost explain --sample agent.message         what would become of it, and why
   waypost tail                                   watch what comes out
+  waypost reload                                 put a changed routes.yaml in force, or say why not
   waypost status                                 how the daemon and its brokers are doing
   waypost dead-letters list                      what was given up on, and why
 
@@ -52,6 +54,7 @@ enum Command {
     Check(check::Arguments),
     Schema(schema::Arguments),
     Explain(explain::Arguments),
+    Reload(reload::Arguments),
     Send(send::Arguments),
     Tail(tail::Arguments),
     Status(status::Arguments),
@@ -91,10 +94,15 @@ fn execute() -> Result<ExitCode, Error> {
     let Arguments { command, flags } = Arguments::parse();
     let settings = Settings::load(Path::new(settings::FILE), &flags).map_err(Error::new)?;
     match command {
-        Command::Run(arguments) => return run::main(arguments, settings),
         Command::Check(arguments) => return check::main(arguments, &settings),
         Command::Schema(arguments) => schema::main(arguments)?,
         Command::Explain(arguments) => return explain::main(arguments, &settings),
+        Command::Run(arguments) => {
+            let load = move || Settings::load(Path::new(settings::FILE), &flags);
+            let read_again = Box::new(move || load().map_err(|error| error.to_string()));
+            return run::main(arguments, settings, read_again);
+        }
+        Command::Reload(arguments) => return reload::main(arguments, &settings),
         Command::Send(arguments) => send::main(arguments, &settings)?,
         Command::Tail(arguments) => tail::main(arguments, &settings)?,
         Command::Status(arguments) => return status::main(arguments, &settings),

@@ -7,14 +7,14 @@
 //! its body once. `secrets` gives the texts of a source's secrets to who explains a signature.
 
 pub mod address;
-mod condition;
+pub mod condition;
 pub mod diagnostic;
 mod file;
 mod header;
-mod input;
-mod nearest;
+pub mod input;
 pub mod path;
 mod pattern;
+pub mod reload;
 mod secrets;
 pub mod table;
 mod template;
@@ -22,7 +22,6 @@ mod template;
 pub use condition::Why;
 pub use diagnostic::{Invalid, Problem, Severity};
 pub use file::schema;
-pub use nearest::nearest;
 pub use secrets::{Place, Secrets, secrets};
 pub use table::{
     BrokerKind, BrokerPolicy, BrokerSettings, Mismatch, RouteStats, Table, Trace, TracedMessage,
@@ -37,13 +36,13 @@ const MAX_PROBLEMS: usize = 200;
 /// Compiles the text of a `routes.yaml`; `file` is its name for messages. Reads the files that it
 /// names.
 pub fn compile(file: &str, text: &str, env: Env) -> Result<Table, Invalid> {
-    examine(file, text, Some(env)).into_table()
+    examine(file, text, Some(env)).into_table(file)
 }
 
 /// The same without a look at a secret or a file: the table verifies nothing and lacks brokers, and
 /// can only be asked what it would owe.
 pub fn compile_unseen(file: &str, text: &str) -> Result<Table, Invalid> {
-    examine(file, text, None).into_table()
+    examine(file, text, None).into_table(file)
 }
 
 /// What there is to say about a file.
@@ -57,10 +56,10 @@ pub struct Examined {
 }
 
 impl Examined {
-    fn into_table(self) -> Result<Table, Invalid> {
+    fn into_table(self, file: &str) -> Result<Table, Invalid> {
         match self.table {
             Some(table) => Ok(table.with_warnings(self.problems)),
-            None => Err(Invalid::new(self.problems)),
+            None => Err(Invalid::new(file, self.problems)),
         }
     }
 }
@@ -78,8 +77,7 @@ pub fn examine(file: &str, text: &str, env: Option<Env>) -> Examined {
         found.extend(compiled.problems);
         table = compiled.table;
     }
-    diagnostic::sort(&mut found);
-    found.truncate(MAX_PROBLEMS);
+    diagnostic::sort(&mut found, MAX_PROBLEMS);
     let problems = found.into_iter().map(|found| Problem::new(file, &masks, found)).collect();
     Examined { table, problems, parts }
 }

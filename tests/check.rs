@@ -117,7 +117,7 @@ fn every_mistake_is_told_in_one_run_and_in_the_files_order() {
         "6:23: error: unknown key `kep:`; did you mean `keep:`?",
         "7:28: error: the URL must begin with `nats://` or `tls://`",
         "10:35: error: no source is named `shp`; did you mean `shop`?",
-        "12:33: error: unknown placeholder `{typ}`",
+        "12:35: error: unknown placeholder `{typ}`",
         "13:25: error: a nats target takes no `topic:`",
         "14:19: error: no broker is named `lokal`; did you mean `local`?",
     ];

@@ -16,7 +16,7 @@ use super::material::{self, Material};
 use crate::certificates::{self, NoAuthorities};
 
 /// How to speak TLS to a broker. The default trusts the system's CAs and shows no certificate.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// The only CAs that are trusted, in PEM; `None`: those of the system.
     pub ca: Option<Material>,
@@ -24,7 +24,7 @@ pub struct Settings {
 }
 
 /// What is shown to a broker that asks who we are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
     /// Our certificate, and those between it and its CA, in PEM.
     pub cert: Material,

@@ -100,6 +100,7 @@ pub struct Problem {
 /// A file that does not compile, with every problem found. Prints as a compiler would.
 #[derive(Debug)]
 pub struct Invalid {
+    file: String,
     problems: Vec<Problem>,
 }
 
@@ -120,9 +121,9 @@ impl Diagnostic {
 
 impl Invalid {
     /// Of all that is said about a file, what keeps it from compiling.
-    pub(super) fn new(mut problems: Vec<Problem>) -> Invalid {
+    pub(super) fn new(file: &str, mut problems: Vec<Problem>) -> Invalid {
         problems.retain(|problem| problem.severity == Severity::Error);
-        Invalid { problems }
+        Invalid { file: file.to_owned(), problems }
     }
 
     /// Every error, in the file's order.
@@ -145,15 +146,18 @@ impl Problem {
             column: span.column.max(1),
             end_column: width.map(|width| span.column + width),
             message: masks.scrub(&message),
-            help: help.map(|help| masks.scrub(&help)),
+            help: help.map(|help| masks.scrub_words(&help)),
             caret: (excerpt.column, excerpt.width),
             source: Some(excerpt.line).filter(|line| !line.trim().is_empty()),
         }
     }
 }
 
-/// Sorts as one reads the file; at one place, what is worse comes first.
-pub fn sort(problems: &mut Vec<Diagnostic>) {
+/// Sorts as one reads the file; at one place, what is worse comes first. Where there are more than
+/// `most`, the worse stay.
+pub fn sort(problems: &mut Vec<Diagnostic>, most: usize) {
+    problems.sort_by_key(|p| Reverse(p.severity));
+    problems.truncate(most);
     problems.sort_by_key(|p| (p.span.line, p.span.column, Reverse(p.severity)));
     problems.dedup_by(|a, b| (&a.span, &a.message) == (&b.span, &b.message));
 }
@@ -200,10 +204,8 @@ impl fmt::Display for Problem {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.problems {
-            writeln!(f, "{problem}")?;
-        }
-        f.write_str(&tally(&self.problems))
+        write!(f, "{} has {}", self.file, tally(&self.problems))?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n{problem}"))
     }
 }
 

@@ -86,3 +86,6 @@ fn unread(text: &str, message: String) -> Read<'_> {
     let problem = Diagnostic::error(Code::Syntax, Span::start(), message);
     Read { content: None, problems: vec![problem], masks: Masks::unplaced(text) }
 }
+
+#[cfg(test)]
+mod tests;

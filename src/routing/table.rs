@@ -14,7 +14,7 @@ use super::{
 use crate::{
     body::Paths,
     broker::{kafka, nats, rabbitmq},
-    event::{Format, Headers},
+    event::{Address, Format, Headers},
     meter::Counter,
     source::Source,
 };
@@ -74,8 +74,8 @@ pub enum WhenFull {
     DeadLetterOldest,
 }
 
-/// What kind of broker, and what its client needs.
-#[derive(Clone, Debug)]
+/// What kind of broker, and what its client needs. Equal ones are the same connection.
+#[derive(Clone, Debug, PartialEq)]
 pub enum BrokerKind {
     Kafka(kafka::Settings),
     RabbitMq(rabbitmq::Settings),
@@ -97,6 +97,17 @@ impl BrokerKind {
             BrokerKind::RabbitMq { .. } => "rabbitmq",
             BrokerKind::Nats { .. } => "nats",
             BrokerKind::Log { .. } => "log",
+        }
+    }
+
+    /// Which addresses are of its kind.
+    pub fn takes(&self) -> fn(&Address) -> bool {
+        match self {
+            BrokerKind::Kafka(_) | BrokerKind::Log { .. } => {
+                |address| matches!(address, Address::Topic { .. })
+            }
+            BrokerKind::RabbitMq(_) => |address| matches!(address, Address::Exchange { .. }),
+            BrokerKind::Nats(_) => |address| matches!(address, Address::Subject(_)),
         }
     }
 }

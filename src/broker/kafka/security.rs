@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::super::tls;
+use crate::secret::same;
 
 /// Who we are to the cluster.
 #[derive(Clone, Debug)]
@@ -13,6 +14,13 @@ pub struct Sasl {
     pub mechanism: Mechanism,
     pub user: SecretString,
     pub password: SecretString,
+}
+
+impl PartialEq for Sasl {
+    fn eq(&self, other: &Sasl) -> bool {
+        let Sasl { mechanism, user, password } = self;
+        *mechanism == other.mechanism && same(user, &other.user) && same(password, &other.password)
+    }
 }
 
 /// How we prove it. `Plain` shows the broker the password, the others that we know it (RFC 5802).

@@ -5,6 +5,7 @@ use nkeys::{KeyPair, KeyPairType};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::super::material::{self, Material};
+use crate::secret::same;
 
 /// One of the ways in which a client says who it is.
 #[derive(Clone, Debug)]
@@ -18,6 +19,22 @@ pub enum Login {
     Nkey(Material),
     /// A user's JWT and the seed of its nkey, as in a `.creds` file.
     Creds(Material),
+}
+
+impl PartialEq for Login {
+    fn eq(&self, other: &Login) -> bool {
+        match (self, other) {
+            (
+                Login::Password { user, password },
+                Login::Password { user: other_user, password: other_password },
+            ) => same(user, other_user) && same(password, other_password),
+            (Login::Token(one), Login::Token(other)) => same(one, other),
+            (Login::Nkey(one), Login::Nkey(other)) | (Login::Creds(one), Login::Creds(other)) => {
+                one == other
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Why a login cannot be used. Never shows what is secret.

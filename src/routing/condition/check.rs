@@ -322,20 +322,20 @@ impl Checker<'_> {
         let reference = match &names[..] {
             _ if root == "data" => Reference::Field { slot: self.paths.add(&names), test, shown },
             [] => return Ok(()),
-            [name] => {
-                let name = name.to_ascii_lowercase();
+            [written] => {
+                let name = written.to_ascii_lowercase();
                 if !source::keeps_header(&name) {
                     let message = format!(
                         "the header `{name}` is not kept with an event: it may hold a secret, or \
                          belongs to the connection"
                     );
-                    return Err(self.error(node.id, message));
+                    return Err(self.error_at(node.id, written, message));
                 }
                 Reference::Header { name, test }
             }
             [name, ..] => {
                 let message = format!("`headers.{name}` is a text and has no fields");
-                return Err(self.error(node.id, message));
+                return Err(self.error_at(node.id, name, message));
             }
         };
         node.expr = self.reference(reference);
@@ -370,7 +370,7 @@ impl Checker<'_> {
                     "inside this loop `{name}` may only be compared (`==`, `<` and so on): \
                      searching it for every `{variable}` could take for ever"
                 );
-                Err(self.error(id, message))
+                Err(self.error_at(id, name, message))
             }
             _ => Ok(()),
         }
@@ -386,7 +386,7 @@ impl Checker<'_> {
             return self.check(index, Outside::Used);
         }
         if !OPERATORS.contains(&name) && !FUNCTIONS.contains(&name) {
-            return Err(self.error(id, self.unknown_function(name)));
+            return Err(self.error_at(id, name, self.unknown_function(name)));
         }
         if name == "matches" {
             self.matches(id, call)?;
@@ -415,10 +415,10 @@ impl Checker<'_> {
         let arguments: Vec<IdedExpr> = target.into_iter().chain(call.args.drain(..)).collect();
         let [text, pattern]: [IdedExpr; 2] = arguments
             .try_into()
-            .map_err(|_| self.error(id, "write `text.matches(\"expression\")`"))?;
+            .map_err(|_| self.error_at(id, "matches", "write `text.matches(\"expression\")`"))?;
         let Expr::Literal(LiteralValue::String(expression)) = &pattern.expr else {
             let message = "the regular expression of `matches` must be a fixed text";
-            return Err(self.error(pattern.id, message));
+            return Err(self.error_at(id, "matches", message));
         };
         let compiled = Pattern::compile(expression.inner());
         let compiled = compiled.map_err(|error| self.error(pattern.id, last_line(&error)))?;
@@ -438,7 +438,7 @@ impl Checker<'_> {
         let variable = &parts.iter_var;
         if VARIABLES.contains(&&**variable) || self.loops.contains(variable) {
             let message = format!("`{variable}` is taken; call the loop's variable otherwise");
-            return Err(self.error(id, message));
+            return Err(self.error_at(id, variable, message));
         }
         self.loops.push(variable.clone());
         for part in [&mut parts.loop_cond, &mut parts.loop_step, &mut parts.result] {
@@ -446,6 +446,17 @@ impl Checker<'_> {
         }
         self.loops.pop();
         Ok(())
+    }
+
+    /// A problem with the word `name` of a node; the node's own place may be that of its bracket or
+    /// dot, so the nearest such word is meant.
+    fn error_at(&self, id: u64, name: &str, message: impl Into<String>) -> Error {
+        let error = self.error(id, message);
+        let nearest = self.text.match_indices(name).map(|(at, _)| at);
+        match nearest.min_by_key(|at| at.abs_diff(error.range.start)) {
+            Some(start) => Error { range: start..start + name.len(), ..error },
+            None => error,
+        }
     }
 
     fn error(&self, id: u64, message: impl Into<String>) -> Error {

@@ -133,22 +133,22 @@ fn a_mistake_is_shown_in_its_place() {
         ("dta.delta > 0.3", "dta", "unknown variable `dta`; known are source, type"),
         ("'日本' == dta.x", "dta", "unknown variable `dta`"),
         ("source == 'x' &&\n  tpye == 'y'", "tpye", "unknown variable `tpye`"),
-        ("lower(source) == 'x'", "", "unknown function `lower`"),
-        ("source.lower() == 'x'", "", "unknown function `lower`"),
-        ("data.items.exists(i)", "", "is written otherwise"),
+        ("lower(source) == 'x'", "lower", "unknown function `lower`"),
+        ("source.lower() == 'x'", "lower", "unknown function `lower`"),
+        ("data.items.exists(i)", "exists", "is written otherwise"),
         ("'a text'", "'a text'", "gives a text"),
         ("data.n + 1", "data.n + 1", "gives a number"),
         ("source.matches('(')", "'('", "unclosed group"),
-        ("source.matches(data.x)", "", "must be a fixed text"),
-        ("headers.authorization == 'x'", "", "not kept"),
-        ("headers.x.y == 'x'", "", "has no fields"),
-        ("data.a.exists(x, x in data.b)", "", "may only be compared"),
+        ("source.matches(data.x)", "matches", "must be a fixed text"),
+        ("headers.authorization == 'x'", "authorization", "not kept"),
+        ("headers.x.y == 'x'", "x", "has no fields"),
+        ("data.a.exists(x, x in data.b)", "data", "may only be compared"),
         ("data.a.exists(x, data.b.exists(y, y == x))", "", "may only be compared"),
         ("data.a.exists(x, data.s.contains(x))", "", "may only be compared"),
         ("data.a.map(x, data).size() > 3", "", "may only be compared"),
         ("data.a.exists(x, x.b.exists(y, x.c.exists(z, true)))", "", ""),
         ("[1].exists(x, [1].exists(y, [1].exists(z, true)))", "", "2 deep"),
-        ("data.a.exists(data, data.b)", "", "is taken"),
+        ("data.a.exists(data, data.b)", "data", "is taken"),
         ("data.?a == 1", "", ""),
         ("optional.of(1) == 1", "", "unknown"),
         ("Foo{a: 1} == 1", "", "no message types"),
@@ -185,6 +185,131 @@ fn no_text_is_too_much_for_the_stack() {
         if let Ok(condition) = outcome {
             let event = event("{}");
             condition.holds(&Input::new(&event, &Paths::default())).ok();
+        }
+    }
+}
+
+/// Text that is often a condition, over bodies that are often what it asks for.
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn operand() -> impl Strategy<Value = String> {
+        let fixed = prop::sample::select(vec![
+            "data.a",
+            "data.b.c",
+            "data",
+            "data['a']",
+            "headers.x",
+            "headers",
+            "type",
+            "subject",
+            "time",
+            "1",
+            "1.5",
+            "18446744073709551615u",
+            "-9223372036854775808",
+            "'x'",
+            "b'x'",
+            "null",
+            "true",
+            "[1, 'x']",
+            "{'a': 1}",
+            "duration('1s')",
+            "timestamp('2026-01-01T00:00:00Z')",
+        ]);
+        let leaf = fixed.prop_map(str::to_owned);
+        leaf.prop_recursive(3, 12, 2, |inner| {
+            let operator = prop::sample::select(vec![
+                "==", "!=", "<", ">=", "+", "-", "*", "/", "%", "&&", "||", "in",
+            ]);
+            let function = prop::sample::select(vec![
+                "size",
+                "string",
+                "int",
+                "double",
+                "uint",
+                "type",
+                "bool",
+                "bytes",
+                "!",
+                "-",
+                "timestamp",
+                "duration",
+                "has",
+            ]);
+            let member = prop::sample::select(vec![
+                ".contains('x')",
+                ".startsWith(type)",
+                ".matches('^x*$')",
+                ".size()",
+                "[0]",
+                "['a']",
+                ".a",
+                ".getHours('Europe/Berlin')",
+                ".getDayOfYear()",
+                ".exists(i, i == data.a)",
+                ".all(i, i > 1)",
+                ".map(i, i + i)",
+                ".filter(i, i.a)",
+            ]);
+            prop_oneof![
+                (inner.clone(), operator, inner.clone())
+                    .prop_map(|(a, o, b)| format!("({a} {o} {b})")),
+                (function, inner.clone()).prop_map(|(f, a)| format!("{f}({a})")),
+                (inner.clone(), member).prop_map(|(a, m)| format!("{a}{m}")),
+                (inner.clone(), inner.clone(), inner)
+                    .prop_map(|(a, b, c)| format!("({a} ? {b} : {c})")),
+            ]
+        })
+    }
+
+    fn body() -> impl Strategy<Value = String> {
+        let scalar = prop::sample::select(vec![
+            "1",
+            "-1",
+            "0",
+            "1.5",
+            "1e308",
+            "9223372036854775807",
+            "18446744073709551615",
+            "\"x\"",
+            "\"\"",
+            "null",
+            "true",
+            "[]",
+            "{}",
+            "[1,2]",
+            "{\"c\":1}",
+            "\"2026-01-01T00:00:00Z\"",
+            "\"\\ud800\"",
+            "1e999",
+        ]);
+        prop_oneof![
+            (scalar.clone(), scalar).prop_map(|(a, b)| format!(r#"{{"a":{a},"b":{b}}}"#)),
+            "\\PC{0,12}",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1500))]
+
+        #[test]
+        fn nothing_breaks_an_evaluation(text in operand(), body in body()) {
+            let mut paths = Paths::default();
+            if let Ok(condition) = Condition::compile(&text, &mut paths) {
+                let verdict = condition.holds(&Input::new(&event(&body), &paths));
+                prop_assert_ne!(verdict, Err(Why::Panicked));
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_condition_or_an_error_in_its_place(text in "\\PC{0,24}|[a-z.()'&|!<=\\[\\]{}? ]{0,24}") {
+            if let Err(error) = Condition::compile(&text, &mut Paths::default()) {
+                prop_assert!(text.get(error.range.clone()).is_some(), "{error:?}");
+                prop_assert!(!error.message.is_empty());
+            }
         }
     }
 }

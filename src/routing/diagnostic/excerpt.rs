@@ -96,7 +96,12 @@ impl<'t> Masks<'t> {
                 message = message.replace(&**word, MASK).into();
             }
         }
-        Masked { line: &message, masks: words(&message) }.to_string()
+        self.scrub_words(&message)
+    }
+
+    /// Advice, which repeats no values but may repeat names, without what looks like a secret.
+    pub fn scrub_words(&self, advice: &str) -> String {
+        Masked { line: advice, masks: words(advice) }.to_string()
     }
 
     /// How many characters a span has on its first line, where that is known.
@@ -138,6 +143,8 @@ impl<'t> Masks<'t> {
         };
         let mut masks: Vec<Range<usize>> = self.ranges.iter().map(within).collect();
         masks.extend(words(line));
+        masks.extend(comment(line));
+        masks.extend(properties(line));
         if !self.placed {
             masks.extend(line.find(LINE_SIGN).map(|start| start..line.len()));
             masks.extend(doubtful(line));
@@ -212,19 +219,54 @@ fn end_of_word(line: &str, from: usize) -> usize {
     line[from..].find(ends).map_or(line.len(), |at| from + at)
 }
 
+/// Where anchors and tags stand that no value follows: a secret that begins with `&` or `!` and is not
+/// in quotes, perhaps.
+fn properties(line: &str) -> Vec<Range<usize>> {
+    let opens = |c: char| c.is_whitespace() || matches!(c, '[' | '{' | ',' | ':' | '-');
+    let begins = |at: &usize| line[..*at].chars().next_back().is_some_and(opens);
+    let found = line.match_indices(['&', '!']).map(|(at, _)| at).filter(begins);
+    let ranges = found.map(|at| at..end_of_word(line, at));
+    let ends = |range: &Range<usize>| {
+        let rest = line[range.end..].trim_start();
+        rest.is_empty() || rest.starts_with([',', ']', '}', '#'])
+    };
+    ranges.filter(ends).collect()
+}
+
+/// What a line's comment says, which is nowhere in the file's tree: a secret that was in force once,
+/// perhaps.
+fn comment(line: &str) -> Option<Range<usize>> {
+    let begins = |at: &usize| {
+        let before = &line[..*at];
+        let quoted = ['"', '\''].iter().any(|quote| before.matches(*quote).count() % 2 == 1);
+        !quoted && before.chars().next_back().is_none_or(char::is_whitespace)
+    };
+    let at = line.match_indices('#').map(|(at, _)| at).find(begins)?;
+    let text = line[at + 1..].find(|c: char| !c.is_whitespace())?;
+    Some(at + 1 + text..line.len())
+}
+
 /// What is to be masked in a line that has no place in the file's tree: from the first value on that
-/// may be secret. None of those is that are empty, nothing but references, or behind a plain key.
+/// may be secret. None of those is that says nothing, or is the one plain value of a plain key.
 fn doubtful(line: &str) -> Option<Range<usize>> {
-    let plain_text = |text: &str| !secret::without_references(text).contains(char::is_alphanumeric);
+    let says_nothing =
+        |text: &str| !secret::without_references(text).contains(char::is_alphanumeric);
+    let is_plain = |key: &str, value: &str| {
+        let (first, rest) = value.split_once(',').unwrap_or((value, ""));
+        PLAIN_KEYS.contains(&key.trim_matches(['"', '\'']))
+            && !first.contains(':')
+            && says_nothing(rest)
+    };
     let keys = keys(line);
     let first = keys.first().map_or(line.len(), |key| key.start);
-    if !plain_text(&line[..first]) {
+    if !says_nothing(&line[..first]) {
         return Some(0..line.len());
     }
     let ends = keys.iter().skip(1).map(|key| key.start).chain([line.len()]);
     let mut values = keys.iter().zip(ends).map(|(key, end)| (&line[key.clone()], key.end + 1..end));
     let (_, value) = values.find(|(key, value)| {
-        !PLAIN_KEYS.contains(&key.trim_matches(['"', '\''])) && !plain_text(&line[value.clone()])
+        let value = &line[value.clone()];
+        !says_nothing(value) && !is_plain(key, value)
     })?;
     let indent = line[value.clone()].find(|c: char| !c.is_whitespace())?;
     Some(value.start + indent..line.len())

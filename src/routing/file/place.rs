@@ -81,10 +81,7 @@ impl<'t> Place<'t> {
             let bytes = from..from + part.len();
             return if source[..at].contains('\n') { span } else { Span { column, bytes, ..span } };
         }
-        match source.starts_with('|') {
-            true => in_block(file, span.line + 1, before),
-            false => span,
-        }
+        in_block(file, span.line, value, before).unwrap_or(span)
     }
 }
 
@@ -95,12 +92,14 @@ impl Node {
     }
 }
 
-/// What follows `before` in a block that begins on a line: what its lines are indented by is no part of
-/// its text.
-fn in_block(file: &str, first_line: usize, before: &str) -> Span {
-    let line = first_line + before.matches('\n').count();
-    let source = file.lines().nth(line - 1).unwrap_or_default();
-    let indent = source.chars().take_while(|c| *c == ' ').count();
+/// What follows `before` in a block whose text begins on a line, if its lines stand in the file as they
+/// are, but for what they are indented by.
+fn in_block(file: &str, first_line: usize, value: &str, before: &str) -> Option<Span> {
+    let number = before.matches('\n').count();
+    let line = value.lines().nth(number)?;
+    let source = file.lines().nth(first_line + number - 1)?;
+    let indent = source.strip_suffix(line)?.chars().count();
     let before = before.rsplit('\n').next().unwrap_or_default();
-    Span { line, column: indent + before.chars().count() + 1, bytes: 0..0 }
+    let column = indent + before.chars().count() + 1;
+    Some(Span { line: first_line + number, column, bytes: 0..0 })
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use super::tree::{Kind, Node, Span};
+use super::tree::{Key, Kind, Node, Span};
 use crate::secret;
 
 /// The places and texts of what must not be shown.
@@ -30,6 +30,20 @@ impl Secrets {
             Kind::Text(text) => self.put(node, text.clone()),
             Kind::List(items) => items.iter().for_each(|item| self.hide(item)),
             Kind::Map(entries) => entries.iter().for_each(|(_, value)| self.hide(value)),
+        }
+    }
+
+    /// Hides what stands behind the colon in a key.
+    pub fn hide_behind_colon(&mut self, key: &Key) {
+        let value = key.name.split_once(':').map_or("", |(_, value)| value);
+        let value = value.trim_start_matches(['"', '\'', ' ']);
+        self.0.push((key.span.bytes.clone(), value.to_owned()));
+    }
+
+    /// Hides a key that no value follows.
+    pub fn hide_bare_key(&mut self, key: &Key, node: &Node) {
+        if matches!(node.kind, Kind::Nothing) {
+            self.0.push((key.span.bytes.clone(), key.name.clone()));
         }
     }
 

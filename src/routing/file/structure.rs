@@ -14,9 +14,9 @@ use super::{
     secrets::Secrets,
     tree::{Key, Kind, Node, Span},
 };
-use crate::routing::{
-    diagnostic::{Code, Diagnostic},
+use crate::{
     nearest::{listed, nearest},
+    routing::diagnostic::{Code, Diagnostic},
 };
 
 /// The key that tells apart the objects of a `oneOf`.
@@ -91,7 +91,14 @@ impl<'s> Walker<'s> {
         let kind = match &node.kind {
             Kind::Map(entries) => match rule.schema.get("properties") {
                 Some(_) => Kind::Map(self.object(entries, rule, what)?),
-                None => Kind::Map(self.map(entries, &rule.schema["additionalProperties"])),
+                None => {
+                    if rule.schema.get("x-secret").is_some() {
+                        entries
+                            .iter()
+                            .for_each(|(key, node)| self.secrets.hide_bare_key(key, node));
+                    }
+                    Kind::Map(self.map(entries, &rule.schema["additionalProperties"]))
+                }
             },
             Kind::List(items) => {
                 let schema = &rule.schema["items"];
@@ -134,7 +141,12 @@ impl<'s> Walker<'s> {
                         self.secrets.hide(node);
                     }
                     let known: Vec<&str> = properties.keys().map(String::as_str).collect();
-                    meant.extend(self.unknown_key(key, what, &known));
+                    let near = self.unknown_key(key, what, &known);
+                    // It may be the rest of a secret that holds a comma.
+                    if near.is_none() && self.may_hide(rule.schema) {
+                        self.secrets.hide_bare_key(key, node);
+                    }
+                    meant.extend(near);
                 }
             }
         }
@@ -167,7 +179,11 @@ impl<'s> Walker<'s> {
     fn first_of_each(&mut self, entries: &[(Key, Node)]) -> Vec<bool> {
         let mut lines: HashMap<&str, usize> = HashMap::new();
         let mut first = Vec::new();
-        for (key, _) in entries {
+        for (key, node) in entries {
+            // Where the space behind a colon is missing, a key is a value, too.
+            if key.name.contains(':') && matches!(node.kind, Kind::Nothing) {
+                self.secrets.hide_behind_colon(key);
+            }
             let line = lines.get(&*key.name).copied();
             if let Some(line) = line {
                 let message = format!("`{}:` stands here twice", key.name);
@@ -238,7 +254,11 @@ impl<'s> Walker<'s> {
             None => format!("unknown key `{name}:`"),
         };
         let problem = Diagnostic::error(Code::UnknownKey, key.span.clone(), message);
-        self.problems.push(problem.help(format!("{what} takes {}", listed(known))));
+        let help = match name.contains(':') {
+            true => "a space goes behind a key's colon: `key: value`".to_owned(),
+            false => format!("{what} takes {}", listed(known)),
+        };
+        self.problems.push(problem.help(help));
         near
     }
 

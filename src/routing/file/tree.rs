@@ -100,7 +100,10 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
         // The place stands in front already, and the library's own options help nobody here.
         let ends = [" at line ", "; use from_str"].map(|end| words.find(end));
         let end = ends.into_iter().flatten().min().unwrap_or(words.len());
-        let message = words[..end].to_owned();
+        let message = match words.starts_with("budget breached") {
+            true => format!("it is too deep, or unfolds to more than {MAX_NODES} values"),
+            false => words[..end].to_owned(),
+        };
         let help = ADVICE.iter().find(|(sign, _)| message.contains(sign)).map(|(_, help)| *help);
         SyntaxError { span, message, help }
     })
@@ -121,14 +124,6 @@ impl Node {
     pub fn entries(&self) -> &[(Key, Node)] {
         match &self.kind {
             Kind::Map(entries) => entries,
-            _ => &[],
-        }
-    }
-
-    /// The items of a list; none of anything else.
-    pub fn items(&self) -> &[Node] {
-        match &self.kind {
-            Kind::List(items) => items,
             _ => &[],
         }
     }

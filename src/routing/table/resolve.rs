@@ -158,7 +158,7 @@ fn owe(messages: &mut Vec<Message>, message: Message) -> Option<ByteString> {
 }
 
 impl Matcher {
-    fn matches(&self, event: &Event) -> Verdict {
+    pub(super) fn matches(&self, event: &Event) -> Verdict {
         let takes = |patterns: &[super::Pattern], name: &str| {
             patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
         };

@@ -3,6 +3,7 @@ use crate::{
     broker::material::Material,
     event::{Address, Event, Message, tests::plain},
     routing,
+    source::{Dedupe, Unrouted},
 };
 
 const BASE: &str = r#"
@@ -117,6 +118,224 @@ fn a_request_path_finds_its_source_and_type() {
     assert_eq!(found("/hooks/miibo"), Some(("chat".to_owned(), None)));
     assert_eq!(found("/hooks/sonzai/a.b"), Some(("sonzai".to_owned(), Some("a.b"))));
     assert_eq!(found("/hooks/miibo/"), None);
+}
+
+#[test]
+fn a_condition_decides_and_what_it_cannot_say_is_no_match_and_counted() {
+    let table = compile(
+        r#"
+routes:
+  - name: loud
+    match: { type: "**" }
+    when: data.delta > 0.3
+    to: [{ broker: local, topic: loud }]
+  - name: everything else
+    match: { otherwise: true }
+    to: [{ broker: local, topic: other }]
+"#,
+    );
+    let errors = |table: &Table| {
+        let counts: Vec<u64> =
+            table.conditional_routes().map(|(_, stats)| stats.condition_errors.get()).collect();
+        counts[0]
+    };
+    for (body, expected, counted) in [
+        (r#"{"delta":0.5}"#, "local loud -", 0),
+        (r#"{"delta":1}"#, "local loud -", 0),
+        (r#"{"delta":0.1}"#, "local other -", 0),
+        (r#"{"delta":"much"}"#, "local other -", 1),
+        ("{}", "local other -", 2),
+        ("no json", "local other -", 3),
+    ] {
+        let event = event("chat", "x", body);
+        table.trace(&event);
+        assert_eq!(owed(&table, &event), [expected], "{body}");
+        assert_eq!(errors(&table), counted, "{body}");
+    }
+    let mut next = compile(
+        "routes:\n  - { name: loud, match: { type: x }, when: \"data.delta > 1\", to: [{ broker: local, topic: t }] }\n",
+    );
+    next.inherit(&table);
+    assert_eq!(errors(&next), 3, "a reload goes on counting");
+}
+
+#[test]
+fn a_trace_says_of_each_route_why() {
+    let table = compile(
+        r#"
+routes:
+  - { name: otherwise, match: { otherwise: true }, to: [{ broker: local, topic: other }] }
+  - { name: of sonzai, match: { source: sonzai }, to: [{ broker: local, topic: t }] }
+  - { name: of type y, match: { type: "y.*" }, to: [{ broker: local, topic: t }] }
+  - { name: false, match: { type: x }, when: data.n > 5, to: [{ broker: local, topic: t }] }
+  - { name: broken, match: { type: x }, when: data.m > 5, to: [{ broker: local, topic: t }] }
+  - { name: first, match: { type: x }, when: data.n == 1, to: [{ broker: local, topic: t }] }
+  - name: second
+    match: { type: [x, z] }
+    to: [{ broker: local, topic: t }, { broker: local, topic: "{data.m}" }]
+"#,
+    );
+    let Trace { routes, messages } = table.trace(&event("chat", "x", r#"{"n":1}"#));
+    let reason = |at: usize| routes[at].outcome.as_ref().unwrap_err().clone();
+    let missing = Mismatch::ConditionError(crate::routing::Why::Missing("data.m".to_owned()));
+    for (at, expected) in
+        [Mismatch::OthersTook, Mismatch::Source, Mismatch::Type, Mismatch::Condition, missing]
+            .into_iter()
+            .enumerate()
+    {
+        assert_eq!(reason(at), expected);
+    }
+    assert_eq!(routes[3].condition.as_deref(), Some("data.n > 5"));
+    let taken = |at: usize| routes[at].outcome.as_ref().unwrap();
+    assert_eq!(taken(5)[0].merged_into, None);
+    assert_eq!(taken(6)[0].merged_into.as_deref(), Some("first"));
+    assert!(taken(6)[1].message.address.as_ref().unwrap_err().contains("no such field"));
+    assert_eq!(messages, [taken(5)[0].message.clone(), taken(6)[1].message.clone()]);
+}
+
+#[test]
+fn messages_merge_only_if_a_consumer_could_not_tell_them_apart() {
+    let table = compile(
+        r#"
+routes:
+  - name: all
+    match: { type: x }
+    to:
+      - { broker: live, subject: a }
+      - { broker: live, subject: a, format: binary }
+      - { broker: live, subject: a, format: raw }
+      - { broker: live, subject: a, headers: { x-team: moods } }
+      - { broker: live, subject: a, headers: { x-team: other } }
+      - { broker: live, subject: a, headers: { x-team: moods } }
+      - { broker: live, subject: a, format: structured, headers: { x-cost: "5$$" } }
+"#,
+    );
+    let messages = table.resolve(&event("chat", "x", ""));
+    let written: Vec<_> = messages
+        .iter()
+        .map(|message| (message.format.name(), message.headers.first().map(|(_, value)| &**value)))
+        .collect();
+    assert_eq!(
+        written,
+        [
+            ("binary", None),
+            ("raw", None),
+            ("binary", Some("moods")),
+            ("binary", Some("other")),
+            ("structured", Some("5$")),
+        ]
+    );
+}
+
+#[test]
+fn a_source_may_say_that_what_no_route_takes_is_dropped() {
+    let file = format!(
+        "{BASE}routes:\n  - {{ name: a, match: {{ type: x }}, to: [{{ broker: local, topic: t }}] }}\n"
+    );
+    let file =
+        file.replace("path: /hooks/miibo,", "path: /hooks/miibo, unrouted: drop, dedupe: body,");
+    let table = routing::compile("routes.yaml", &file, &env).unwrap();
+    assert_eq!(owed(&table, &event("chat", "y", "")), [""; 0]);
+    assert_eq!(table.trace(&event("chat", "y", "")).messages, []);
+    assert_eq!(owed(&table, &event("chat", "x", "")).len(), 1);
+    assert_eq!(owed(&table, &event("sonzai", "y", "")).len(), 1);
+    let (chat, _) = table.source("/hooks/miibo").unwrap();
+    assert_eq!((chat.dedupe, chat.unrouted), (Dedupe::Body, Unrouted::Drop));
+}
+
+#[test]
+fn a_source_counts_on_through_a_reload_unless_it_is_another_s() {
+    let (before, mut after) = (compile(ROUTES), compile(ROUTES));
+    before.source("/hooks/miibo").unwrap().0.stats.duplicates.inc();
+    before.source("/hooks/sonzai/x").unwrap().0.stats.duplicates.inc();
+    after.inherit(&before);
+    let duplicates = |table: &Table, path| table.source(path).unwrap().0.stats.duplicates.get();
+    assert_eq!(duplicates(&after, "/hooks/miibo"), 1);
+    before.source("/hooks/miibo").unwrap().0.stats.duplicates.inc();
+    assert_eq!(duplicates(&after, "/hooks/miibo"), 2, "also what ends on the table before");
+    let file = format!("{BASE}{ROUTES}")
+        .replace("type: miibo", "type: standard")
+        .replace(r#"["${S}", "older"]"#, "whsec_aGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVu");
+    let mut other = routing::compile("routes.yaml", &file, &env).unwrap();
+    other.inherit(&before);
+    assert_eq!(duplicates(&other, "/hooks/miibo"), 0);
+    assert_eq!(duplicates(&other, "/hooks/sonzai/x"), 1);
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names() -> impl Strategy<Value = Vec<Pattern>> {
+        let name = prop_oneof![
+            3 => "[ab](\\.[ab]){0,2}",
+            1 => "[ab*]{1,3}(\\.[ab*]{1,2}){0,2}",
+            1 => Just("**".to_owned()),
+        ];
+        prop::collection::vec(name.prop_map(|name| Pattern::new(&name)), 0..3)
+    }
+
+    /// Sources, types, `otherwise:` and `when:`.
+    type Rough = (Vec<Pattern>, Vec<Pattern>, bool, Option<&'static str>);
+
+    fn route() -> impl Strategy<Value = Rough> {
+        let conditions = [None, Some("data.n > 1"), Some("data.m == 'x'"), Some("true")];
+        (names(), names(), prop::bool::weighted(0.2), prop::sample::select(conditions.to_vec()))
+    }
+
+    fn table(routes: Vec<Rough>) -> Table {
+        let mut paths = Paths::default();
+        let mut compiled = Vec::new();
+        for (place, (sources, types, otherwise, when)) in routes.into_iter().enumerate() {
+            let rule = crate::routing::address::Rule::LogTopic;
+            let topic = Template::compile(["t", "{data.n}"][place % 2], rule, &mut paths).unwrap();
+            compiled.push(Route {
+                name: place.to_string().into(),
+                matcher: Matcher { sources, types, otherwise },
+                condition: when.map(|when| Condition::compile(when, &mut paths).unwrap()),
+                retry_for: None,
+                targets: vec![Target {
+                    broker: "local".into(),
+                    address: AddressTemplate::Topic { topic, key: None },
+                    format: Format::default(),
+                    headers: if place % 3 == 0 { vec![("x".into(), "y".into())] } else { vec![] },
+                }],
+                stats: Default::default(),
+            });
+        }
+        Table::new(vec![], vec![], compiled, paths)
+    }
+
+    proptest! {
+        /// The trace looks at every route, so this holds for the index, too.
+        #[test]
+        fn a_trace_ends_in_what_is_done(
+            routes in prop::collection::vec(route(), 0..12),
+            source in "[ab](\\.[ab])?", kind in "[ab](\\.[ab]){0,2}",
+            body in prop::sample::select(vec!["{}", r#"{"n":2,"m":"x"}"#, r#"{"n":1}"#, "no json"]),
+        ) {
+            let table = table(routes);
+            let event = event(&source, &kind, body);
+            prop_assert_eq!(table.trace(&event).messages, table.resolve(&event));
+        }
+
+        #[test]
+        fn the_index_finds_every_route_that_matches_and_in_order(
+            routes in prop::collection::vec(route(), 0..12),
+            source in "[ab](\\.[ab])?", kind in "[ab](\\.[ab]){0,2}|",
+        ) {
+            let table = table(routes);
+            let event = event(&source, &kind, "");
+            let found = table.index.candidates(&event);
+            prop_assert!(found.is_sorted_by(|a, b| a < b));
+            for (place, route) in table.routes.iter().enumerate() {
+                if route.matcher.matches(&event).is_ok() {
+                    prop_assert!(found.contains(&place), "{place} of {found:?}");
+                }
+            }
+        }
+    }
 }
 
 /// A file whose brokers are `brokers`, one line each from line 6.

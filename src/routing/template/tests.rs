@@ -183,7 +183,94 @@ fn what_can_never_be_an_address_is_refused_before_any_event() {
     }
 }
 
+/// Parts of templates, many of which mean something to a broker.
+fn template() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(vec![
+        "type",
+        "id",
+        "source",
+        "subject",
+        "agentid",
+        "data.v",
+        "data[\"odd key\"]",
+        "headers.x-v",
+    ]);
+    let default = prop_oneof![
+        3 => Just(String::new()),
+        1 => "[a-z.*>$ é/]{1,6}".prop_map(|text| format!("|\"{text}\"")),
+    ];
+    let placeholder = (name, default, prop::sample::select(vec!["", "|slug"]))
+        .prop_map(|(name, default, slug)| format!("{{{name}{default}{slug}}}"));
+    let text = "[a-z.$*> é/]{0,4}|x{230,260}";
+    prop::collection::vec(prop_oneof![text, placeholder], 0..5).prop_map(|parts| parts.concat())
+}
+
+fn payload() -> impl Strategy<Value = String> {
+    prop_oneof!["\\PC{0,20}", "[.*>$ a\\-_]{0,6}", "a{200,1100}", "[\u{0}-\u{a0}]{0,4}"]
+}
+
+/// A NATS server reads the parts that an operator wrote, and no others.
+fn allowed(rule: Rule, text: &str) -> bool {
+    let topic = |most| {
+        (1..=most).contains(&text.len())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+            && ![".", ".."].contains(&text)
+    };
+    match rule {
+        Rule::KafkaTopic => topic(249),
+        Rule::LogTopic => topic(238) && !text.starts_with('.'),
+        Rule::AmqpName => text.len() <= 255 && !text.chars().any(char::is_control),
+        Rule::NatsSubject => {
+            text.len() <= 1024
+                && !text.starts_with('$')
+                && text.split('.').all(|token| !token.is_empty())
+                && !text.chars().any(|c| c.is_whitespace() || c.is_control() || "*>".contains(c))
+        }
+        Rule::Key => true,
+    }
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn no_event_makes_a_template_an_address_that_the_broker_forbids(
+        template in template(),
+        rule in prop::sample::select(vec![
+            Rule::KafkaTopic, Rule::LogTopic, Rule::NatsSubject, Rule::AmqpName, Rule::Key,
+        ]),
+        (kind, id, v) in (payload(), payload(), payload()),
+    ) {
+        let body = serde_json::json!({ "v": v, "odd key": id }).to_string();
+        let event = Event {
+            id: id.into(),
+            subject: Some(v.as_str().into()),
+            headers: vec![("x-v".into(), v.into())],
+            ..event(&kind, &body)
+        };
+        let mut paths = Paths::default();
+        if let Ok(template) = Template::compile(&template, rule, &mut paths)
+            && let Ok(address) = template.render(&Input::new(&event, &paths))
+        {
+            prop_assert!(allowed(rule, &address), "{address:?}");
+        }
+    }
+
+    #[test]
+    fn any_text_is_a_template_or_an_error_in_its_place(text in "[a-z{}|.\"\\[\\]\\\\ é]{0,16}|\\PC{0,16}") {
+        if let Err(error) = Template::compile(&text, Rule::Key, &mut Paths::default()) {
+            prop_assert!(text.get(error.range.clone()).is_some(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_slug_holds_nothing_that_means_anything_to_a_broker(value in "\\PC{0,100}|[A-Za-z .-]{0,100}") {
+        let slug = slug(&value);
+        prop_assert!(slug.len() <= MAX_SLUG_BYTES);
+        prop_assert!(slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
+        prop_assert!(!slug.starts_with('-') && !slug.ends_with('-') && !slug.contains("--"));
+    }
+
     #[test]
     fn payload_text_never_adds_a_token_or_a_wildcard(value in "\\PC{1,20}|[.*>$ a]{1,6}") {
         let body = serde_json::json!({ "v": value }).to_string();

@@ -76,7 +76,8 @@ impl Doubts<'_> {
         let mut found = Vec::new();
         for (index, (rule, place)) in self.rules.iter().zip(places).enumerate() {
             if let Some((at, why, help)) = self.never(rule) {
-                let span = place.key("match").key(at).span();
+                let within = if at == "when" { place } else { place.key("match") };
+                let span = within.key(at).span();
                 let message = format!("this route can never match: {why}");
                 found.push(Diagnostic::warning(Code::NeverMatches, span, message).help(help));
             }
@@ -93,6 +94,10 @@ impl Doubts<'_> {
 
     /// Why no event can ever match: the key that says so, the reason, and what to do.
     fn never(&self, rule: &Rule) -> Option<(&'static str, String, String)> {
+        if rule.route.when.as_ref().is_some_and(|when| when.trim() == "false") {
+            let help = "remove the route, or the condition".to_owned();
+            return Some(("when", "its condition is never true".to_owned(), help));
+        }
         let sources = || self.file.sources.iter().filter(|(name, _)| rule.takes_source(name));
         if sources().next().is_none() {
             let help = "a pattern is compared with the names of sources".to_owned();

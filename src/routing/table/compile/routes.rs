@@ -7,6 +7,7 @@ use bytestring::ByteString;
 use super::{Compiler, Skipped};
 use crate::{
     event::{Format, Headers},
+    nearest::{listed, nearest},
     routing::{
         address::Rule,
         condition::Condition,
@@ -16,7 +17,6 @@ use crate::{
             mirror::{self, Broker, Match, OneOrMany},
         },
         header,
-        nearest::{listed, nearest},
         pattern::Pattern,
         table::{AddressTemplate, Matcher, Route, Target},
         template::Template,
@@ -213,6 +213,7 @@ impl Compiler<'_> {
         place: Place,
     ) -> Result<(ByteString, ByteString), Skipped> {
         self.exposes_no_secret("headers", value, place)?;
+        rule.check(name, "").map_err(|why| self.report(Code::InvalidName, place.at_key(), why))?;
         rule.check(name, value)
             .map_err(|why| self.report(Code::InvalidValue, place.span(), why))?;
         Ok((name.into(), value.replace("$$", "$").into()))
