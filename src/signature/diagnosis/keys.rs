@@ -1,5 +1,7 @@
 //! How a secret's text becomes a key, rightly or not.
 
+use secrecy::{ExposeSecret, SecretSlice};
+
 use super::{Encoding, Mistake, Reading};
 use crate::signature::{self, standard::Key};
 
@@ -7,20 +9,21 @@ use crate::signature::{self, standard::Key};
 /// are left out.
 pub(super) struct Readings {
     found: Vec<Reading<Key>>,
-    seen: Vec<Vec<u8>>,
+    seen: Vec<SecretSlice<u8>>,
 }
 
 impl Readings {
     /// Begins with the right key.
     pub(super) fn of(right: Key, bytes: &[u8]) -> Readings {
-        Readings { found: vec![Reading::right(right)], seen: vec![bytes.to_vec()] }
+        Readings { found: vec![Reading::right(right)], seen: vec![bytes.to_vec().into()] }
     }
 
     pub(super) fn or(mut self, bytes: Option<&[u8]>, mistake: Mistake) -> Readings {
-        if let Some(bytes) = bytes.filter(|bytes| !self.seen.iter().any(|seen| seen == bytes))
+        let is_new = |bytes: &&[u8]| self.seen.iter().all(|seen| seen.expose_secret() != *bytes);
+        if let Some(bytes) = bytes.filter(is_new)
             && let Ok(key) = signature::Key::new(bytes)
         {
-            self.seen.push(bytes.to_vec());
+            self.seen.push(bytes.to_vec().into());
             self.found.push(Reading::wrong(Key::Shared(key), mistake));
         }
         self
