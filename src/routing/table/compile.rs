@@ -32,7 +32,8 @@ const MIN_SECRET_BYTES: usize = 16;
 
 /// What a file compiles to.
 pub struct Compiled {
-    /// `None` if there are errors, or if secrets were not looked at.
+    /// `None` if there are errors. Where no secret was looked at, it verifies nothing and lacks
+    /// brokers: it can only be asked what it would owe.
     pub table: Option<Table>,
     pub problems: Vec<Diagnostic>,
 }
@@ -52,8 +53,7 @@ pub fn compile(text: &str, content: &Content, sound: bool, env: Option<Env>) -> 
     if sound {
         problems.extend(doubts::of(file, place));
     }
-    let known = sound && env.is_some();
-    let table = known.then(|| Table::new(sources, brokers, routes, paths));
+    let table = sound.then(|| Table::new(sources, brokers, routes, paths));
     Compiled { table, problems }
 }
 
