@@ -12,6 +12,7 @@ use crate::{
 mod check;
 mod client;
 mod dead_letters;
+pub mod explain;
 mod operator;
 mod reload;
 mod run;
@@ -28,6 +29,7 @@ Examples:
   waypost send                                   send a signed sample to the running daemon
   waypost send miibo function_calling            another source, another sample
   waypost send sonzai --type agent.message --file body.json
+  waypost explain --sample agent.message         what would become of it, and why
   waypost tail                                   watch what comes out
   waypost reload                                 put a changed routes.yaml in force, or say why not
   waypost status                                 how the daemon and its brokers are doing
@@ -51,6 +53,7 @@ enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
     Schema(schema::Arguments),
+    Explain(explain::Arguments),
     Reload(reload::Arguments),
     Send(send::Arguments),
     Tail(tail::Arguments),
@@ -93,6 +96,7 @@ fn execute() -> Result<ExitCode, Error> {
     match command {
         Command::Check(arguments) => return check::main(arguments, &settings),
         Command::Schema(arguments) => schema::main(arguments)?,
+        Command::Explain(arguments) => return explain::main(arguments, &settings),
         Command::Run(arguments) => {
             let load = move || Settings::load(Path::new(settings::FILE), &flags);
             let read_again = Box::new(move || load().map_err(|error| error.to_string()));

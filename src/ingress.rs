@@ -32,6 +32,7 @@ use crate::{
 mod head;
 mod rejection;
 
+pub use head::check as check_head;
 pub use rejection::Rejection;
 
 /// The header that carries the event's id in the answer.

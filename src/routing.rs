@@ -4,7 +4,7 @@
 //! wrong, with a pure [`resolve`](table::Table::resolve) and a [`trace`](table::Table::trace) that
 //! says why. [`diagnostic`] says what is wrong with a file, all of it at once. `condition` is a route's
 //! `when:`, `template` what stands in an address, and both see an event through an `input`, which reads
-//! its body once.
+//! its body once. `secrets` gives the texts of a source's secrets to who explains a signature.
 
 pub mod address;
 pub mod condition;
@@ -15,12 +15,14 @@ pub mod input;
 pub mod path;
 mod pattern;
 pub mod reload;
+mod secrets;
 pub mod table;
 mod template;
 
 pub use condition::Why;
 pub use diagnostic::{Invalid, Problem, Severity};
 pub use file::schema;
+pub use secrets::{Place, Secrets, secrets};
 pub use table::{
     BrokerKind, BrokerPolicy, BrokerSettings, Mismatch, RouteStats, Table, Trace, TracedMessage,
     TracedRoute, UNROUTED, WhenFull,
@@ -34,21 +36,32 @@ const MAX_PROBLEMS: usize = 200;
 /// Compiles the text of a `routes.yaml`; `file` is its name for messages. Reads the files that it
 /// names.
 pub fn compile(file: &str, text: &str, env: Env) -> Result<Table, Invalid> {
-    let Examined { table, problems, .. } = examine(file, text, Some(env));
-    match table {
-        Some(table) => Ok(table.with_warnings(problems)),
-        None => Err(Invalid::new(file, problems)),
-    }
+    examine(file, text, Some(env)).into_table(file)
+}
+
+/// The same without a look at a secret or a file: the table verifies nothing and lacks brokers, and
+/// can only be asked what it would owe.
+pub fn compile_unseen(file: &str, text: &str) -> Result<Table, Invalid> {
+    examine(file, text, None).into_table(file)
 }
 
 /// What there is to say about a file.
 pub struct Examined {
-    /// `None` if there are errors, or if secrets were not looked at.
+    /// `None` if there are errors.
     pub table: Option<Table>,
     /// In the file's order.
     pub problems: Vec<Problem>,
     /// How many sources, brokers and routes could be read.
     pub parts: [usize; 3],
+}
+
+impl Examined {
+    fn into_table(self, file: &str) -> Result<Table, Invalid> {
+        match self.table {
+            Some(table) => Ok(table.with_warnings(self.problems)),
+            None => Err(Invalid::new(file, self.problems)),
+        }
+    }
 }
 
 /// Says everything that is wrong with, or doubtful about, the text of a `routes.yaml`. Without an

@@ -9,6 +9,7 @@ use bytestring::ByteString;
 use http::{HeaderMap, HeaderName, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use uuid::Uuid;
 
 use crate::{event::Event, quiet::Quiet, signature};
 
@@ -84,12 +85,21 @@ pub struct Request<'r> {
 }
 
 /// A verified request.
-struct Received {
-    event: Event,
+pub struct Received {
+    pub event: Event,
     /// Which secret verified it: its index in the configured list.
-    key: usize,
+    pub key: usize,
     /// Whether the body names another event type than the path.
-    type_disputed: bool,
+    pub type_disputed: bool,
+}
+
+/// What a request would be known by, had it been verified.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'c> {
+    /// Where the provider sends one.
+    pub id: &'c str,
+    /// Unix seconds.
+    pub timestamp_s: u64,
 }
 
 /// Why a request is not an event. The sender learns none of it.
@@ -144,19 +154,44 @@ impl Source {
         }
     }
 
-    /// Verifies the request over its raw bytes, then builds the event.
+    /// Verifies the request over its raw bytes, then builds the event; counts the verdict.
     pub fn receive(&self, request: Request) -> Result<Event, Rejection> {
-        let verdict = match &self.provider {
+        let verdict = self.judge(request);
+        self.stats.count(&verdict);
+        verdict.map(|received| received.event)
+    }
+
+    /// The verdict of [`receive`](Self::receive).
+    pub fn judge(&self, request: Request) -> Result<Received, Rejection> {
+        match &self.provider {
             Provider::Sonzai(sonzai) => sonzai.receive(&self.name, request),
             Provider::Miibo(miibo) => miibo.receive(&self.name, request),
             Provider::Standard(standard) => standard.receive(&self.name, request),
+        }
+    }
+
+    /// The event that the request would be if it were verified. Nothing is: this is for explaining,
+    /// and must never be admitted.
+    pub fn suppose(&self, request: Request, claim: Claim) -> Event {
+        let facts = match &self.provider {
+            Provider::Sonzai(_) => sonzai::facts(&self.name, &request, claim.timestamp_s).0,
+            Provider::Miibo(_) => miibo::facts(&request),
+            Provider::Standard(_) => standard::facts(claim.id, &request).0,
         };
-        self.stats.count(&verdict);
-        verdict.map(|received| received.event)
+        event(&self.name, request, facts)
     }
 }
 
 impl Provider {
+    /// What `type:` says.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Provider::Sonzai(_) => "sonzai",
+            Provider::Miibo(_) => "miibo",
+            Provider::Standard(_) => "standard",
+        }
+    }
+
     /// How many secrets its longest list holds.
     fn secrets(&self) -> usize {
         match self {
@@ -180,17 +215,19 @@ pub enum CannotSign {
 }
 
 impl Source {
-    /// Signs `body` as the provider would, with the first secret for `event_type`.
+    /// Signs `body` as the provider would, with the first secret for `event_type`; `id` makes it an
+    /// event of its own where the sender says which it is.
     pub fn sign(
         &self,
         event_type: Option<&str>,
         body: &[u8],
         now_s: u64,
+        id: Uuid,
     ) -> Result<Signed, CannotSign> {
         match &self.provider {
             Provider::Sonzai(sonzai) => sonzai.sign(event_type, body, now_s),
             Provider::Miibo(miibo) => miibo.sign(body),
-            Provider::Standard(standard) => standard.sign(body, now_s),
+            Provider::Standard(standard) => standard.sign(body, now_s, id),
         }
     }
 }
@@ -281,18 +318,19 @@ fn is_public(name: &str) -> bool {
         "traceparent",
         "transfer-encoding",
     ];
-    !ELSEWHERE.contains(&name) && !sounds_secret(name.as_bytes())
+    !ELSEWHERE.contains(&name) && !sounds_secret(name)
 }
 
 /// Whether a header's name says that its value is nobody's business. Looked for in one pass: every
 /// request brings several headers.
-fn sounds_secret(name: &[u8]) -> bool {
+pub fn sounds_secret(name: &str) -> bool {
     const SECRET: [&[u8]; 8] =
         [b"auth", b"cookie", b"signature", b"hmac", b"secret", b"token", b"api-key", b"apikey"];
     let begins = |rest: &[u8]| match rest[0] {
         b'a' | b'c' | b's' | b'h' | b't' => SECRET.iter().any(|part| rest.starts_with(part)),
         _ => false,
     };
+    let name = name.as_bytes();
     (0..name.len()).any(|at| begins(&name[at..]))
 }
 

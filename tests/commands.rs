@@ -272,8 +272,15 @@ fn a_file_of_variables_is_read_and_the_real_environment_wins() {
 #[test]
 fn every_command_explains_itself_by_example() {
     let dir = tempfile::tempdir().expect("a directory");
-    for command in [&[][..], &["run"], &["send"], &["tail"], &["status"], &["dead-letters", "list"]]
-    {
+    for command in [
+        &[][..],
+        &["run"],
+        &["explain"],
+        &["send"],
+        &["tail"],
+        &["status"],
+        &["dead-letters", "list"],
+    ] {
         let outcome = waypost(dir.path(), &[command, &["--help"]].concat(), &[]);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
         let example = ["  waypost", command.first().copied().unwrap_or_default()].join(" ");

@@ -40,20 +40,13 @@ async fn every_broker_writes_each_format_as_its_target_says() {
     let brokers = Brokers::shared();
     let (kafka, rabbitmq, nats) =
         (brokers.kafka.bootstrap(), brokers.rabbitmq.url(), brokers.nats.url());
-    consume::create_topic(kafka, "formats", 1, &[]).await;
-    consume::declare_queue(rabbitmq, "formats", "formats", "#", Default::default()).await;
-    // All three go to one subject: the stream must not take one for another's duplicate.
-    let stream = async_nats::jetstream::stream::Config {
-        name: "formats".to_owned(),
-        subjects: vec!["formats.>".to_owned()],
-        ..Default::default()
-    };
-    consume::create_stream(nats, stream).await;
+    brokers.make("formats").await;
     let dir = tempfile::tempdir().expect("a directory");
     let to_kafka = targets("stream", |_| "topic: formats".to_owned());
     let to_rabbitmq = targets("tasks", |format| {
         format!("exchange: formats, routing_key: \"{{source}}.{format}\"")
     });
+    // All three go to one subject: the stream must not take one for another's duplicate.
     let to_nats = targets("live", |_| "subject: \"formats.{data.userId}\"".to_owned());
     let daemon = Daemon::with_sources(
         dir.path(),

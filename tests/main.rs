@@ -13,6 +13,7 @@ mod delivery;
 mod deploy;
 mod disk_faults;
 mod duplicates;
+mod explain;
 mod formats;
 mod harness;
 mod ingress;

@@ -1,12 +1,12 @@
 //! Conditions: `when:`, in [CEL](https://cel.dev) over `source`, `type`, `id`, `subject`, `time`,
 //! `headers` and `data`.
 //!
-//! [`check`] compiles: it knows every name, says where a mistake stands, and replaces what a
-//! condition reads of the body by the slot of that field, so that nothing else of the body is built.
-//! [`value`] is JSON as CEL sees it.
+//! `parse` reads the text. `check` compiles: it knows every name, says where a mistake stands, and
+//! replaces what a condition reads of the body by the slot of that field, so that nothing else of the
+//! body is built. `value` is JSON as CEL sees it.
 //!
 //! An evaluation that fails (a missing field, a wrong type) is no match. It takes time in the
-//! length of the text and of the body, and not in their product's powers: see [`check`].
+//! length of the text and of the body, whatever a sender says: see `check`.
 
 use std::{
     ops::Range,
@@ -29,6 +29,7 @@ use super::{input::Input, template::shorten};
 use crate::body::Paths;
 
 mod check;
+mod parse;
 mod pattern;
 mod reference;
 pub(super) mod value;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::file::Span;
 
 mod excerpt;
+mod suspects;
 
 pub use excerpt::Masks;
 

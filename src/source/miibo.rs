@@ -66,7 +66,7 @@ impl Miibo {
     }
 }
 
-fn facts(request: &Request) -> Facts {
+pub(super) fn facts(request: &Request) -> Facts {
     let fields = WANTED.paths.read(&request.body).ok();
     let string = |slot| fields.as_ref().and_then(|fields| fields.string(slot));
     let webhook_type = string(WANTED.webhook_type);

@@ -4,33 +4,29 @@
 //!
 //! A sender's body may hold half a million values, and a condition is applied to every event. So a
 //! loop (`all`, `exists`, `exists_one`, `map`, `filter`) may look at what it goes through, and at
-//! fixed values; what is outside of it (`data`, `headers`, an outer loop's variable) may only stand
-//! beside a comparison. Then no value of the body is looked at for each other one, and the work is
+//! fixed values; what is outside of it (`data`, `headers`, an outer loop's variable) may only be
+//! compared with these. Then no value of the body is looked at for each other one, and the work is
 //! in the length of the body. Loops stand in one another at most [`MAX_LOOPS`] deep, since loops
 //! over fixed lists multiply.
 
-use std::{ops::Range, thread};
-
 use cel::{
-    IdedExpr, ParseErrors,
+    IdedExpr,
     common::ast::{
-        CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, MapExpr, SelectExpr,
-        SourceInfo, StructExpr, operators,
+        CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr, SourceInfo,
+        operators,
     },
 };
 
 use super::{
-    Error, LIBRARY, MAX_BYTES,
+    Error,
+    parse::parse,
     pattern::{MATCHES, Pattern},
     reference::Reference,
 };
-use crate::{body::Paths, source};
-
-/// How deep expressions may be nested: evaluating them recurses. `a + b + c` is nested, too.
-const MAX_DEPTH: usize = 48;
-
-/// What the parser may take of the stack for a text of [`MAX_BYTES`].
-const STACK_BYTES: usize = 32 << 20;
+use crate::{
+    body::{Paths, Step},
+    source,
+};
 
 /// How deep loops may be nested.
 const MAX_LOOPS: usize = 2;
@@ -66,16 +62,6 @@ const OPERATORS: [&str; 13] = [
     operators::NOT_STRICTLY_FALSE,
 ];
 
-/// Operators whose result is no verdict, whatever they are applied to.
-const NO_VERDICT: [&str; 6] = [
-    operators::SUBSTRACT,
-    operators::ADD,
-    operators::MULTIPLY,
-    operators::DIVIDE,
-    operators::MODULO,
-    operators::NEGATE,
-];
-
 const FUNCTIONS: [&str; 25] = [
     "bool",
     "bytes",
@@ -106,141 +92,10 @@ const FUNCTIONS: [&str; 25] = [
 
 /// Compiles; see the module.
 pub fn compile(text: &str, paths: &mut Paths) -> Result<(IdedExpr, Vec<Reference>), Error> {
-    let whole = |message: String| Error { message, range: 0..text.len() };
-    if text.trim().is_empty() {
-        return Err(whole("the condition is empty; leave `when:` out to take every event".into()));
-    }
-    if text.len() > MAX_BYTES {
-        return Err(whole(format!(
-            "the condition is longer than {MAX_BYTES} bytes; make routes of it"
-        )));
-    }
     let (mut expression, places) = parse(text)?;
-    if let Some(kind) = no_verdict(&expression.expr) {
-        return Err(whole(format!("the condition gives {kind}, not true or false")));
-    }
     let mut checker = Checker { text, places, paths, references: Vec::new(), loops: Vec::new() };
     checker.check(&mut expression, Outside::Used)?;
     Ok((expression, checker.references))
-}
-
-/// Parses on a thread of its own: the parser recurses deeper than the text looks, and a mistake in a
-/// file must not end the daemon.
-fn parse(text: &str) -> Result<(IdedExpr, SourceInfo), Error> {
-    let whole = |message: String| Error { message, range: 0..text.len() };
-    let too_deep = || whole(format!("expressions may be nested {MAX_DEPTH} deep at most"));
-    if brackets(text) > MAX_DEPTH {
-        return Err(too_deep());
-    }
-    let parse = || {
-        let parsed = LIBRARY.parser().parse_with_source_info(text);
-        let (expression, places) = parsed.map_err(|errors| syntax(text, errors))?;
-        if is_deeper(&expression.expr, MAX_DEPTH) {
-            Err(too_deep())
-        } else {
-            Ok((expression, places))
-        }
-    };
-    let broken = |why: &str| whole(format!("the expression cannot be parsed: {why}"));
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().name("parse".into()).stack_size(STACK_BYTES);
-        let parsing = thread.spawn_scoped(scope, parse).map_err(|why| broken(&why.to_string()))?;
-        parsing.join().unwrap_or_else(|_| Err(broken("the parser broke down")))
-    })
-}
-
-/// How deep brackets are nested, wherever they stand.
-fn brackets(text: &str) -> usize {
-    let (mut depth, mut deepest) = (0, 0);
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth -= 1,
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    usize::try_from(deepest).unwrap_or_default()
-}
-
-/// Whether an expression is nested deeper than so many levels.
-fn is_deeper(expression: &Expr, levels: usize) -> bool {
-    let Some(left) = levels.checked_sub(1) else { return true };
-    let deeper = |node: &IdedExpr| is_deeper(&node.expr, left);
-    match expression {
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => false,
-        Expr::Select(select) => deeper(&select.operand),
-        Expr::Call(call) => {
-            call.target.as_deref().is_some_and(deeper) || call.args.iter().any(deeper)
-        }
-        Expr::List(list) => list.elements.iter().any(deeper),
-        Expr::Map(MapExpr { entries }) | Expr::Struct(StructExpr { entries, .. }) => {
-            entries.iter().any(|entry| match &entry.expr {
-                EntryExpr::MapEntry(entry) => deeper(&entry.key) || deeper(&entry.value),
-                EntryExpr::StructField(field) => deeper(&field.value),
-            })
-        }
-        Expr::Comprehension(parts) => {
-            let ComprehensionExpr { iter_range, accu_init, loop_cond, loop_step, result, .. } =
-                &**parts;
-            [iter_range, accu_init, loop_cond, loop_step, result].into_iter().any(deeper)
-        }
-    }
-}
-
-/// What an expression gives that plainly is no verdict.
-fn no_verdict(expression: &Expr) -> Option<&'static str> {
-    match expression {
-        Expr::Literal(LiteralValue::Boolean(_)) => None,
-        Expr::Literal(LiteralValue::String(_)) => Some("a text"),
-        Expr::Literal(LiteralValue::Null) => Some("null"),
-        Expr::Literal(_) => Some("a number"),
-        Expr::List(_) => Some("a list"),
-        Expr::Map(_) => Some("a map"),
-        Expr::Call(call) if NO_VERDICT.contains(&&*call.func_name) => Some("a number"),
-        _ => None,
-    }
-}
-
-/// The first syntax error, in words for people who do not write parsers.
-fn syntax(text: &str, errors: ParseErrors) -> Error {
-    let whole = 0..text.len();
-    let Some(first) = errors.errors.into_iter().next() else {
-        return Error { message: "this is no CEL expression".to_owned(), range: whole };
-    };
-    let (line, column) = first.pos;
-    if line < 1 {
-        return Error { message: "this is no CEL expression".to_owned(), range: whole };
-    }
-    let range = place(text, line as usize, column.max(1) as usize);
-    let message = match first.msg.strip_prefix("Syntax error: ") {
-        None => first.msg,
-        Some(_) if range.is_empty() => "the condition ends too early".to_owned(),
-        Some(_) => match &text[range.clone()] {
-            "and" => "write `&&`, not `and`".to_owned(),
-            "or" => "write `||`, not `or`".to_owned(),
-            "not" => "write `!`, not `not`".to_owned(),
-            "=" => "write `==` to compare".to_owned(),
-            other => format!("`{other}` does not belong here"),
-        },
-    };
-    Error { message, range }
-}
-
-/// The range of the word at a line and column, both from 1 and the latter in characters.
-fn place(text: &str, line: usize, column: usize) -> Range<usize> {
-    let before = text.split_inclusive('\n').take(line - 1).map(str::len).sum::<usize>();
-    let rest = &text[before.min(text.len())..];
-    let start = rest.char_indices().nth(column - 1).map_or(text.len(), |(at, _)| before + at);
-    word(text, start)
-}
-
-/// The range of the word that begins at a byte, or of the one character there.
-fn word(text: &str, start: usize) -> Range<usize> {
-    let rest = &text[start..];
-    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-    let end = if end == 0 { rest.chars().next().map_or(0, char::len_utf8) } else { end };
-    start..start + end
 }
 
 /// Whether what stands outside of the loop at hand may stand here.
@@ -293,20 +148,23 @@ impl Checker<'_> {
     fn path(&self, expression: &Expr) -> Option<Path> {
         match expression {
             Expr::Ident(name) if name == "data" || name == "headers" => {
-                Some(Path { root: name.clone(), names: Vec::new(), test: false })
+                Some(Path { root: name.clone(), steps: Vec::new(), test: false })
             }
             Expr::Select(SelectExpr { operand, field, test }) => {
                 let path = self.path(&operand.expr).filter(|path| !path.test)?;
-                Some(path.then(field.clone(), *test))
+                Some(path.then(Step::Member(field.clone()), *test))
             }
             Expr::Call(CallExpr { func_name, args, .. }) if func_name == operators::INDEX => {
-                let [operand, IdedExpr { expr: Expr::Literal(LiteralValue::String(key)), .. }] =
-                    &args[..]
-                else {
+                let [operand, IdedExpr { expr: Expr::Literal(index), .. }] = &args[..] else {
                     return None;
                 };
+                let step = match index {
+                    LiteralValue::String(name) => Step::Member(name.inner().to_owned()),
+                    LiteralValue::Int(place) => Step::Element((*place.inner()).try_into().ok()?),
+                    _ => return None,
+                };
                 let path = self.path(&operand.expr).filter(|path| !path.test)?;
-                Some(path.then(key.inner().to_owned(), false))
+                Some(path.then(step, false))
             }
             _ => None,
         }
@@ -317,12 +175,17 @@ impl Checker<'_> {
         if !path.test {
             self.allow(node.id, &path.root, outside)?;
         }
-        let Path { root, names, test } = path;
-        let shown = names.iter().fold(root.clone(), |path, name| format!("{path}.{name}"));
-        let reference = match &names[..] {
-            _ if root == "data" => Reference::Field { slot: self.paths.add(&names), test, shown },
+        let Path { root, steps, test } = path;
+        let reference = match &steps[..] {
+            steps if root == "data" => {
+                let shown = steps.iter().fold(root, |path, step| match step {
+                    Step::Member(name) => format!("{path}.{name}"),
+                    Step::Element(place) => format!("{path}[{place}]"),
+                });
+                Reference::Field { slot: self.paths.add_steps(steps), test, shown }
+            }
             [] => return Ok(()),
-            [written] => {
+            [Step::Member(written)] => {
                 let name = written.to_ascii_lowercase();
                 if !source::keeps_header(&name) {
                     let message = format!(
@@ -333,9 +196,9 @@ impl Checker<'_> {
                 }
                 Reference::Header { name, test }
             }
-            [name, ..] => {
-                let message = format!("`headers.{name}` is a text and has no fields");
-                return Err(self.error_at(node.id, name, message));
+            _ => {
+                let message = "a header is a text, by its name: `headers[\"x-name\"]`";
+                return Err(self.error_at(node.id, "headers", message));
             }
         };
         node.expr = self.reference(reference);
@@ -367,8 +230,8 @@ impl Checker<'_> {
         match self.loops.last() {
             Some(variable) if variable != name && outside == Outside::Used => {
                 let message = format!(
-                    "inside this loop `{name}` may only be compared (`==`, `<` and so on): \
-                     searching it for every `{variable}` could take for ever"
+                    "inside this loop `{name}` may only be compared, with `{variable}` or something \
+                     fixed: looking through it for every `{variable}` could take for ever"
                 );
                 Err(self.error_at(id, name, message))
             }
@@ -376,10 +239,27 @@ impl Checker<'_> {
         }
     }
 
+    /// Whether this leads from outside of the innermost loop.
+    fn is_outside(&self, expression: &Expr) -> bool {
+        match expression {
+            Expr::Ident(name) => {
+                let is_outer = self.loops.iter().rev().skip(1).any(|variable| variable == name);
+                is_outer || ["data", "headers"].contains(&&**name)
+            }
+            Expr::Select(select) => self.is_outside(&select.operand.expr),
+            Expr::Call(call) if call.func_name == operators::INDEX => {
+                call.args.first().is_some_and(|operand| self.is_outside(&operand.expr))
+            }
+            _ => false,
+        }
+    }
+
     fn call(&mut self, id: u64, call: &mut CallExpr, outside: Outside) -> Result<(), Error> {
         let name = &*call.func_name;
         if COMPARISONS.contains(&name) {
-            return call.args.iter_mut().try_for_each(|side| self.check(side, Outside::Compared));
+            let both = call.args.iter().all(|side| self.is_outside(&side.expr));
+            let outside = if both { Outside::Used } else { Outside::Compared };
+            return call.args.iter_mut().try_for_each(|side| self.check(side, outside));
         }
         if let (operators::INDEX, [operand, index]) = (name, &mut call.args[..]) {
             self.check(operand, outside)?;
@@ -477,14 +357,14 @@ fn last_line(error: &regex::Error) -> String {
 /// A path from `data` or `headers`.
 struct Path {
     root: String,
-    names: Vec<String>,
+    steps: Vec<Step>,
     /// Whether only its presence is asked for.
     test: bool,
 }
 
 impl Path {
-    fn then(mut self, name: String, test: bool) -> Path {
-        self.names.push(name);
+    fn then(mut self, step: Step, test: bool) -> Path {
+        self.steps.push(step);
         self.test = test;
         self
     }

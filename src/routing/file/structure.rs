@@ -19,6 +19,8 @@ use crate::{
     routing::diagnostic::{Code, Diagnostic},
 };
 
+mod report;
+
 /// The key that tells apart the objects of a `oneOf`.
 const TAG: &str = "type";
 
@@ -225,22 +227,6 @@ impl<'s> Walker<'s> {
         }
     }
 
-    /// Reports an object that does not say what it is, or says it under a misspelt key.
-    fn no_tag(&mut self, node: &Node, what: &str, known: &[&str], anchor: &Span) {
-        let meant = |(key, _): &&(Key, Node)| nearest(&key.name, [TAG]).is_some();
-        let problem = match node.entries().iter().find(meant) {
-            Some((Key { name, span }, _)) => {
-                let message = format!("unknown key `{name}:`; did you mean `{TAG}:`?");
-                Diagnostic::error(Code::UnknownKey, span.clone(), message)
-            }
-            None => {
-                let message = format!("a {what} needs `{TAG}:`");
-                Diagnostic::error(Code::MissingKey, anchor.clone(), message)
-            }
-        };
-        self.problems.push(problem.help(format!("known types are {}", listed(known))));
-    }
-
     /// One of several constants.
     fn choice(&mut self, node: &Node, known: Vec<&'s str>, rule: Rule<'s, '_>) -> Option<Node> {
         let Some(text) = node.text() else {
@@ -257,72 +243,6 @@ impl<'s> Walker<'s> {
         let problem = Diagnostic::error(Code::UnknownValue, node.span.clone(), message);
         self.problems.push(problem.help(format!("known are {}", listed(&known))));
         None
-    }
-
-    /// Reports a key that there is not; what was probably meant.
-    fn unknown_key<'k>(&mut self, key: &Key, what: &str, known: &[&'k str]) -> Option<&'k str> {
-        let name = &key.name;
-        let near = nearest(name, known.iter().copied());
-        let message = match near {
-            Some(near) => format!("unknown key `{name}:`; did you mean `{near}:`?"),
-            None => format!("unknown key `{name}:`"),
-        };
-        let problem = Diagnostic::error(Code::UnknownKey, key.span.clone(), message);
-        let help = match name.contains(':') {
-            true => "a space goes behind a key's colon: `key: value`".to_owned(),
-            false => format!("{what} takes {}", listed(known)),
-        };
-        self.problems.push(problem.help(help));
-        near
-    }
-
-    /// A value of none of the types that `expected` wants; one of constants, if there are none.
-    fn wrong_type(
-        &mut self,
-        node: &Node,
-        expected: &'s [Value],
-        rule: Rule<'s, '_>,
-    ) -> Option<Node> {
-        if expected.iter().any(|schema| self.may_hide(schema)) {
-            self.secrets.hide(node);
-        }
-        let mut wanted: Vec<&str> = expected.iter().map(|s| type_name(self.resolve(s))).collect();
-        wanted.dedup();
-        if wanted.is_empty() {
-            wanted.push("text");
-        }
-        let what = match rule.name {
-            "" => "the file".to_owned(),
-            name => format!("`{name}:`"),
-        };
-        let (found, span) = match &node.kind {
-            Kind::Nothing => ("there is nothing", rule.anchor),
-            Kind::Bool(_) => ("this is true/false", &node.span),
-            Kind::Number(_) => ("this is a number", &node.span),
-            Kind::Text(_) => ("this is text", &node.span),
-            Kind::List(_) => ("this is a list", rule.anchor),
-            Kind::Map(_) => ("this is a mapping", rule.anchor),
-        };
-        let help = match &node.kind {
-            Kind::Number(_) | Kind::Bool(_) if wanted.contains(&"text") => {
-                Some("put it in quotes".to_owned())
-            }
-            _ if rule.name.is_empty() => {
-                Some("it has the keys `sources:`, `brokers:` and `routes:`".to_owned())
-            }
-            Kind::Nothing => Some("write a value behind the key, or remove the key".to_owned()),
-            _ => self.description(rule.schema).map(str::to_owned),
-        };
-        let message = format!("{what} takes {}, and {found}", wanted.join(" or "));
-        let problem = Diagnostic::error(Code::WrongType, span.clone(), message);
-        self.problems.push(Diagnostic { help, ..problem });
-        None
-    }
-
-    /// What a schema says of its value, its definition where it says nothing itself.
-    fn description(&self, schema: &'s Value) -> Option<&'s str> {
-        let own = schema.get("description").or_else(|| self.resolve(schema).get("description"));
-        own.and_then(Value::as_str)
     }
 
     /// The schema that a reference names.
@@ -401,16 +321,5 @@ fn type_of(node: &Node) -> &'static str {
         Kind::Text(_) => "string",
         Kind::List(_) => "array",
         Kind::Map(_) => "object",
-    }
-}
-
-/// What a schema wants, in the words of people who write YAML.
-fn type_name(schema: &Value) -> &'static str {
-    match schema.get("type").and_then(Value::as_str) {
-        Some("boolean") => "true/false",
-        Some("integer") => "a whole number",
-        Some("array") => "a list",
-        Some("string") => "text",
-        _ => "a mapping",
     }
 }

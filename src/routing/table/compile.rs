@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Table;
 use crate::{
     body::Paths,
+    nearest::{listed, nearest},
     routing::{
         diagnostic::{Code, Diagnostic, Severity},
         file::{Content, Node, Place, Span},
@@ -21,6 +22,7 @@ mod policy;
 mod routes;
 mod security;
 mod sources;
+mod targets;
 
 /// Longest name of a source or broker, in bytes: it names files and stands in every message.
 const MAX_NAME_BYTES: usize = 64;
@@ -30,7 +32,8 @@ const MIN_SECRET_BYTES: usize = 16;
 
 /// What a file compiles to.
 pub struct Compiled {
-    /// `None` if there are errors, or if secrets were not looked at.
+    /// `None` if there are errors. Where no secret was looked at, it verifies nothing and lacks
+    /// brokers: it can only be asked what it would owe.
     pub table: Option<Table>,
     pub problems: Vec<Diagnostic>,
 }
@@ -50,8 +53,7 @@ pub fn compile(text: &str, content: &Content, sound: bool, env: Option<Env>) -> 
     if sound {
         problems.extend(doubts::of(file, place));
     }
-    let known = sound && env.is_some();
-    let table = known.then(|| Table::new(sources, brokers, routes, paths));
+    let table = sound.then(|| Table::new(sources, brokers, routes, paths));
     Compiled { table, problems }
 }
 
@@ -138,4 +140,18 @@ impl<'c> Compiler<'c> {
         );
         Err(self.advise(Code::InvalidName, place.at_key(), message, help))
     }
+}
+
+/// What to say of a name that there is not.
+fn unknown(what: &str, name: &str, known: &[&str]) -> (String, String) {
+    let message = match nearest(name, known.iter().copied()) {
+        Some(near) => format!("no {what} is named `{name}`; did you mean `{near}`?"),
+        None => format!("no {what} is named `{name}`"),
+    };
+    let help = match known {
+        [] => format!("there is no {what} at all: add it to `{what}s:`"),
+        [one] => format!("there is {one}"),
+        known => format!("there are {}", listed(known)),
+    };
+    (message, help)
 }

@@ -167,7 +167,7 @@ routes:
   - { name: otherwise, match: { otherwise: true }, to: [{ broker: local, topic: other }] }
   - { name: of sonzai, match: { source: sonzai }, to: [{ broker: local, topic: t }] }
   - { name: of type y, match: { type: "y.*" }, to: [{ broker: local, topic: t }] }
-  - { name: false, match: { type: x }, when: data.n > 5, to: [{ broker: local, topic: t }] }
+  - { name: "false", match: { type: x }, when: data.n > 5, to: [{ broker: local, topic: t }] }
   - { name: broken, match: { type: x }, when: data.m > 5, to: [{ broker: local, topic: t }] }
   - { name: first, match: { type: x }, when: data.n == 1, to: [{ broker: local, topic: t }] }
   - name: second

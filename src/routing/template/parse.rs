@@ -5,7 +5,7 @@
 //! placeholder  name ("|" default)? ("|" "slug")?
 //! name         "type" | "id" | "source" | "subject" | "agentid" | "userid" | "projectid"
 //!              | "data" step+ | "headers" step
-//! step         "." word | "[" quoted "]"
+//! step         "." word | "[" (quoted | digits) "]"
 //! default      word | quoted
 //! quoted       any text in double quotes; \\" and \\\\ stand for the characters themselves
 //! ```
@@ -13,7 +13,10 @@
 use std::ops::Range;
 
 use super::Error;
-use crate::{body::Paths, source};
+use crate::{
+    body::{Paths, Step},
+    source,
+};
 
 /// What ends a name.
 const NAME_ENDS: &[char] = &['.', '[', ']', '|', '"', '{', '}'];
@@ -167,27 +170,31 @@ impl<'t> Cursor<'t> {
         Ok(&self.text[from..self.at])
     }
 
-    fn step(&mut self) -> Result<Option<String>, Error> {
+    fn step(&mut self) -> Result<Option<Step>, Error> {
         let from = self.at;
         if self.takes('.') {
             return match self.word(NAME_ENDS)? {
                 "" => Err(error("a name is missing after the dot", from..self.at)),
-                name => Ok(Some(name.to_owned())),
+                name => Ok(Some(Step::Member(name.to_owned()))),
             };
         }
         if !self.takes('[') {
             return Ok(None);
         }
-        if !self.rest().starts_with('"') {
-            let message = "write the field's name in quotes: {data[\"odd key\"]}; the elements of a \
-                           list cannot be named";
-            return Err(error(message, from..self.at));
-        }
-        let name = self.quoted()?;
+        let step = if self.rest().starts_with('"') {
+            Step::Member(self.quoted()?)
+        } else {
+            let place = self.word(NAME_ENDS)?.parse().map_err(|_| {
+                let message = "write a field's name in quotes, {data[\"odd key\"]}, or an element's \
+                               place, {data.items[0]}";
+                error(message, from..self.at)
+            })?;
+            Step::Element(place)
+        };
         if !self.takes(']') {
             return Err(error("`[` is not closed", from..self.at));
         }
-        Ok(Some(name))
+        Ok(Some(step))
     }
 
     /// Text in quotes.
@@ -218,7 +225,7 @@ impl<'t> Cursor<'t> {
     fn variable(
         &self,
         root: &str,
-        steps: &[String],
+        steps: &[Step],
         place: Range<usize>,
         paths: &mut Paths,
     ) -> Result<Variable, Error> {
@@ -236,8 +243,8 @@ impl<'t> Cursor<'t> {
                 let message = "`{data}` names no field; write {data.FIELD} or {data.FIELD.FIELD}";
                 return Err(error(message, place));
             }
-            ("data", steps) => Variable::Data(paths.add(steps)),
-            ("headers", [header]) => Variable::Header(kept_header(header, place)?),
+            ("data", steps) => Variable::Data(paths.add_steps(steps)),
+            ("headers", [Step::Member(header)]) => Variable::Header(kept_header(header, place)?),
             ("headers", _) => return Err(error("write {headers.NAME}", place)),
             _ => {
                 let message = format!(

@@ -97,13 +97,15 @@ fn names_may_be_quoted_and_headers_are_found_in_any_case() {
     let event = Event {
         headers: vec![("x-team".into(), "moods".into()), ("x-team".into(), "other".into())],
         content_type: Some("text/plain".into()),
-        ..event("t", r#"{"odd key":1,"a":{"b c":{"d":2}},"q\"":3,"a.b":4}"#)
+        ..event("t", r#"{"odd key":1,"a":{"b c":{"d":2}},"q\"":3,"a.b":4,"items":[{"sku":5}]}"#)
     };
     for (template, expected) in [
         (r#"{data["odd key"]}"#, "1"),
         (r#"{data.a["b c"].d}"#, "2"),
         (r#"{data["q\""]}"#, "3"),
         (r#"{data["a.b"]}"#, "4"),
+        ("{data.items[0].sku}", "5"),
+        ("{data.items[1].sku|none}", "none"),
         ("{headers.x-team}", "moods"),
         ("{headers.X-Team}", "moods"),
         (r#"{headers["x-team"]}"#, "moods"),
@@ -140,7 +142,9 @@ fn text_that_is_no_template_is_refused_in_its_place() {
         ("{data}", "data", "names no field"),
         ("{data.}", ".", "missing after the dot"),
         ("{data.a..b}", ".", "missing after the dot"),
-        ("{data.items[0]}", "[", "elements of a list"),
+        ("{data.items[x]}", "[x", "in quotes"),
+        ("{data.items[-1]}", "[-1", "in quotes"),
+        ("{data.items[0}", "[0", "`[` is not closed"),
         (r#"{data["x}"#, r#""x}"#, "the quote is not closed"),
         (r#"{data["x"}"#, r#"["x""#, "`[` is not closed"),
         ("{data.a]}", "]", "cannot stand here"),

@@ -124,15 +124,15 @@ impl Compiler<'_> {
             let place = place.item(index);
             let secret = self.expand(place, text)?;
             if self.is_unseen(text) {
-                return Err(Skipped);
+                return Ok(None);
             }
             let key = key(secret.expose_secret())
                 .map_err(|why| self.report(Code::InvalidSecret, place.span(), why))?;
             self.doubt_short(secret.expose_secret(), place);
-            Ok(key)
+            Ok(Some(key))
         });
-        let keys: Vec<Result<K, Skipped>> = keys.collect();
-        keys.into_iter().collect()
+        let keys: Vec<Result<Option<K>, Skipped>> = keys.collect();
+        keys.into_iter().filter_map(Result::transpose).collect()
     }
 
     /// Warns of a secret that could be guessed.
