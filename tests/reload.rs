@@ -19,6 +19,7 @@ mod brokers;
 mod crash;
 mod many;
 mod notices;
+mod real;
 mod rejected;
 mod start;
 
