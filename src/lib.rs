@@ -29,7 +29,7 @@
 //! `cli` → `daemon` → {`ingress`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
 //! `broker`, `routing`, `source`, `signature`} → `event`. The ingress never sees brokers, brokers
 //! never see the journal, and the journal knows bytes and positions only. `certificates`, `clock`,
-//! `meter`, `private`, `quiet`, `secret`, `body` and `feed` are small and know nothing of the rest.
+//! `meter`, `nearest`, `private`, `quiet`, `secret`, `body` and `feed` are small and know nothing of the rest.
 //!
 //! # Invariants
 //!

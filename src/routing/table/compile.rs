@@ -10,6 +10,7 @@ use crate::{
     body::Paths,
     nearest::{listed, nearest},
     routing::{
+        MAX_PROBLEMS,
         diagnostic::{Code, Diagnostic, Severity},
         file::{Content, Node, Place, Span},
     },
@@ -140,18 +141,30 @@ impl<'c> Compiler<'c> {
         );
         Err(self.advise(Code::InvalidName, place.at_key(), message, help))
     }
-}
 
-/// What to say of a name that there is not.
-fn unknown(what: &str, name: &str, known: &[&str]) -> (String, String) {
-    let message = match nearest(name, known.iter().copied()) {
-        Some(near) => format!("no {what} is named `{name}`; did you mean `{near}`?"),
-        None => format!("no {what} is named `{name}`"),
-    };
-    let help = match known {
-        [] => format!("there is no {what} at all: add it to `{what}s:`"),
-        [one] => format!("there is {one}"),
-        known => format!("there are {}", listed(known)),
-    };
-    (message, help)
+    /// Reports a name that there is not.
+    fn unknown(
+        &mut self,
+        code: Code,
+        span: Span,
+        what: &str,
+        name: &str,
+        known: &[&str],
+    ) -> Skipped {
+        let message = format!("no {what} is named `{name}`");
+        // Nobody is shown more, and each would be compared with every known name.
+        if self.problems.len() >= MAX_PROBLEMS {
+            return self.report(code, span, message);
+        }
+        let message = match nearest(name, known.iter().copied()) {
+            Some(near) => format!("{message}; did you mean `{near}`?"),
+            None => message,
+        };
+        let help = match known {
+            [] => format!("there is no {what} at all: add it to `{what}s:`"),
+            [one] => format!("there is {one}"),
+            known => format!("there are {}", listed(known)),
+        };
+        self.advise(code, span, message, help)
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Compiler, Skipped, unknown};
+use super::{Compiler, Skipped};
 use crate::routing::{
     condition::Condition,
     diagnostic::Code,
@@ -100,8 +100,8 @@ impl Compiler<'_> {
         for (index, name) in given.source.iter().flat_map(OneOrMany::as_slice).enumerate() {
             if !name.is_empty() && !name.contains('*') && !known.contains(&&**name) {
                 let span = place.item(index).span();
-                let (message, help) = unknown("source", name, &known);
-                outcome = Err(self.advise(Code::UnknownSource, span, message, help));
+                let code = Code::UnknownSource;
+                outcome = Err(self.unknown(code, span, "source", name, &known));
             }
         }
         outcome

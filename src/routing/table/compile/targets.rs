@@ -2,7 +2,7 @@
 
 use bytestring::ByteString;
 
-use super::{Compiler, Skipped, unknown};
+use super::{Compiler, Skipped};
 use crate::{
     event::{Format, Headers},
     nearest::listed,
@@ -44,8 +44,8 @@ impl Compiler<'_> {
             let known = self.names("brokers");
             // A broken broker is reported where it stands.
             if !known.contains(&name) {
-                let (message, help) = unknown("broker", name, &known);
-                self.advise(Code::UnknownBroker, place.key("broker").span(), message, help);
+                let span = place.key("broker").span();
+                self.unknown(Code::UnknownBroker, span, "broker", name, &known);
             }
             return Err(Skipped);
         };
