@@ -20,6 +20,7 @@ mod journal_use;
 mod kill_nine;
 mod metrics;
 mod rabbitmq_returns;
+mod reload_load;
 mod service;
 mod sick_alarm;
 mod sick_connection;
