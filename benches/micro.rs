@@ -8,9 +8,10 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use http::HeaderMap;
 use waypost::{
+    body::Paths,
     broker::cloudevents,
     event::{Event, Record},
-    routing::{self, Table},
+    routing::{self, Table, condition::Condition, input::Input},
     signature,
     source::Request,
 };
@@ -38,9 +39,9 @@ routes:
 
 /// A 1 KiB body, with the identifiers that are looked for.
 fn body() -> Bytes {
-    let text = "x".repeat(930);
+    let text = "x".repeat(918);
     let body = format!(
-        r#"{{"event_type":"agent.message","agent_id":"agent_7f3a","user_id":"user_19","data":{{"text":"{text}"}}}}"#
+        r#"{{"event_type":"agent.message","agent_id":"agent_7f3a","user_id":"user_19","delta":0.5,"data":{{"text":"{text}"}}}}"#
     );
     body.into()
 }
@@ -99,5 +100,64 @@ fn steps(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, steps);
+/// A table as a team would write it: most routes name a type, some a few, some a pattern. What an
+/// event of `agent.message` meets is the same at any size.
+fn routes(count: usize) -> String {
+    let mut routes = String::from(ROUTES);
+    for n in 0..count - 3 {
+        let types = match n % 10 {
+            0 => format!("[\"shop{n}.paid\", \"shop{n}.sent\", \"shop{n}.lost\"]"),
+            1 => format!("\"shop{n}.*\""),
+            _ => format!("\"shop{}.order_{n}\"", n / 10),
+        };
+        routes.push_str(&format!(
+            "  - {{ name: r{n}, match: {{ source: sonzai, type: {types} }}, to: [{{ broker: live, \
+             subject: \"shop.{{agentid}}.{n}\" }}] }}\n"
+        ));
+    }
+    routes
+}
+
+fn tables(criterion: &mut Criterion) {
+    let body = body();
+    let mut group = criterion.benchmark_group("resolve against a table");
+    for count in [10, 1000] {
+        let table = routing::compile("routes.yaml", &routes(count), &|_| None).expect("a table");
+        let event = receive(&table, &headers(&body), &body);
+        assert_eq!(table.resolve(&event).len(), 1);
+        group.bench_function(format!("of {count} routes"), |b| {
+            b.iter(|| table.resolve(black_box(&event)))
+        });
+    }
+    group.finish();
+}
+
+fn conditions(criterion: &mut Criterion) {
+    let body = body();
+    let event = receive(&table(), &headers(&body), &body);
+    let mut group = criterion.benchmark_group("a condition");
+    for text in [
+        "data.delta > 0.3",
+        "type == 'agent.message' && has(data.agent_id) && data.agent_id.startsWith('agent_')",
+        "data.agent_id.matches('^agent_[0-9a-f]+$')",
+    ] {
+        let mut paths = Paths::default();
+        let condition = Condition::compile(text, &mut paths).expect("a condition");
+        assert_eq!(condition.holds(&Input::new(&event, &paths)), Ok(true));
+        // As the second condition of an event meets it: what both ask for is built once.
+        let read = Input::new(&event, &paths);
+        group.bench_function(format!("{text}, the body read"), |b| {
+            b.iter(|| condition.holds(black_box(&read)))
+        });
+        group.bench_function(format!("{text}, with reading a body of 1 KiB"), |b| {
+            b.iter(|| condition.holds(&Input::new(black_box(&event), &paths)))
+        });
+        group.bench_function(format!("{text}: reading alone"), |b| {
+            b.iter(|| paths.read(black_box(&event.body)).map(drop))
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, steps, tables, conditions);
 criterion_main!(benches);

@@ -6,7 +6,10 @@
 //! | `/readyz` | whether events can be taken (200 or 503), and why not ([`ready`]) |
 //! | `/metrics` | everything counted, for Prometheus ([`metrics`]) |
 //! | `/api/status` | everything at a glance, as JSON ([`status`]) |
+//! | `/api/config` | the routing table in force and the last attempt to change it ([`config`]) |
 //! | `/api/tail` | what comes out, with payloads; wants the [`token`] |
+//!
+//! `POST /-/reload` reads the routing table again and says what became of it; it wants the token, too.
 //!
 //! Anything that shows payloads or changes something wants the token. Where the listener is on
 //! loopback, requests for all but `/livez` must name it by address or as `localhost`: a page in
@@ -23,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::feed::Feed;
 
+use config::{Outcome, Reloads};
+
+pub mod config;
 mod metrics;
 mod rates;
 mod ready;
@@ -51,15 +57,19 @@ enum Page {
     Readyz,
     Metrics,
     Status,
+    Config,
     Tail,
+    Reload,
 }
 
-const PAGES: [(&str, Page); 5] = [
+const PAGES: [(&str, Page); 7] = [
     ("/livez", Page::Livez),
     ("/readyz", Page::Readyz),
     ("/metrics", Page::Metrics),
     ("/api/status", Page::Status),
+    ("/api/config", Page::Config),
     ("/api/tail", Page::Tail),
+    ("/-/reload", Page::Reload),
 ];
 
 impl Page {
@@ -75,8 +85,16 @@ impl Page {
     /// Whether it shows payloads or changes something.
     fn wants_token(self) -> bool {
         match self {
-            Page::Livez | Page::Readyz | Page::Metrics | Page::Status => false,
-            Page::Tail => true,
+            Page::Livez | Page::Readyz | Page::Metrics | Page::Status | Page::Config => false,
+            Page::Tail | Page::Reload => true,
+        }
+    }
+
+    /// The methods to ask with.
+    fn methods(self) -> &'static [Method] {
+        match self {
+            Page::Reload => &[Method::POST],
+            _ => &[Method::GET, Method::HEAD],
         }
     }
 }
@@ -91,6 +109,7 @@ struct Inner {
     token: Token,
     /// Whether only this machine can reach the listener.
     on_loopback: bool,
+    reloads: Reloads,
     /// Ends the streams, which would hold up a drain for ever.
     stop: CancellationToken,
 }
@@ -101,9 +120,10 @@ impl Admin {
         feed: Feed,
         token: Token,
         on_loopback: bool,
+        reloads: Reloads,
         stop: CancellationToken,
     ) -> Admin {
-        Admin(Arc::new(Inner { view, feed, token, on_loopback, stop }))
+        Admin(Arc::new(Inner { view, feed, token, on_loopback, reloads, stop }))
     }
 
     /// Answers one request.
@@ -116,10 +136,10 @@ impl Admin {
         if self.0.on_loopback && page.shows_something() && !names_this_machine(headers) {
             return refused(StatusCode::MISDIRECTED_REQUEST, "ask for localhost, or by address");
         }
-        let head = method == Method::HEAD;
-        if method != Method::GET && !head {
-            return not_allowed();
+        if !page.methods().contains(method) {
+            return not_allowed(page.methods());
         }
+        let head = method == Method::HEAD;
         if page.wants_token() && !self.0.token.is_in(headers) {
             return unauthorized();
         }
@@ -138,11 +158,26 @@ impl Admin {
                 self.look(|view| text(metrics::CONTENT_TYPE, metrics::page(view))).await
             }
             Page::Status => self.look(|view| text(JSON, line(json!(view.status())))).await,
+            Page::Config => text(JSON, line(json!(self.0.view.config.facts()))),
+            Page::Reload => self.reload().await,
             Page::Tail => {
                 let lines = tail::lines(&self.0.feed, self.0.stop.clone());
                 with_type("application/x-ndjson", BoxBody::new(StreamBody::new(lines)))
             }
         }
+    }
+
+    /// Reads the routing table again; on an error the answer is 422 with every problem.
+    async fn reload(self) -> Response<Body> {
+        let Some(attempt) = self.0.reloads.ask().await else {
+            let words = "too many ask for a reload, or the daemon is ending; ask again";
+            return refused(StatusCode::SERVICE_UNAVAILABLE, words);
+        };
+        let mut response = text(JSON, line(json!(attempt)));
+        if attempt.outcome == Outcome::Rejected {
+            *response.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+        }
+        response
     }
 
     /// Looks on a thread that may block: a disk that hangs is to hold up nobody else.
@@ -158,7 +193,8 @@ impl Admin {
 /// The answer of `/readyz`; brokers are listed, and do not count.
 fn readiness(view: &Arc<View>) -> Response<Body> {
     let reasons = view.not_ready();
-    let brokers = view.brokers_there().map(|broker| {
+    let brokers = view.brokers.load();
+    let brokers = brokers.iter().filter(|broker| broker.is_there()).map(|broker| {
         let condition = broker.stats.condition();
         json!({
             "name": &*broker.name,
@@ -194,9 +230,13 @@ fn unauthorized() -> Response<Body> {
     response
 }
 
-fn not_allowed() -> Response<Body> {
-    let mut response = refused(StatusCode::METHOD_NOT_ALLOWED, "ask with GET or HEAD");
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+fn not_allowed(methods: &[Method]) -> Response<Body> {
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    let words = format!("ask with {}", names.join(" or "));
+    let mut response = refused(StatusCode::METHOD_NOT_ALLOWED, &words);
+    if let Ok(allow) = HeaderValue::from_str(&names.join(", ")) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
     response
 }
 

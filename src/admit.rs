@@ -11,6 +11,7 @@ use crate::{
     event::{Event, Message, Record},
     journal::{AppendError, Entry, Journal},
     routing::Table,
+    source::Dedupe,
 };
 
 /// Admits events. A cheap handle.
@@ -21,12 +22,22 @@ pub struct Admit {
     backlogs: Arc<Backlogs>,
 }
 
-/// An event that is durable.
+/// An event that its sender need not send again.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Admitted {
     pub id: ByteString,
-    /// Whether it was known before; then nothing was appended.
-    pub duplicate: bool,
+    pub outcome: Outcome,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is durable.
+    Appended,
+    /// It was known before, and is durable since; nothing was appended.
+    Duplicate,
+    /// It owes nothing, by its source's `unrouted: drop`: it left no trace.
+    Dropped,
 }
 
 /// Why an event was not admitted. It left no trace, so its sender may send it again.
@@ -45,7 +56,7 @@ impl Admit {
         Admit { journal, window, backlogs }
     }
 
-    /// Returns once the event is on disk, with what `table` says it owes.
+    /// Returns once the event is on disk, with what `table` says it owes; `dedupe` is its source's.
     ///
     /// If the caller goes away meanwhile, the append goes on: the claim on the event's key travels
     /// with it, so that a sender who comes again cannot get a second copy in; and so does `room`,
@@ -53,15 +64,19 @@ impl Admit {
     pub async fn admit(
         &self,
         table: &Table,
+        dedupe: Dedupe,
         event: Event,
         room: impl Send + 'static,
     ) -> Result<Admitted, Error> {
         let (id, time_ms) = (event.id.clone(), event.time_ms);
-        let key = dedupe::key(&event);
-        let Some(claim) = self.window.claim(key, time_ms).await else {
-            return Ok(Admitted { id, duplicate: true });
+        let keys = dedupe::Keys::new(&event, dedupe);
+        let Some(claim) = self.window.claim(keys, time_ms).await else {
+            return Ok(Admitted { id, outcome: Outcome::Duplicate });
         };
         let messages = table.resolve(&event);
+        if messages.is_empty() {
+            return Ok(Admitted { id, outcome: Outcome::Dropped });
+        }
         self.backlogs.check(&messages)?;
         let payload = Record { event, messages }.encode();
         let (durable, outcome) = oneshot::channel();
@@ -73,10 +88,10 @@ impl Admit {
             // The caller may be gone; the event is in all the same.
             durable.send(appended).ok();
         });
-        let entry = Entry { payload, keys: vec![key], time_ms };
+        let entry = Entry { payload, keys: keys.iter().collect(), time_ms };
         self.journal.append(entry, done).await;
         outcome.await.map_err(|_| Error::Ended)??;
-        Ok(Admitted { id, duplicate: false })
+        Ok(Admitted { id, outcome: Outcome::Appended })
     }
 }
 

@@ -1,17 +1,28 @@
 //! Reads a few fields out of a JSON body in one pass, without building a document.
 //!
 //! The body is checked to be JSON as a whole; what is not asked for is skipped without being
-//! allocated, so depth and size cost nothing but time. Of equal names the last one counts.
+//! allocated, so depth and size cost nothing but time. Of equal names the last one counts. The whole
+//! body is a field, too: the one with an empty path.
 
 use std::borrow::Cow;
 
+use rustc_hash::FxHashMap;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-/// The fields to read: a tree of object keys, compiled once and used for every body.
+/// One step of a path into a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// To the member of an object.
+    Member(String),
+    /// To the element of a list, from 0.
+    Element(usize),
+}
+
+/// The fields to read: a tree of steps, compiled once and used for every body.
 #[derive(Clone, Debug, Default)]
 pub struct Paths {
     root: Node,
@@ -22,26 +33,38 @@ pub struct Paths {
 struct Node {
     /// Where this path's value goes, where the path itself is asked for.
     slot: Option<usize>,
-    children: Vec<(String, Node)>,
+    /// Few as a rule, but a large table asks for many; a sender cannot add to them.
+    members: FxHashMap<String, Node>,
+    elements: FxHashMap<usize, Node>,
 }
 
 impl Paths {
     /// Adds a path of object keys from the root and returns its slot; the same path always has the
     /// same slot.
     pub fn add<S: AsRef<str>>(&mut self, path: &[S]) -> usize {
+        let steps: Vec<Step> =
+            path.iter().map(|key| Step::Member(key.as_ref().to_owned())).collect();
+        self.add_steps(&steps)
+    }
+
+    /// The same for a path that may lead into lists.
+    pub fn add_steps(&mut self, path: &[Step]) -> usize {
         let mut node = &mut self.root;
-        for key in path {
-            let key = key.as_ref();
-            let at = node.children.iter().position(|(k, _)| k == key).unwrap_or_else(|| {
-                node.children.push((key.to_owned(), Node::default()));
-                node.children.len() - 1
-            });
-            node = &mut node.children[at].1;
+        for step in path {
+            node = match step {
+                Step::Member(name) => node.members.entry(name.clone()).or_default(),
+                Step::Element(index) => node.elements.entry(*index).or_default(),
+            };
         }
         *node.slot.get_or_insert_with(|| {
             self.len += 1;
             self.len - 1
         })
+    }
+
+    /// How many fields are asked for.
+    pub fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether no field is asked for.
@@ -53,7 +76,9 @@ impl Paths {
     pub fn read<'a>(&self, body: &'a [u8]) -> Result<Fields<'a>, serde_json::Error> {
         let mut fields = vec![None; self.len];
         let mut json = serde_json::Deserializer::from_slice(body);
-        if body.trim_ascii_start().first() == Some(&b'{') {
+        if self.root.slot.is_some() || !self.root.elements.is_empty() {
+            self.root.take(<&RawValue>::deserialize(&mut json)?, &mut fields)?;
+        } else if body.trim_ascii_start().first() == Some(&b'{') {
             json.deserialize_map(Object { node: &self.root, fields: &mut fields })?;
         } else {
             IgnoredAny::deserialize(&mut json)?;
@@ -78,7 +103,12 @@ pub enum NoText {
     NotUnicode,
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
+    /// The field's JSON, as it is written in the body.
+    pub fn raw(&self, slot: usize) -> Option<&'a str> {
+        self.0[slot].map(RawValue::get)
+    }
+
     /// A string's text, or a number or boolean as it is written in the body.
     pub fn text(&self, slot: usize) -> Result<Cow<'_, str>, NoText> {
         let raw = self.0[slot].ok_or(NoText::Missing)?.get();
@@ -128,29 +158,66 @@ impl<'a> Visitor<'a> for Object<'_, '_, 'a> {
                 continue;
             };
             let raw = map.next_value::<&RawValue>()?;
-            child.forget(self.fields);
-            if let Some(slot) = child.slot {
-                self.fields[slot] = Some(raw);
-            }
-            if !child.children.is_empty() && raw.get().starts_with('{') {
-                serde_json::Deserializer::from_str(raw.get())
-                    .deserialize_map(Object { node: child, fields: self.fields })
-                    .map_err(serde::de::Error::custom)?;
-            }
+            child.take(raw, self.fields).map_err(serde::de::Error::custom)?;
+        }
+        Ok(())
+    }
+}
+
+/// Walks one list.
+struct List<'n, 'f, 'a> {
+    node: &'n Node,
+    fields: &'f mut Vec<Option<&'a RawValue>>,
+}
+
+impl<'a> Visitor<'a> for List<'_, '_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("a JSON list")
+    }
+
+    fn visit_seq<S: SeqAccess<'a>>(self, mut list: S) -> Result<(), S::Error> {
+        for index in 0.. {
+            let Some(child) = self.node.elements.get(&index) else {
+                match list.next_element::<IgnoredAny>()? {
+                    Some(_) => continue,
+                    None => break,
+                }
+            };
+            let Some(raw) = list.next_element::<&RawValue>()? else { break };
+            child.take(raw, self.fields).map_err(serde::de::Error::custom)?;
         }
         Ok(())
     }
 }
 
 impl Node {
+    /// Takes the value at this path, and what is asked for below it.
+    fn take<'a>(
+        &self,
+        raw: &'a RawValue,
+        fields: &mut Vec<Option<&'a RawValue>>,
+    ) -> Result<(), serde_json::Error> {
+        self.forget(fields);
+        if let Some(slot) = self.slot {
+            fields[slot] = Some(raw);
+        }
+        let mut json = serde_json::Deserializer::from_str(raw.get());
+        match raw.get().as_bytes()[0] {
+            b'{' if !self.members.is_empty() => json.deserialize_map(Object { node: self, fields }),
+            b'[' if !self.elements.is_empty() => json.deserialize_seq(List { node: self, fields }),
+            _ => Ok(()),
+        }
+    }
+
     /// A name that comes again replaces all that was found below the earlier one.
     fn forget(&self, fields: &mut [Option<&RawValue>]) {
         if let Some(slot) = self.slot {
             fields[slot] = None;
         }
-        for (_, child) in &self.children {
-            child.forget(fields);
-        }
+        let children = self.members.values().chain(self.elements.values());
+        children.for_each(|child| child.forget(fields));
     }
 }
 
@@ -173,7 +240,7 @@ impl<'n> Visitor<'_> for Child<'n> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.children.iter().find(|(k, _)| k == key).map(|(_, child)| child))
+        Ok(self.0.members.get(key))
     }
 }
 
@@ -208,6 +275,30 @@ mod tests {
         ] {
             assert_eq!(text(body, &["a", "b"]), expected.map(str::to_owned), "{body}");
         }
+    }
+
+    #[test]
+    fn elements_of_lists_are_found_by_their_place() {
+        use Step::{Element, Member};
+        let a = || Member("a".to_owned());
+        for (body, path, expected) in [
+            (r#"{"a":[1,"x",{"a":2}]}"#, vec![a(), Element(1)], Ok("x")),
+            (r#"{"a":[1,"x",{"a":2}]}"#, vec![a(), Element(2), a()], Ok("2")),
+            (r#"{"a":[1]}"#, vec![a(), Element(1)], Err(NoText::Missing)),
+            (r#"{"a":{"0":1}}"#, vec![a(), Element(0)], Err(NoText::Missing)),
+            (r#"{"a":[1],"a":[]}"#, vec![a(), Element(0)], Err(NoText::Missing)),
+            (r#" [[1], [2, 3]] "#, vec![Element(1), Element(1)], Ok("3")),
+            (r#"{"a":1}"#, vec![Element(0)], Err(NoText::Missing)),
+        ] {
+            let mut paths = Paths::default();
+            let slot = paths.add_steps(&path);
+            let text = paths.read(body.as_bytes()).unwrap().text(slot).map(Cow::into_owned);
+            assert_eq!(text, expected.map(str::to_owned), "{body} {path:?}");
+        }
+        let mut paths = Paths::default();
+        let (root, member) = (paths.add_steps(&[]), paths.add(&["a"]));
+        let fields = paths.read(br#" {"a":[1]} "#).unwrap();
+        assert_eq!((fields.raw(root), fields.raw(member)), (Some(r#"{"a":[1]}"#), Some("[1]")));
     }
 
     #[test]

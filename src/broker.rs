@@ -22,18 +22,18 @@ pub mod kafka;
 pub mod log;
 pub mod material;
 pub mod nats;
+mod publication;
 pub mod rabbitmq;
 pub mod tls;
 
 pub use absent::Absent;
+pub use publication::Publication;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
-
-use crate::event::{Address, Event};
 
 /// Why a message was not confirmed. The text is for operators and never holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,13 +77,6 @@ impl Flow {
 
 /// The [`Flow`] of one connection. That its source is gone means that the connection has ended, too.
 pub type Hold = watch::Receiver<Flow>;
-
-/// An event on its way to one address.
-#[derive(Clone, Debug)]
-pub struct Publication {
-    pub event: Arc<Event>,
-    pub address: Address,
-}
 
 /// A connection that publishes messages; see the module's contract.
 #[async_trait]

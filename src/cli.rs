@@ -9,11 +9,15 @@ use crate::{
     settings::{self, Flags, Settings},
 };
 
+mod check;
 mod client;
 mod dead_letters;
+pub mod explain;
 mod operator;
+mod reload;
 mod run;
 mod sample;
+mod schema;
 mod send;
 mod status;
 mod tail;
@@ -21,10 +25,13 @@ mod tail;
 const EXAMPLES: &str = "\
 Examples:
   waypost run                                    receive, journal and publish, as routes.yaml says
+  waypost check                                  what is wrong with routes.yaml
   waypost send                                   send a signed sample to the running daemon
   waypost send miibo function_calling            another source, another sample
   waypost send sonzai --type agent.message --file body.json
+  waypost explain --sample agent.message         what would become of it, and why
   waypost tail                                   watch what comes out
+  waypost reload                                 put a changed routes.yaml in force, or say why not
   waypost status                                 how the daemon and its brokers are doing
   waypost dead-letters list                      what was given up on, and why
 
@@ -44,6 +51,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Check(check::Arguments),
+    Schema(schema::Arguments),
+    Explain(explain::Arguments),
+    Reload(reload::Arguments),
     Send(send::Arguments),
     Tail(tail::Arguments),
     Status(status::Arguments),
@@ -83,7 +94,15 @@ fn execute() -> Result<ExitCode, Error> {
     let Arguments { command, flags } = Arguments::parse();
     let settings = Settings::load(Path::new(settings::FILE), &flags).map_err(Error::new)?;
     match command {
-        Command::Run(arguments) => return run::main(arguments, settings),
+        Command::Check(arguments) => return check::main(arguments, &settings),
+        Command::Schema(arguments) => schema::main(arguments)?,
+        Command::Explain(arguments) => return explain::main(arguments, &settings),
+        Command::Run(arguments) => {
+            let load = move || Settings::load(Path::new(settings::FILE), &flags);
+            let read_again = Box::new(move || load().map_err(|error| error.to_string()));
+            return run::main(arguments, settings, read_again);
+        }
+        Command::Reload(arguments) => return reload::main(arguments, &settings),
         Command::Send(arguments) => send::main(arguments, &settings)?,
         Command::Tail(arguments) => tail::main(arguments, &settings)?,
         Command::Status(arguments) => return status::main(arguments, &settings),
@@ -105,14 +124,24 @@ fn read_dotenv() -> Result<(), Error> {
     }
 }
 
+/// Reads the text of the routing table.
+fn read_routes(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|cause| {
+        let hint = "name another with --routes";
+        Error::new(format!("cannot read the routing table {}: {cause}; {hint}", path.display()))
+    })
+}
+
 /// Reads and compiles the routing table.
 fn read_table(path: &Path) -> Result<Table, Error> {
-    let text = std::fs::read_to_string(path).map_err(|cause| {
-        let hint = "name another with --routes";
-        Error(format!("cannot read the routing table {}: {cause}; {hint}", path.display()))
-    })?;
-    routing::compile(&path.display().to_string(), &text, &|name| std::env::var(name).ok())
-        .map_err(Error::new)
+    let text = read_routes(path)?;
+    let table = routing::compile(&path.display().to_string(), &text, &environment);
+    table.map_err(Error::new)
+}
+
+/// What a reference in the routing table stands for.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Runs a command that talks to a daemon.

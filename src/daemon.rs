@@ -9,14 +9,14 @@ use std::{
 };
 
 use bytestring::ByteString;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::TokenError,
     dispatch,
     journal::{self, is_no_space},
-    routing::Table,
+    routing::reload::Start,
     server::{Transport, tls},
     service,
     settings::Settings,
@@ -24,12 +24,17 @@ use crate::{
 
 mod addresses;
 mod brokers;
+mod fleet;
 mod open;
 mod reclaim;
+mod reload;
+mod restart;
 mod running;
 
 pub use addresses::Addresses;
+pub use restart::ReadAgain;
 
+use fleet::Fleet;
 use running::Running;
 
 /// Why the daemon could not start, or ended by itself.
@@ -67,14 +72,37 @@ struct Doors {
     admin_listener: TcpListener,
 }
 
-/// Runs until `stop` is cancelled and everything is drained, or something fails that it cannot go on
+/// What a daemon is made of.
+pub struct Boot {
+    pub settings: Settings,
+    /// To notice settings that have changed.
+    pub read_again: ReadAgain,
+    /// The routing table to start with.
+    pub start: Start,
+}
+
+/// What a daemon is told while it runs.
+#[derive(Clone, Default)]
+pub struct Told {
+    pub stop: CancellationToken,
+    /// To read the routing table again.
+    pub reload: Arc<Notify>,
+}
+
+/// Runs until told to stop and everything is drained, or something fails that it cannot go on
 /// without.
-pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> Result<(), Error> {
+pub async fn run(boot: Boot, told: Told) -> Result<(), Error> {
+    let settings = Arc::new(boot.settings.clone());
     let (transport, watch) = transport(&settings)?;
     let data_dir = &settings.data_dir;
     Addresses::remove_stale(data_dir)
         .map_err(|cause| Error::DataDir { path: data_dir.clone(), cause })?;
-    let opened = open::open(&settings, &table)?;
+    let opened = open::open(&settings)?;
+    if boot.start.instead.is_none() {
+        reload::keep_first(&boot.start.loaded, &settings.data_dir, &opened.opener.reserve);
+    }
+    let fleet = Fleet::new(opened.opener.clone());
+    let prepared = fleet.prepare_first(&boot.start.loaded.table)?;
     let (listener, admin_listener) = (
         bind(settings.listen, "listen").await?,
         bind(settings.admin_listen, "admin-listen").await?,
@@ -92,16 +120,17 @@ pub async fn run(settings: Settings, table: Table, stop: CancellationToken) -> R
     let addresses_file = Addresses::file(&settings.data_dir);
     let cannot = |cause| Error::DataDir { path: addresses_file.clone(), cause };
     let addresses_json = serde_json::to_vec(&addresses).map_err(io::Error::from)?;
-    let written = opened.reserve.open(|| fs::write(&addresses_file, &addresses_json), is_no_space);
+    let written =
+        opened.opener.reserve.open(|| fs::write(&addresses_file, &addresses_json), is_no_space);
     written.map_err(cannot)?;
-    reclaim::fill(&opened.reserve);
+    reclaim::fill(&opened.opener.reserve);
     service::ready(addresses.listen).await;
     let journal = opened.main.clone();
     let doors = Doors { listener, transport, watch, admin_listener };
     let outcome = tokio::select! {
         outcome = async {
-            let mut running = Running::start(&settings, table, opened, doors, &stop)?;
-            running.until(&stop).await?;
+            let mut running = Running::start(boot, opened, (fleet, prepared), doors, &told)?;
+            running.until(&told.stop).await?;
             running.drain(&settings.shutdown).await
         } => outcome,
         never = service::watchdog(journal.failed()) => match never {},

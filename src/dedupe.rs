@@ -15,17 +15,50 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use crate::event::Event;
+use crate::{event::Event, source::Dedupe};
 
-/// What an event is known by: a hash of its source and id.
+/// A hash of something that an event is known by.
 pub type Key = [u8; 16];
 
-/// The key of an event's identity.
-pub fn key(event: &Event) -> Key {
+/// What an event is known by: any of these makes another the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keys {
+    /// Of its source and id.
+    id: Key,
+    /// Of its source, type and body, where its source says that these make an event.
+    body: Option<Key>,
+}
+
+impl Keys {
+    /// The keys of an event from a source that deduplicates so.
+    pub fn new(event: &Event, by: Dedupe) -> Keys {
+        // Lengths keep two neighbouring fields from passing for one another; none is as long as
+        // what stands before a body's.
+        let field = |text: &[u8]| (text.len() as u64).to_le_bytes();
+        let id =
+            hash(&[&field(event.source.as_bytes()), event.source.as_bytes(), event.id.as_bytes()]);
+        let body = (by == Dedupe::Body).then(|| {
+            hash(&[
+                &u64::MAX.to_le_bytes(),
+                &field(event.source.as_bytes()),
+                event.source.as_bytes(),
+                &field(event.kind.as_bytes()),
+                event.kind.as_bytes(),
+                &event.body,
+            ])
+        });
+        Keys { id, body }
+    }
+
+    /// Each of them, always in the same order.
+    pub fn iter(&self) -> impl Iterator<Item = Key> {
+        [self.id].into_iter().chain(self.body)
+    }
+}
+
+fn hash(parts: &[&[u8]]) -> Key {
     let mut hash = Sha256::new();
-    hash.update((event.source.len() as u64).to_le_bytes());
-    hash.update(event.source.as_bytes());
-    hash.update(event.id.as_bytes());
+    parts.iter().for_each(|part| hash.update(part));
     let mut key = Key::default();
     key.copy_from_slice(&hash.finalize()[..16]);
     key
@@ -75,13 +108,26 @@ impl Window {
         Arc::new(Window { limits, state: Mutex::new(state) })
     }
 
-    /// Claims a key, waiting while somebody else holds it; `None` if it is known by then.
-    pub async fn claim(self: &Arc<Self>, key: Key, now_ms: u64) -> Option<Claim> {
+    /// Claims all of an event's keys, waiting while somebody else holds one; `None` if one is known
+    /// by then.
+    ///
+    /// Nobody waits in a circle: whoever waits for an id holds nothing yet, and whoever holds a body
+    /// waits for nothing more.
+    pub async fn claim(self: &Arc<Self>, keys: Keys, now_ms: u64) -> Option<Claim> {
+        let id = self.claim_one(keys.id, now_ms).await?;
+        let body = match keys.body {
+            Some(body) => Some(self.claim_one(body, now_ms).await?),
+            None => None,
+        };
+        Some(Claim { id, body })
+    }
+
+    async fn claim_one(self: &Arc<Self>, key: Key, now_ms: u64) -> Option<Held> {
         loop {
             let attempt = self.try_claim(key, now_ms);
             match attempt {
                 Attempt::Known => return None,
-                Attempt::Claimed => return Some(Claim { window: self.clone(), key }),
+                Attempt::Claimed => return Some(Held { window: self.clone(), key }),
                 // An error is the claim's end, whichever way; both mean: look again.
                 Attempt::Wait(mut outcome) => drop(outcome.changed().await),
             }
@@ -145,20 +191,32 @@ impl State {
     }
 }
 
-/// The right to append the event with this key. Dropped without a commit, it leaves no trace.
+/// The right to append the event with these keys. Dropped without a commit, it leaves no trace.
 pub struct Claim {
+    id: Held,
+    body: Option<Held>,
+}
+
+impl Claim {
+    /// The event is durable: its keys are known from now on, and those who wait for them are told.
+    pub fn commit(self, time_ms: u64) {
+        [self.id].into_iter().chain(self.body).for_each(|held| held.learn(time_ms));
+    }
+}
+
+/// A key that is claimed.
+struct Held {
     window: Arc<Window>,
     key: Key,
 }
 
-impl Claim {
-    /// The event is durable: the key is known from now on, and those who wait for it are told.
-    pub fn commit(self, time_ms: u64) {
+impl Held {
+    fn learn(self, time_ms: u64) {
         self.window.state().learn(self.key, time_ms, self.window.limits);
     }
 }
 
-impl Drop for Claim {
+impl Drop for Held {
     fn drop(&mut self) {
         // Dropping the channel wakes those who wait.
         self.window.state().claimed.remove(&self.key);
@@ -175,14 +233,22 @@ mod tests {
         [n; 16]
     }
 
+    fn keys(n: u8) -> Keys {
+        Keys { id: key(n), body: None }
+    }
+
+    fn with_body(id: u8, body: u8) -> Keys {
+        Keys { id: key(id), body: Some(key(body)) }
+    }
+
     async fn known(window: &Arc<Window>, n: u8, now_ms: u64) -> bool {
-        window.claim(key(n), now_ms).await.is_none()
+        window.claim(keys(n), now_ms).await.is_none()
     }
 
     #[tokio::test]
     async fn a_committed_key_is_known_until_its_window_ends() {
         let window = Window::new(LIMITS, vec![]);
-        window.claim(key(1), 1_000).await.unwrap().commit(1_000);
+        window.claim(keys(1), 1_000).await.unwrap().commit(1_000);
         assert!(known(&window, 1, 1_000).await);
         assert!(known(&window, 1, 11_000).await);
         assert!(!known(&window, 1, 11_001).await);
@@ -191,7 +257,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_claim_leaves_no_trace() {
         let window = Window::new(LIMITS, vec![]);
-        drop(window.claim(key(1), 0).await);
+        drop(window.claim(keys(1), 0).await);
         assert!(!known(&window, 1, 0).await);
         assert!(window.is_empty());
     }
@@ -209,7 +275,7 @@ mod tests {
     async fn a_second_sender_waits_for_the_first_and_sees_its_outcome() {
         for commit in [true, false] {
             let window = Window::new(LIMITS, vec![]);
-            let first = window.claim(key(1), 0).await.unwrap();
+            let first = window.claim(keys(1), 0).await.unwrap();
             let other = tokio::spawn({
                 let window = window.clone();
                 async move { known(&window, 1, 0).await }
@@ -222,6 +288,49 @@ mod tests {
                 drop(first);
             }
             assert_eq!(other.await.unwrap(), commit);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_is_known_by_any_of_its_keys() {
+        let window = Window::new(LIMITS, vec![]);
+        window.claim(with_body(1, 9), 0).await.unwrap().commit(0);
+        assert_eq!(window.len(), 2);
+        assert!(window.claim(with_body(2, 9), 0).await.is_none());
+        assert!(window.claim(with_body(1, 8), 0).await.is_none());
+        assert!(!known(&window, 2, 0).await, "what was refused left no trace");
+        assert!(window.claim(with_body(3, 8), 0).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_second_sender_of_a_body_waits_for_the_first() {
+        let window = Window::new(LIMITS, vec![]);
+        let first = window.claim(with_body(1, 9), 0).await.unwrap();
+        let other = tokio::spawn({
+            let window = window.clone();
+            async move { window.claim(with_body(2, 9), 0).await.is_none() }
+        });
+        tokio::task::yield_now().await;
+        assert!(!other.is_finished());
+        first.commit(0);
+        assert!(other.await.unwrap());
+    }
+
+    #[test]
+    fn a_body_is_another_event_under_another_source_or_type() {
+        use crate::event::tests::plain;
+        let keys = |event: Event| Keys::new(&event, Dedupe::Body);
+        let first = keys(plain("1", "x"));
+        assert_eq!(first.body, keys(plain("2", "x")).body);
+        assert_eq!(Keys::new(&plain("1", "x"), Dedupe::Id), Keys { body: None, ..first });
+        for other in [
+            plain("1", "y"),
+            Event { source: "other".into(), ..plain("1", "x") },
+            Event { kind: "other".into(), ..plain("1", "x") },
+            // The same bytes, otherwise divided.
+            Event { kind: "kx".into(), ..plain("1", "") },
+        ] {
+            assert_ne!(first.body, keys(other).body);
         }
     }
 }

@@ -14,7 +14,11 @@
 //! A message settles only once it is confirmed, or durably parked, or durably a dead letter. A
 //! broker that holds back more than [`Limits::backlog_bytes`] of the main journal has its waiting
 //! messages parked too, in order ([`relief`]), and they go first when it is back; when its parked
-//! messages reach the same bound, [`Backlogs`] says so and its events are refused at the door.
+//! messages reach the same bound, [`Backlogs`] says so and its events are refused at the door, or the
+//! oldest parked ones make room ([`overflow`]).
+//!
+//! It is told through [`Orders`] when its broker's settings change ([`change`]): it goes on through
+//! another client, or leaves.
 //!
 //! Order is kept except across a retry, with one exception: where a broker accepts connections and
 //! confirms nothing on [`FRUITLESS`] of them in a row, messages are tried one at a time, each by
@@ -39,12 +43,14 @@ use crate::{
     admit::Backlogs,
     broker::{self, Broker, Confirmation, Publication},
     clock::Steady,
+    event::Address,
     feed::{Feed, Outcome},
     journal::{self, Journal, Position},
     quiet::Quiet,
 };
 
 mod backoff;
+mod change;
 mod connect;
 pub mod dead_letter;
 mod fate;
@@ -52,6 +58,8 @@ mod health;
 mod job;
 pub mod kept;
 mod lane;
+mod orders;
+mod overflow;
 mod relief;
 mod stats;
 mod window;
@@ -59,9 +67,11 @@ mod window;
 pub use backoff::Backoff;
 pub use dead_letter::DeadLetters;
 pub use health::Holds;
+pub use orders::{Client, Farewell, Order, Orders, Policy};
 pub use stats::{LaneProgress, State, Stats};
 pub use window::Capacity;
 
+use change::{Leaving, Succession};
 use connect::Ending;
 use health::Health;
 use job::{Job, LaneKind};
@@ -90,9 +100,10 @@ pub struct Limits {
     /// Messages under way: in flight, or settled but not yet below a saved cursor. What a crash may
     /// publish again.
     pub window: Capacity,
-    /// How long a failing message is tried.
+    /// How long a failing message is tried, unless the [`Policy`] says otherwise.
     pub retry_for: Duration,
-    /// Bytes of the main journal that one broker may hold back, and bytes it may have parked.
+    /// Bytes of the main journal that one broker may hold back, and bytes it may have parked, unless
+    /// the [`Policy`] says otherwise.
     pub backlog_bytes: u64,
     /// How long a drain may take to publish what is left.
     pub drain: Duration,
@@ -137,6 +148,10 @@ impl Progress {
         saved.insert(broker.clone(), position);
     }
 
+    fn forget(&self, broker: &ByteString) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(broker);
+    }
+
     /// The lowest saved cursor; `None` while there is no dispatcher.
     pub fn lowest(&self) -> Option<Position> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().min().copied()
@@ -151,6 +166,16 @@ pub struct Dispatcher {
     parked: Lane,
     shared: Shared,
     stats: Arc<Stats>,
+    orders: Orders,
+    /// The present client's: see [`Client`].
+    kind: Option<&'static str>,
+    takes: fn(&Address) -> bool,
+    succession: Option<Succession>,
+    leaving: Option<Leaving>,
+    /// Whether it ends because its broker is gone.
+    has_left: bool,
+    /// Parked messages below this make room.
+    overflow_end: Position,
     /// Work that waits for its turn, in order.
     unsent: VecDeque<Job>,
     /// Work that waits for its time. The number keeps equal times apart.
@@ -209,10 +234,21 @@ enum Wake {
     Tick,
     /// The connection has something to say of itself.
     Flow,
+    /// There is an order.
+    Told,
 }
 
 /// The broker is down, and why.
 struct Down(String);
+
+/// Why a connection is served no more.
+enum Turn {
+    Down(String),
+    /// Another client goes on.
+    Exchange,
+    /// Everything is drained, or the time for that is over; or the broker is gone.
+    Over,
+}
 
 impl Dispatcher {
     /// A dispatcher for the broker `name`, whose parked messages are in `parked`.
@@ -237,6 +273,13 @@ impl Dispatcher {
             health: Health::new(shared.holds.clone(), stats.clone()),
             shared,
             stats,
+            orders: Orders::new(Policy::of(&limits)),
+            kind: None,
+            takes: |_| true,
+            succession: None,
+            leaving: None,
+            has_left: false,
+            overflow_end: Position(0),
             unsent: VecDeque::new(),
             retries: BTreeMap::new(),
             parked_retries: 0,
@@ -262,45 +305,53 @@ impl Dispatcher {
         self.stats.clone()
     }
 
-    /// Publishes until `stop`, then drains what can be drained within [`Limits::drain`].
-    pub async fn run(
-        mut self,
-        mut broker: Box<dyn Broker>,
-        stop: CancellationToken,
-    ) -> Result<(), Error> {
-        let ending = Ending::new(stop, self.limits.drain);
-        while self.connect(&mut *broker, &ending).await? {
-            match self.serve(&mut *broker, &ending).await? {
-                Ok(()) => break,
-                Err(Down(reason)) => self.recall(reason),
-            }
-        }
-        self.finish(broker).await
+    /// Through which it is told what changes.
+    pub fn orders(&self) -> Orders {
+        self.orders.clone()
     }
 
-    /// Publishes until the broker is down (`Err`) or everything is drained after `stop` (`Ok`).
-    async fn serve(
-        &mut self,
-        broker: &mut dyn Broker,
-        ending: &Ending,
-    ) -> Result<Result<(), Down>, Error> {
+    /// Is not to run after all: nothing is kept for it.
+    pub fn abandon(self) {
+        self.shared.progress.forget(&self.name);
+    }
+
+    /// Publishes until `stop`, then drains what can be drained within [`Limits::drain`]; or until its
+    /// broker is gone and everything that it was owed is settled.
+    pub async fn run(mut self, mut client: Client, stop: CancellationToken) -> Result<(), Error> {
+        (self.kind, self.takes) = (client.kind, client.takes);
+        let ending = Ending::new(stop, self.limits.drain);
+        while self.connect(&mut client, &ending).await? {
+            match self.serve(&mut *client.broker, &ending).await? {
+                Turn::Over => break,
+                Turn::Exchange => {}
+                Turn::Down(reason) => self.recall(reason),
+            }
+        }
+        self.finish(client.broker).await
+    }
+
+    /// Publishes through one connection.
+    async fn serve(&mut self, broker: &mut dyn Broker, ending: &Ending) -> Result<Turn, Error> {
         let mut draining = false;
         loop {
             let sent = tokio::select! {
                 biased;
                 // What is being handed over is not settled, and comes again after the next start.
-                () = ending.over.cancelled() => return Ok(Ok(())),
+                () = ending.over.cancelled() => return Ok(Turn::Over),
                 sent = self.send(broker) => sent,
             };
-            if let Err(down) = sent {
-                return Ok(Err(down));
+            if let Err(Down(reason)) = sent {
+                return Ok(Turn::Down(reason));
             }
-            if draining && self.is_drained() {
-                return Ok(Ok(()));
+            if draining && self.is_drained() || self.has_left() {
+                return Ok(Turn::Over);
+            }
+            if self.may_exchange() {
+                return Ok(Turn::Exchange);
             }
             let wake = tokio::select! {
                 biased;
-                () = ending.over.cancelled() => return Ok(Ok(())),
+                () = ending.over.cancelled() => return Ok(Turn::Over),
                 () = ending.stop.cancelled(), if !draining => {
                     draining = true;
                     self.stats.stands(State::Draining, None);
@@ -308,11 +359,8 @@ impl Dispatcher {
                 }
                 wake = self.next(true) => wake?,
             };
-            if let Err(down) = self.handle(wake) {
-                return Ok(Err(down));
-            }
-            if let Err(down) = self.harvest() {
-                return Ok(Err(down));
+            if let Err(Down(reason)) = self.handle(wake).and_then(|()| self.harvest()) {
+                return Ok(Turn::Down(reason));
             }
         }
     }
@@ -340,6 +388,7 @@ impl Dispatcher {
             Some((ticket, outcome)) = self.publishing.next() => Wake::Published(ticket, outcome),
             Some(kept) = self.keeping.next() => Wake::Kept(kept),
             _ = self.tick.tick() => Wake::Tick,
+            () = self.orders.told() => Wake::Told,
             () = self.health.flow_changed(), if connected => Wake::Flow,
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)),
                 if connected && due.is_some() => Wake::Due,
@@ -352,7 +401,10 @@ impl Dispatcher {
     fn handle(&mut self, wake: Wake) -> Result<(), Down> {
         match wake {
             Wake::Published(ticket, outcome) => return self.published(ticket, outcome),
-            Wake::Kept(kept) => kept.into_iter().for_each(|kept| self.kept(kept)),
+            Wake::Kept(kept) => {
+                kept.into_iter().for_each(|kept| self.kept(kept));
+                self.make_room();
+            }
             Wake::Main(LaneWake::Saved(position)) => {
                 self.shared.progress.save(&self.name, position);
             }
@@ -368,8 +420,14 @@ impl Dispatcher {
                     self.health.owes_nothing();
                 }
                 self.health.look(&self.name);
+                self.look_after_leave();
                 self.look_after_backlog();
                 return self.yield_to_relief();
+            }
+            Wake::Told => {
+                if let Some(order) = self.orders.take() {
+                    self.follow(order);
+                }
             }
             Wake::Flow => return self.health.note_flow(&self.name).map_err(Down),
         }
@@ -381,7 +439,8 @@ impl Dispatcher {
         for mut job in jobs {
             job.turn = self.next_turn;
             self.next_turn += 1;
-            if job.not_before_ms > now_ms {
+            let Some(job) = self.unless_overflow(job) else { continue };
+            if job.not_before_ms > now_ms && !self.is_over() {
                 // Bounded, since the clock may have been set back meanwhile.
                 let wait = Duration::from_millis(job.not_before_ms - now_ms).min(RETRY.max);
                 self.retry_after(job, wait);
@@ -394,7 +453,7 @@ impl Dispatcher {
 
     /// Hands over what waits for its turn.
     async fn send(&mut self, broker: &mut dyn Broker) -> Result<(), Down> {
-        if self.health.is_on_hold() {
+        if self.health.is_on_hold() || self.is_succeeded() {
             return Ok(());
         }
         let at_once = if self.fruitless > FRUITLESS { 1 } else { usize::MAX };
@@ -412,7 +471,12 @@ impl Dispatcher {
             job.suspicion.sent(self.confirmed);
             job.sent = Some(Instant::now());
             self.stats.handed_over(job.attempts > 0);
-            let publication = Publication { event: job.event.clone(), address };
+            let publication = Publication {
+                event: job.event.clone(),
+                address,
+                format: job.message.format,
+                headers: job.message.headers.clone(),
+            };
             let ticket = self.next_ticket;
             self.next_ticket += 1;
             let handed_over = broker.publish(&publication).await;
@@ -463,6 +527,9 @@ impl Dispatcher {
         self.main.save().await?;
         self.parked.save().await?;
         self.parked.journal().clone().close().await;
+        if self.has_left {
+            self.forget();
+        }
         self.show_progress();
         self.stats.stands(State::Ended, None);
         Ok(())

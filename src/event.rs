@@ -3,31 +3,17 @@
 //!
 //! Strings are [`ByteString`]s: decoded from a record they share its buffer, so reading a record
 //! back copies neither its body nor its attributes.
-//!
-//! # Record layout (version 1)
-//!
-//! Integers are little-endian; a *string* is a `u32` length and that many UTF-8 bytes; an *option*
-//! is a `u8` (0 or 1) and, after a 1, the value; a *list* is a `u32` count and the items.
-//!
-//! ```text
-//! u8      version
-//! list    messages: string route, string broker, u8 kind, then
-//!           0  string reason                        could not be rendered
-//!           1  string topic, option key             Kafka, log
-//!           2  string exchange, string routing_key  RabbitMQ
-//!           3  string subject                       NATS
-//! u64     time_ms
-//! string  id, source, kind
-//! option  subject, content_type, traceparent
-//! list    extensions: string name, string value
-//! list    headers:    string name, string value
-//! ...     body: the rest
-//! ```
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use bytestring::ByteString;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::clock::rfc3339;
+
+mod record;
+
+pub use record::{Error, Record};
 
 /// What a sender said, once verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,250 +97,41 @@ pub struct Message {
     pub broker: ByteString,
     /// Where it goes, or why that could not be rendered.
     pub address: Result<Address, ByteString>,
+    /// How the event is written down.
+    pub format: Format,
+    /// Fixed headers of the target, beside what the format brings along.
+    pub headers: Headers,
 }
 
-/// An event and the messages it owes: what one journal entry holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    pub event: Event,
-    pub messages: Vec<Message>,
+/// Names and values of headers.
+pub type Headers = Vec<(ByteString, ByteString)>;
+
+/// How an event is written down for a broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The body as it is, the CloudEvents attributes as headers.
+    #[default]
+    Binary,
+    /// One CloudEvents JSON document that holds the attributes and the body.
+    Structured,
+    /// The body as it is, and no attributes.
+    Raw,
 }
 
-/// Why bytes are not a record.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Error {
-    #[error("record version {0} is not known to this version of waypost")]
-    Version(u8),
-    #[error("the record ends before its fields do")]
-    Short,
-    #[error("a record field is not UTF-8")]
-    NotUtf8,
-    #[error("unknown message kind {0}")]
-    MessageKind(u8),
-    #[error("an option's tag is {0}, neither 0 nor 1")]
-    Option(u8),
-}
-
-const VERSION: u8 = 1;
-
-impl Record {
-    /// Encodes in one buffer; the only copy of the body between socket and disk.
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.encoded_len_hint());
-        out.put_u8(VERSION);
-        put_list(&mut out, &self.messages, put_message);
-        let event = &self.event;
-        out.put_u64_le(event.time_ms);
-        for text in [&event.id, &event.source, &event.kind] {
-            put_text(&mut out, text);
-        }
-        for text in [&event.subject, &event.content_type, &event.traceparent] {
-            put_option(&mut out, text.as_ref());
-        }
-        for pairs in [&event.extensions, &event.headers] {
-            put_list(&mut out, pairs, |out, (name, value)| {
-                put_text(out, name);
-                put_text(out, value);
-            });
-        }
-        out.put_slice(&event.body);
-        out.freeze()
-    }
-
-    /// Decodes what [`encode`](Self::encode) wrote; the result shares `bytes`.
-    pub fn decode(bytes: Bytes) -> Result<Record, Error> {
-        let mut input = Input(bytes);
-        input.version()?;
-        let messages = input.list(Input::message)?;
-        let time_ms = input.u64()?;
-        let (id, source, kind) = (input.text()?, input.text()?, input.text()?);
-        let (subject, content_type, traceparent) =
-            (input.option()?, input.option()?, input.option()?);
-        let pair = |input: &mut Input<Bytes>| Ok((input.text()?, input.text()?));
-        let (extensions, headers) = (input.list(pair)?, input.list(pair)?);
-        let event = Event {
-            id,
-            source,
-            kind,
-            subject,
-            time_ms,
-            content_type,
-            traceparent,
-            extensions,
-            headers,
-            body: input.0,
-        };
-        Ok(Record { event, messages })
-    }
-
-    /// Whether an encoded record owes this broker a message. Reads no further than that takes and
-    /// allocates nothing: every dispatcher asks it of every record.
-    pub fn owes(bytes: &[u8], broker: &str) -> Result<bool, Error> {
-        let mut input = Input(bytes);
-        input.version()?;
-        for _ in 0..input.u32()? {
-            input.skip_text()?;
-            if input.skip_text()? == broker.as_bytes() {
-                return Ok(true);
-            }
-            input.skip_address()?;
-        }
-        Ok(false)
-    }
-
-    /// Enough for the usual record, so that encoding allocates once.
-    fn encoded_len_hint(&self) -> usize {
-        let event = &self.event;
-        let headers: usize = event.headers.iter().map(|(k, v)| k.len() + v.len() + 8).sum();
-        512 + 128 * self.messages.len() + headers + event.body.len()
-    }
-}
-
-fn put_text(out: &mut BytesMut, text: &str) {
-    // Lengths fit: every string is bounded by the ingress limits, far below 4 GiB.
-    out.put_u32_le(text.len() as u32);
-    out.put_slice(text.as_bytes());
-}
-
-fn put_option(out: &mut BytesMut, text: Option<&ByteString>) {
-    out.put_u8(text.is_some() as u8);
-    if let Some(text) = text {
-        put_text(out, text);
-    }
-}
-
-fn put_list<T>(out: &mut BytesMut, items: &[T], put: impl Fn(&mut BytesMut, &T)) {
-    out.put_u32_le(items.len() as u32);
-    for item in items {
-        put(out, item);
-    }
-}
-
-fn put_message(out: &mut BytesMut, message: &Message) {
-    put_text(out, &message.route);
-    put_text(out, &message.broker);
-    match &message.address {
-        Err(reason) => {
-            out.put_u8(0);
-            put_text(out, reason);
-        }
-        Ok(Address::Topic { topic, key }) => {
-            out.put_u8(1);
-            put_text(out, topic);
-            put_option(out, key.as_ref());
-        }
-        Ok(Address::Exchange { exchange, routing_key }) => {
-            out.put_u8(2);
-            put_text(out, exchange);
-            put_text(out, routing_key);
-        }
-        Ok(Address::Subject(subject)) => {
-            out.put_u8(3);
-            put_text(out, subject);
-        }
-    }
-}
-
-/// What is left to decode.
-struct Input<B>(B);
-
-impl<B: Buf> Input<B> {
-    fn need(&self, len: usize) -> Result<(), Error> {
-        if self.0.remaining() < len { Err(Error::Short) } else { Ok(()) }
-    }
-
-    fn version(&mut self) -> Result<(), Error> {
-        match self.u8()? {
-            VERSION => Ok(()),
-            other => Err(Error::Version(other)),
+impl Format {
+    /// What `format:` says.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Binary => "binary",
+            Format::Structured => "structured",
+            Format::Raw => "raw",
         }
     }
 
-    fn u8(&mut self) -> Result<u8, Error> {
-        self.need(1)?;
-        Ok(self.0.get_u8())
-    }
-
-    fn u32(&mut self) -> Result<u32, Error> {
-        self.need(4)?;
-        Ok(self.0.get_u32_le())
-    }
-
-    fn u64(&mut self) -> Result<u64, Error> {
-        self.need(8)?;
-        Ok(self.0.get_u64_le())
-    }
-}
-
-impl<'b> Input<&'b [u8]> {
-    /// Steps over a string and returns its bytes.
-    fn skip_text(&mut self) -> Result<&'b [u8], Error> {
-        let len = self.u32()? as usize;
-        self.need(len)?;
-        let (text, rest) = self.0.split_at(len);
-        self.0 = rest;
-        Ok(text)
-    }
-
-    fn skip_option(&mut self) -> Result<(), Error> {
-        match self.u8()? {
-            0 => Ok(()),
-            1 => self.skip_text().map(drop),
-            tag => Err(Error::Option(tag)),
-        }
-    }
-
-    fn skip_address(&mut self) -> Result<(), Error> {
-        match self.u8()? {
-            0 | 3 => self.skip_text().map(drop),
-            1 => {
-                self.skip_text()?;
-                self.skip_option()
-            }
-            2 => {
-                self.skip_text()?;
-                self.skip_text().map(drop)
-            }
-            kind => Err(Error::MessageKind(kind)),
-        }
-    }
-}
-
-impl Input<Bytes> {
-    fn text(&mut self) -> Result<ByteString, Error> {
-        let len = self.u32()? as usize;
-        self.need(len)?;
-        ByteString::try_from(self.0.split_to(len)).map_err(|_| Error::NotUtf8)
-    }
-
-    fn option(&mut self) -> Result<Option<ByteString>, Error> {
-        match self.u8()? {
-            0 => Ok(None),
-            1 => self.text().map(Some),
-            tag => Err(Error::Option(tag)),
-        }
-    }
-
-    fn list<T>(&mut self, item: impl Fn(&mut Self) -> Result<T, Error>) -> Result<Vec<T>, Error> {
-        let count = self.u32()?;
-        // The count is not trusted with an allocation: a short input ends the loop early.
-        let mut items = Vec::with_capacity(count.min(64) as usize);
-        for _ in 0..count {
-            items.push(item(self)?);
-        }
-        Ok(items)
-    }
-
-    fn message(&mut self) -> Result<Message, Error> {
-        let (route, broker) = (self.text()?, self.text()?);
-        let address = match self.u8()? {
-            0 => Err(self.text()?),
-            1 => Ok(Address::Topic { topic: self.text()?, key: self.option()? }),
-            2 => Ok(Address::Exchange { exchange: self.text()?, routing_key: self.text()? }),
-            3 => Ok(Address::Subject(self.text()?)),
-            kind => return Err(Error::MessageKind(kind)),
-        };
-        Ok(Message { route, broker, address })
+    /// The format of this name.
+    pub fn parse(name: &str) -> Option<Format> {
+        [Format::Binary, Format::Structured, Format::Raw].into_iter().find(|f| f.name() == name)
     }
 }
 
@@ -380,6 +157,16 @@ pub(crate) mod tests {
         }
     }
 
+    /// A message in binary format without headers of its own.
+    pub(crate) fn binary(
+        route: &str,
+        broker: &str,
+        address: Result<Address, ByteString>,
+    ) -> Message {
+        let (format, headers) = Default::default();
+        Message { route: route.into(), broker: broker.into(), address, format, headers }
+    }
+
     fn text() -> impl Strategy<Value = ByteString> {
         "\\PC{0,12}".prop_map(ByteString::from)
     }
@@ -400,11 +187,16 @@ pub(crate) mod tests {
 
     pub(crate) fn message() -> impl Strategy<Value = Message> {
         let address = prop_oneof![address().prop_map(Ok), text().prop_map(Err)];
-        (text(), text(), address).prop_map(|(route, broker, address)| Message {
-            route,
-            broker,
-            address,
-        })
+        let format = prop::sample::select(vec![Format::Binary, Format::Structured, Format::Raw]);
+        (text(), text(), address, format, pairs()).prop_map(
+            |(route, broker, address, format, headers)| Message {
+                route,
+                broker,
+                address,
+                format,
+                headers,
+            },
+        )
     }
 
     prop_compose! {
@@ -422,45 +214,5 @@ pub(crate) mod tests {
                 body,
             }
         }
-    }
-
-    proptest! {
-        #[test]
-        fn a_record_is_read_back_as_it_was_written(
-            event in event(), messages in prop::collection::vec(message(), 0..4),
-        ) {
-            let record = Record { event, messages };
-            let bytes = record.encode();
-            for broker in record.messages.iter().map(|message| &*message.broker).chain(["none"]) {
-                let owes = record.messages.iter().any(|message| message.broker == broker);
-                prop_assert_eq!(Record::owes(&bytes, broker), Ok(owes));
-            }
-            prop_assert_eq!(Record::decode(bytes), Ok(record));
-        }
-
-        #[test]
-        fn bytes_that_are_no_record_are_an_error_and_never_a_crash(
-            event in event(), messages in prop::collection::vec(message(), 0..3),
-            cut: prop::sample::Index, flip: prop::sample::Index, with: u8, noise: Vec<u8>,
-        ) {
-            let bytes = Record { event, messages }.encode();
-            let head = bytes.slice(..cut.index(bytes.len()));
-            let mut flipped = bytes.to_vec();
-            flipped[flip.index(bytes.len())] ^= with;
-            for bytes in [head, flipped.into(), noise.into()] {
-                // As far as it reads, it sees what decoding sees.
-                let owes = Record::owes(&bytes, "none");
-                if let Ok(record) = Record::decode(bytes.clone()) {
-                    prop_assert!(owes.is_ok());
-                    prop_assert!(record.event.body.len() <= bytes.len());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_record_of_an_unknown_version_is_refused() {
-        assert_eq!(Record::decode(vec![9].into()), Err(Error::Version(9)));
-        assert_eq!(Record::decode(Bytes::new()), Err(Error::Short));
     }
 }

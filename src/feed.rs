@@ -97,13 +97,13 @@ fn without_body(event: &Event, message: &Message) -> Option<(Event, Message)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::tests::plain;
+    use crate::event::tests::{binary, plain};
 
     #[test]
     fn a_large_body_is_not_held_by_what_is_remembered() {
         let body = Bytes::from(vec![b'x'; MAX_BODY_BYTES + 1]);
         let event = plain("1", body);
-        let message = Message { route: "r".into(), broker: "b".into(), address: Err("why".into()) };
+        let message = binary("r", "b", Err("why".into()));
         let record = Record { event, messages: vec![message] }.encode();
         let Record { event, mut messages } = Record::decode(record.clone()).unwrap();
         let feed = Feed::default();

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    admit::Admit,
+    admit::{Admit, Outcome},
     clock::now_ms,
     meter::{Counter, Histogram},
     quiet::Quiet,
@@ -32,6 +32,7 @@ use crate::{
 mod head;
 mod rejection;
 
+pub use head::check as check_head;
 pub use rejection::Rejection;
 
 /// The header that carries the event's id in the answer.
@@ -169,7 +170,7 @@ impl Inner {
     /// Returns the event's id once the event is durable.
     async fn receive(
         &self,
-        table: &Table,
+        table: &Arc<Table>,
         found: Found<'_>,
         head: &Parts,
         body: Incoming,
@@ -195,15 +196,20 @@ impl Inner {
             source.log(&rejection, now_ms);
             Rejection::NotVerified
         })?;
-        let admitted = self.admit.admit(table, event, room).await.inspect_err(|error| {
+        // Until the event is durable, nobody may take it that no more comes of this table.
+        let room = (room, table.clone());
+        let admitted = self.admit.admit(table, source.dedupe, event, room).await;
+        let admitted = admitted.inspect_err(|error| {
             if let Some(more) = self.not_admitted.speaks(now_ms) {
                 tracing::warn!(%error, more, "an event is refused for now");
             }
         })?;
-        if admitted.duplicate {
-            source.stats.duplicates.inc();
+        match admitted.outcome {
+            Outcome::Appended => {}
+            Outcome::Duplicate => source.stats.duplicates.inc(),
+            Outcome::Dropped => source.stats.unrouted_dropped.inc(),
         }
-        tracing::debug!(event = %admitted.id, duplicate = admitted.duplicate, "accepted");
+        tracing::debug!(event = %admitted.id, outcome = ?admitted.outcome, "accepted");
         Ok(admitted.id.to_string())
     }
 

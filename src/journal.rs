@@ -70,7 +70,10 @@ mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
 };
 
@@ -196,6 +199,8 @@ struct Shared {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     options: Options,
+    /// Of the options those that may change.
+    bounds: Bounds,
     segments: Segments,
     tail: Tail,
     stats: Stats,
@@ -206,6 +211,25 @@ struct Shared {
     /// Taken while segments or sidecars are removed.
     removing: Mutex<()>,
     lock: Mutex<Option<LockGuard>>,
+}
+
+/// See [`Options`].
+struct Bounds {
+    segment_bytes: AtomicU64,
+    max_bytes: AtomicU64,
+}
+
+impl Bounds {
+    fn of(options: &Options) -> Bounds {
+        let bounds = Bounds { segment_bytes: AtomicU64::new(0), max_bytes: AtomicU64::new(0) };
+        bounds.set(options.segment_bytes, options.max_bytes);
+        bounds
+    }
+
+    fn set(&self, segment_bytes: u64, max_bytes: u64) {
+        self.segment_bytes.store(segment_bytes.min(max_bytes / SEGMENTS_AT_LEAST), Relaxed);
+        self.max_bytes.store(max_bytes, Relaxed);
+    }
 }
 
 /// How far the journal is durable, and whether that can still change.
@@ -242,12 +266,7 @@ impl Shared {
 impl Journal {
     /// Opens the journal in `dir`, creating it if there is none, and recovers what the last process
     /// left. Blocks; everything that can be read is durable when it returns.
-    pub fn open(
-        storage: Arc<dyn Storage>,
-        dir: &Path,
-        mut options: Options,
-    ) -> Result<Opened, Error> {
-        options.segment_bytes = options.segment_bytes.min(options.max_bytes / SEGMENTS_AT_LEAST);
+    pub fn open(storage: Arc<dyn Storage>, dir: &Path, options: Options) -> Result<Opened, Error> {
         let recovered = recovery::recover(&storage, dir, &options)?;
         let (commands, queue) = mpsc::channel(options.queue.max(1));
         let watermark = Watermark { end: recovered.end, stopped: None };
@@ -262,6 +281,7 @@ impl Journal {
             failure: watch::Sender::new(None),
             removing: Mutex::new(()),
             lock: Mutex::new(Some(recovered.lock)),
+            bounds: Bounds::of(&options),
             options,
         });
         let writer = Writer::new(shared.clone(), queue, recovered.active, recovered.end);
@@ -372,7 +392,18 @@ impl Journal {
 
     /// The bound on [`bytes`](Self::bytes).
     pub fn max_bytes(&self) -> u64 {
-        self.shared.options.max_bytes
+        self.shared.bounds.max_bytes.load(Relaxed)
+    }
+
+    /// Sets that bound and when a new segment begins, for what is appended from now on.
+    pub fn set_bounds(&self, segment_bytes: u64, max_bytes: u64) {
+        self.shared.bounds.set(segment_bytes, max_bytes);
+    }
+
+    /// One past the last position of the segment that holds `position`: once all below it is settled,
+    /// that segment can be released. `None` for the active segment, which never is.
+    pub fn segment_end(&self, position: Position) -> Option<Position> {
+        self.shared.segments.locate(position.0)?.limit.map(Position)
     }
 
     /// Whether the writer has met a fatal error.

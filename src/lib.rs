@@ -26,7 +26,7 @@
 //! `cli` → `daemon` → {`ingress`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
 //! `broker`, `routing`, `source`, `signature`} → `event`. The ingress never sees brokers, brokers
 //! never see the journal, and the journal knows bytes and positions only. `certificates`, `clock`,
-//! `meter`, `quiet`, `secret`, `body` and `feed` are small and know nothing of the rest.
+//! `meter`, `private`, `quiet`, `secret`, `body` and `feed` are small and know nothing of the rest.
 //!
 //! # Invariants
 //!
@@ -57,6 +57,8 @@ pub mod feed;
 pub mod ingress;
 pub mod journal;
 pub mod meter;
+mod nearest;
+mod private;
 pub mod quiet;
 pub mod routing;
 pub mod secret;

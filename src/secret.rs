@@ -5,7 +5,7 @@
 
 use std::{fs, io, path::PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 /// Looks up an environment variable; passed in so that tests need no process environment.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -28,9 +28,36 @@ pub fn has_reference(text: &str) -> bool {
     text.replace("$$", "").contains("${")
 }
 
+/// What of `text` is not a reference.
+pub fn without_references(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        out.push_str(before);
+        let Some((_, after)) = after.split_once('}') else { return out + "${" + after };
+        rest = after;
+    }
+    out + rest
+}
+
 /// Replaces every reference in `text` by its value and `$$` by `$`. A file's trailing newline is
 /// trimmed.
 pub fn expand(text: &str, env: Env) -> Result<SecretString, Error> {
+    replace(text, |name| resolve(name, env))
+}
+
+/// The same where nothing is looked up: a reference must be well formed, and becomes a word.
+pub fn stand_in(text: &str) -> Result<SecretString, Error> {
+    replace(text, |name| match name.strip_prefix("file:").unwrap_or(name) {
+        "" => Err(Error::Empty),
+        _ => Ok("unseen".to_owned()),
+    })
+}
+
+fn replace(
+    text: &str,
+    value_of: impl Fn(&str) -> Result<String, Error>,
+) -> Result<SecretString, Error> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -41,7 +68,7 @@ pub fn expand(text: &str, env: Env) -> Result<SecretString, Error> {
             rest = after;
         } else if let Some(reference) = rest.strip_prefix('{') {
             let end = reference.find('}').ok_or(Error::Unclosed)?;
-            out.push_str(&resolve(&reference[..end], env)?);
+            out.push_str(&value_of(&reference[..end])?);
             rest = &reference[end + 1..];
         } else {
             out.push('$');
@@ -49,6 +76,11 @@ pub fn expand(text: &str, env: Env) -> Result<SecretString, Error> {
     }
     out.push_str(rest);
     Ok(out.into())
+}
+
+/// Whether two secrets are the same. For values that are both ours: it takes no constant time.
+pub fn same(one: &SecretString, other: &SecretString) -> bool {
+    one.expose_secret() == other.expose_secret()
 }
 
 fn resolve(name: &str, env: Env) -> Result<String, Error> {
@@ -66,8 +98,6 @@ fn resolve(name: &str, env: Env) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret;
-
     use super::*;
 
     fn env(name: &str) -> Option<String> {

@@ -1,4 +1,4 @@
-//! What the service manager is told: ready, stopping, still alive. systemd's protocol, from
+//! What the service manager is told: ready, reloading, stopping, still alive. systemd's protocol, from
 //! `sd_notify(3)` and `sd_watchdog_enabled(3)`.
 //!
 //! Where no manager asked for it (no `NOTIFY_SOCKET`, no `WATCHDOG_USEC`) nothing is told.
@@ -18,6 +18,21 @@ const HEARD_WITHIN: Duration = Duration::from_secs(1);
 pub async fn ready(listen: SocketAddr) {
     let status = format!("receiving on {listen}");
     change(move || sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)])).await;
+}
+
+/// The routing table is read again, because the manager asked for it.
+pub async fn reloading() {
+    change(|| {
+        let since = NotifyState::monotonic_usec_now()?;
+        sd_notify::notify(&[NotifyState::Reloading, since])
+    })
+    .await;
+}
+
+/// That is over; whether the file is in force.
+pub async fn reloaded(good: bool) {
+    let status = if good { "routes.yaml is in force" } else { "routes.yaml is bad: see the log" };
+    change(|| sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)])).await;
 }
 
 /// The drain has begun.

@@ -11,9 +11,17 @@ use std::{
 
 use figment::{
     Figment,
-    providers::{Env, Format, Serialized, Toml},
+    providers::{Format, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
+
+mod environment;
+mod error;
+
+pub use error::Error;
+
+/// How every variable of ours begins.
+const PREFIX: &str = "WAYPOST_";
 
 /// The file that is read if it is there.
 pub const FILE: &str = "waypost.toml";
@@ -264,18 +272,19 @@ pub struct Flags {
 
 impl Settings {
     /// Reads the settings; the error names the setting and where its value came from.
-    pub fn load(file: &Path, flags: &Flags) -> Result<Settings, Box<figment::Error>> {
+    pub fn load(file: &Path, flags: &Flags) -> Result<Settings, Error> {
+        environment::check(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
         Figment::from(Serialized::defaults(Settings::default()))
             .merge(Toml::file(file))
-            .merge(environment())
+            .merge(environment::settings())
             .merge(Serialized::defaults(flags))
             .extract()
-            .map_err(Box::new)
+            .map_err(Error::from)
             .and_then(Settings::check)
     }
 
     /// Refuses what could never work, where the setting can still be named.
-    fn check(self) -> Result<Settings, Box<figment::Error>> {
+    fn check(self) -> Result<Settings, Error> {
         let (ingress, journal, dispatch) = (&self.ingress, &self.journal, &self.dispatch);
         let max_body = u64::from(ingress.max_body_bytes);
         for (name, value, least, most) in [
@@ -296,7 +305,7 @@ impl Settings {
                 } else {
                     format!("{least} to {most}")
                 };
-                return Err(Box::new(format!("{name} is {value}; it must be {bounds}").into()));
+                return Err(Error::new(format!("`{name}` is {value}; it must be {bounds}")));
             }
         }
         for (name, value) in [
@@ -306,10 +315,9 @@ impl Settings {
         ] {
             if value < LEAST_TIMEOUT {
                 let value = humantime::format_duration(value);
-                let error = format!(
-                    "{name} is {value}; it must be at least 1ms, and 0 does not stand for unlimited"
-                );
-                return Err(Box::new(error.into()));
+                return Err(Error::new(format!(
+                    "`{name}` is {value}; it must be at least 1ms, and 0 does not stand for unlimited"
+                )));
             }
         }
         let (given, missing) = match (&ingress.tls.cert, &ingress.tls.key) {
@@ -317,9 +325,9 @@ impl Settings {
             (None, Some(_)) => ("key", "cert"),
             _ => return Ok(self),
         };
-        let error =
-            format!("ingress.tls.{given} is set and ingress.tls.{missing} is not; set both");
-        Err(Box::new(error.into()))
+        Err(Error::new(format!(
+            "`ingress.tls.{given}` is set and `ingress.tls.{missing}` is not; set both"
+        )))
     }
 
     /// The files of the daemon's certificate and its key, where it is to speak TLS.
@@ -334,12 +342,6 @@ impl Settings {
             bytes => bytes,
         }
     }
-}
-
-/// `WAYPOST_SECTION__SETTING` variables. The others belong to flags, or to Kubernetes, which sets
-/// `WAYPOST_PORT` and the like wherever a service is named waypost.
-fn environment() -> Env {
-    Env::prefixed("WAYPOST_").filter(|name| name.as_str().contains("__")).split("__")
 }
 
 /// `10s`, `5m`, `24h`.
@@ -385,7 +387,7 @@ mod optional_duration {
 mod tests {
     use super::*;
 
-    fn load(toml: &str, flags: &Flags) -> Result<Settings, Box<figment::Error>> {
+    fn load(toml: &str, flags: &Flags) -> Result<Settings, Error> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(FILE);
         std::fs::write(&file, toml).unwrap();
@@ -413,27 +415,49 @@ mod tests {
     #[test]
     fn a_misspelt_or_ill_typed_setting_is_refused_by_name() {
         for (toml, expected) in [
-            ("lisen = '127.0.0.1:1'", "lisen"),
-            ("[journal]\nmax_byte = 1", "max_byte"),
-            ("[ingress]\nbody_timeout = 'soon'", "body_timeout"),
-            ("listen = 'here'", "listen"),
+            (
+                "lisen = '127.0.0.1:1'",
+                "there is no setting `lisen` (waypost.toml); did you mean `listen`?",
+            ),
+            (
+                "[journal]\nmax_byte = 1",
+                "there is no setting `journal.max_byte` (waypost.toml); did you mean \
+                 `journal.max_bytes`?",
+            ),
+            ("[ingress.tls]\nca = 'c.pem'", "there is no setting `ingress.tls.ca` (waypost.toml)"),
+            (
+                "[ingress]\nbody_timeout = 'soon'",
+                "`ingress.body_timeout` (waypost.toml): \"soon\" is no duration",
+            ),
+            ("listen = 'here'", "`listen` (waypost.toml): "),
+            (
+                "[ingress]\nhttp2 = 'yes'",
+                "`ingress.http2` is \"yes\" (waypost.toml); it must be true or false",
+            ),
+            (
+                "[dedupe]\nmax_keys = -1",
+                "`dedupe.max_keys` is -1 (waypost.toml); it must be a whole number from 0 on",
+            ),
+            (
+                "[log]\nformat = 'xml'",
+                "`log.format` is `xml` (waypost.toml); known are auto, text and json",
+            ),
             (
                 "[dispatch]\nwindow_messages = 0",
-                "dispatch.window_messages is 0; it must be 1 to 4096",
+                "`dispatch.window_messages` is 0; it must be 1 to 4096",
             ),
-            ("[ingress]\nmax_head_bytes = 100", "ingress.max_head_bytes is 100"),
+            ("[ingress]\nmax_head_bytes = 100", "`ingress.max_head_bytes` is 100"),
             (
                 "[ingress]\nbody_timeout = '0s'",
-                "ingress.body_timeout is 0s; it must be at least 1ms, and 0 does not",
+                "`ingress.body_timeout` is 0s; it must be at least 1ms, and 0 does not",
             ),
-            ("[ingress]\nhead_timeout = '999us'", "ingress.head_timeout is 999us"),
-            ("[ingress]\nfirst_byte_timeout = '0s'", "ingress.first_byte_timeout is 0s"),
-            ("[ingress.tls]\ncert = 'c.pem'", "ingress.tls.key is not; set both"),
-            ("[ingress.tls]\nkey = 'k.pem'", "ingress.tls.cert is not; set both"),
-            ("[ingress.tls]\nca = 'c.pem'", "ca"),
+            ("[ingress]\nhead_timeout = '999us'", "`ingress.head_timeout` is 999us"),
+            ("[ingress]\nfirst_byte_timeout = '0s'", "`ingress.first_byte_timeout` is 0s"),
+            ("[ingress.tls]\ncert = 'c.pem'", "`ingress.tls.key` is not; set both"),
+            ("[ingress.tls]\nkey = 'k.pem'", "`ingress.tls.cert` is not; set both"),
             (
                 "[ingress]\nmax_in_flight_bytes = 100",
-                "max_in_flight_bytes is 100; it must be at least",
+                "max_in_flight_bytes` is 100; it must be at least",
             ),
         ] {
             let error = load(toml, &Flags::default()).unwrap_err().to_string();

@@ -2,9 +2,14 @@
 //!
 //! An enum, not a trait: the providers differ in what a request means, not in who calls them.
 
+use std::{mem::discriminant, sync::Arc};
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use http::{HeaderMap, HeaderName, header};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use uuid::Uuid;
 
 use crate::{event::Event, quiet::Quiet, signature};
 
@@ -16,7 +21,7 @@ mod stats;
 pub use miibo::Miibo;
 pub use sonzai::Sonzai;
 pub use standard::Standard;
-pub use stats::{Answers, Stats};
+pub use stats::{Answers, MAX_SECRETS, Stats};
 
 /// The type of an event whose body does not say it and whose path does not either.
 pub const UNPARSED: &str = "unparsed";
@@ -30,10 +35,34 @@ const MAX_ATTRIBUTE_BYTES: usize = 1024;
 pub struct Source {
     pub name: ByteString,
     pub provider: Provider,
-    pub stats: Stats,
+    pub dedupe: Dedupe,
+    pub unrouted: Unrouted,
+    pub stats: Arc<Stats>,
     unsigned: Quiet,
     stale: Quiet,
     unauthorized: Quiet,
+}
+
+/// By what two events of a source are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Dedupe {
+    /// By their id.
+    #[default]
+    Id,
+    /// By their id, or by an equal body under the same type.
+    Body,
+}
+
+/// What becomes of a source's events that no route takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unrouted {
+    /// They are kept as dead letters.
+    #[default]
+    DeadLetter,
+    /// They are counted and leave no other trace.
+    Drop,
 }
 
 /// How a source verifies and reads its requests.
@@ -56,12 +85,21 @@ pub struct Request<'r> {
 }
 
 /// A verified request.
-struct Received {
-    event: Event,
+pub struct Received {
+    pub event: Event,
     /// Which secret verified it: its index in the configured list.
-    key: usize,
+    pub key: usize,
     /// Whether the body names another event type than the path.
-    type_disputed: bool,
+    pub type_disputed: bool,
+}
+
+/// What a request would be known by, had it been verified.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'c> {
+    /// Where the provider sends one.
+    pub id: &'c str,
+    /// Unix seconds.
+    pub timestamp_s: u64,
 }
 
 /// Why a request is not an event. The sender learns none of it.
@@ -75,9 +113,22 @@ pub enum Rejection {
 
 impl Source {
     pub fn new(name: ByteString, provider: Provider) -> Source {
+        let (dedupe, unrouted, stats) = Default::default();
         let (unsigned, stale, unauthorized) = Default::default();
-        let stats = Stats::new(provider.secrets());
-        Source { name, provider, stats, unsigned, stale, unauthorized }
+        Source { name, provider, dedupe, unrouted, stats, unsigned, stale, unauthorized }
+    }
+
+    /// Counts on where `before`, which it takes the place of, does; unless that was another
+    /// provider's.
+    pub fn inherit(&mut self, before: &Source) {
+        if discriminant(&self.provider) == discriminant(&before.provider) {
+            self.stats = Arc::clone(&before.stats);
+        }
+    }
+
+    /// How many requests each of its secrets has verified, in the order of the longest list.
+    pub fn verified(&self) -> impl Iterator<Item = u64> {
+        self.stats.verified().take(self.provider.secrets())
     }
 
     /// Logs why a request is not an event, each reason by itself. A right signature with a stale time
@@ -103,19 +154,44 @@ impl Source {
         }
     }
 
-    /// Verifies the request over its raw bytes, then builds the event.
+    /// Verifies the request over its raw bytes, then builds the event; counts the verdict.
     pub fn receive(&self, request: Request) -> Result<Event, Rejection> {
-        let verdict = match &self.provider {
+        let verdict = self.judge(request);
+        self.stats.count(&verdict);
+        verdict.map(|received| received.event)
+    }
+
+    /// The verdict of [`receive`](Self::receive).
+    pub fn judge(&self, request: Request) -> Result<Received, Rejection> {
+        match &self.provider {
             Provider::Sonzai(sonzai) => sonzai.receive(&self.name, request),
             Provider::Miibo(miibo) => miibo.receive(&self.name, request),
             Provider::Standard(standard) => standard.receive(&self.name, request),
+        }
+    }
+
+    /// The event that the request would be if it were verified. Nothing is: this is for explaining,
+    /// and must never be admitted.
+    pub fn suppose(&self, request: Request, claim: Claim) -> Event {
+        let facts = match &self.provider {
+            Provider::Sonzai(_) => sonzai::facts(&self.name, &request, claim.timestamp_s).0,
+            Provider::Miibo(_) => miibo::facts(&request),
+            Provider::Standard(_) => standard::facts(claim.id, &request).0,
         };
-        self.stats.count(&verdict);
-        verdict.map(|received| received.event)
+        event(&self.name, request, facts)
     }
 }
 
 impl Provider {
+    /// What `type:` says.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Provider::Sonzai(_) => "sonzai",
+            Provider::Miibo(_) => "miibo",
+            Provider::Standard(_) => "standard",
+        }
+    }
+
     /// How many secrets its longest list holds.
     fn secrets(&self) -> usize {
         match self {
@@ -139,17 +215,19 @@ pub enum CannotSign {
 }
 
 impl Source {
-    /// Signs `body` as the provider would, with the first secret for `event_type`.
+    /// Signs `body` as the provider would, with the first secret for `event_type`; `id` makes it an
+    /// event of its own where the sender says which it is.
     pub fn sign(
         &self,
         event_type: Option<&str>,
         body: &[u8],
         now_s: u64,
+        id: Uuid,
     ) -> Result<Signed, CannotSign> {
         match &self.provider {
             Provider::Sonzai(sonzai) => sonzai.sign(event_type, body, now_s),
             Provider::Miibo(miibo) => miibo.sign(body),
-            Provider::Standard(standard) => standard.sign(body, now_s),
+            Provider::Standard(standard) => standard.sign(body, now_s, id),
         }
     }
 }
@@ -225,6 +303,11 @@ fn public_headers(headers: &HeaderMap) -> Vec<(ByteString, ByteString)> {
     public().map(|(name, value)| (take(name.len()), take(value.len()))).collect()
 }
 
+/// Whether a header of this lower-case name can be kept with an event.
+pub fn keeps_header(name: &str) -> bool {
+    matches!(name, "content-type" | "traceparent") || is_public(name)
+}
+
 fn is_public(name: &str) -> bool {
     const ELSEWHERE: [&str; 7] = [
         "connection",
@@ -235,18 +318,19 @@ fn is_public(name: &str) -> bool {
         "traceparent",
         "transfer-encoding",
     ];
-    !ELSEWHERE.contains(&name) && !sounds_secret(name.as_bytes())
+    !ELSEWHERE.contains(&name) && !sounds_secret(name)
 }
 
 /// Whether a header's name says that its value is nobody's business. Looked for in one pass: every
 /// request brings several headers.
-fn sounds_secret(name: &[u8]) -> bool {
+pub fn sounds_secret(name: &str) -> bool {
     const SECRET: [&[u8]; 8] =
         [b"auth", b"cookie", b"signature", b"hmac", b"secret", b"token", b"api-key", b"apikey"];
     let begins = |rest: &[u8]| match rest[0] {
         b'a' | b'c' | b's' | b'h' | b't' => SECRET.iter().any(|part| rest.starts_with(part)),
         _ => false,
     };
+    let name = name.as_bytes();
     (0..name.len()).any(|at| begins(&name[at..]))
 }
 

@@ -71,6 +71,7 @@ fn a_page_is_shown_to_who_asks_for_it_rightly() {
         ("/readyz", "application/json"),
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
         ("/api/status", "application/json"),
+        ("/api/config", "application/json"),
     ] {
         let answer = ask(&daemon, "GET", path, &[]);
         assert_eq!(
@@ -85,7 +86,7 @@ fn a_page_is_shown_to_who_asks_for_it_rightly() {
             assert_eq!(answer.header("allow"), Some("GET, HEAD"), "{method} {path}");
         }
     }
-    for path in ["/", "/metrics/", "/livez/x", "/api", "/-/reload", "//livez"] {
+    for path in ["/", "/metrics/", "/livez/x", "/api", "/-/reload/", "//livez"] {
         let (status, answer) = json(&daemon, path);
         assert_eq!(status, 404, "{path}");
         assert!(

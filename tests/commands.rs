@@ -5,18 +5,14 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::Path,
-    process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use crate::common::{
+    command::{Outcome, PATIENCE, assert_fails, directory, waypost, waypost_reading},
     daemon::{ALL_TO_FILES, Daemon, MIIBO_SECRET, SONZAI_SECRET, SOURCES},
     log_files,
 };
-
-/// How long a command may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const SECRETS: [(&str, &str); 2] =
     [("SONZAI_SECRET", SONZAI_SECRET), ("MIIBO_SECRET", MIIBO_SECRET)];
@@ -33,79 +29,6 @@ const SAMPLES: [(&str, &str); 9] = [
     ("miibo", "agent_response"),
     ("miibo", "function_calling"),
 ];
-
-/// How a command ended and what it said.
-#[derive(Debug)]
-struct Outcome {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-/// Runs a command with nothing but these variables in its environment.
-fn waypost(dir: &Path, arguments: &[&str], env: &[(&str, &str)]) -> Outcome {
-    waypost_reading(dir, arguments, env, b"")
-}
-
-fn waypost_reading(
-    dir: &Path,
-    arguments: &[&str],
-    env: &[(&str, &str)],
-    input: &'static [u8],
-) -> Outcome {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_waypost"))
-        .args(arguments)
-        .current_dir(dir)
-        .env_clear()
-        .envs(env.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("to run waypost");
-    let mut stdin = child.stdin.take().expect("its input");
-    let reader = |mut pipe: Box<dyn Read + Send>| {
-        std::thread::spawn(move || {
-            let mut text = String::new();
-            pipe.read_to_string(&mut text).expect("text");
-            text
-        })
-    };
-    let out = reader(Box::new(child.stdout.take().expect("its output")));
-    let err = reader(Box::new(child.stderr.take().expect("its errors")));
-    // A command that reads nothing may have ended already.
-    std::thread::spawn(move || stdin.write_all(input).ok());
-    let started = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("its status") {
-            break status;
-        }
-        if started.elapsed() > PATIENCE {
-            child.kill().expect("to kill it");
-            child.wait().expect("its end");
-            panic!("{arguments:?} does not end");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    let text = |thread: std::thread::JoinHandle<String>| thread.join().expect("a reader");
-    Outcome { code: status.code(), out: text(out), err: text(err) }
-}
-
-/// A directory with this routing table.
-fn directory(routes: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
-    fs::write(dir.path().join("routes.yaml"), routes).expect("to write routes.yaml");
-    dir
-}
-
-/// It ended with 1, and standard error holds all these.
-#[track_caller]
-fn assert_fails(outcome: &Outcome, parts: &[&str]) {
-    assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    for part in parts {
-        assert!(outcome.err.contains(part), "`{part}` is missing in:\n{}", outcome.err);
-    }
-}
 
 /// The event's id, of a `send` that was accepted.
 #[track_caller]
@@ -125,12 +48,7 @@ fn a_broken_routing_table_is_refused_with_its_place_and_the_reason() {
         ("type: log", "type: lgo", "6:18", "lgo"),
         ("${MIIBO_SECRET}", "${NOT_SET}", "3:53", "NOT_SET is not set"),
         ("/hooks/miibo", "/hooks/sonzai/x", "", "/hooks/sonzai"),
-        (
-            "brokers:\n",
-            "brokers:\n  local: { type: log }\n",
-            "7:3",
-            "duplicate mapping key: local\n",
-        ),
+        ("brokers:\n", "brokers:\n  local: { type: log }\n", "7:3", "`local:` stands here twice"),
         ("routes:", "routes", "7:", ""),
     ] {
         let broken = good.replacen(from, to, 1);
@@ -158,7 +76,9 @@ fn a_routing_table_that_is_huge_or_unfolds_to_something_huge_is_refused() {
     for n in 0..10_000 {
         bomb.push_str(&format!("  - {{ name: r{n}, match: {{ type: a{n} }}, to: *t }}\n"));
     }
-    for (routes, words) in [(huge, "larger than 1048576 bytes"), (bomb, "budget breached")] {
+    for (routes, words) in
+        [(huge, "larger than 1048576 bytes"), (bomb, "unfolds to more than 250000 values")]
+    {
         let dir = directory(&routes);
         let url = ["send", "--url", "http://127.0.0.1:1"];
         assert_fails(&waypost(dir.path(), &url, &SECRETS), &["routes.yaml:", words]);
@@ -352,8 +272,15 @@ fn a_file_of_variables_is_read_and_the_real_environment_wins() {
 #[test]
 fn every_command_explains_itself_by_example() {
     let dir = tempfile::tempdir().expect("a directory");
-    for command in [&[][..], &["run"], &["send"], &["tail"], &["status"], &["dead-letters", "list"]]
-    {
+    for command in [
+        &[][..],
+        &["run"],
+        &["explain"],
+        &["send"],
+        &["tail"],
+        &["status"],
+        &["dead-letters", "list"],
+    ] {
         let outcome = waypost(dir.path(), &[command, &["--help"]].concat(), &[]);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
         let example = ["  waypost", command.first().copied().unwrap_or_default()].join(" ");

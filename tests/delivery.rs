@@ -40,14 +40,7 @@ async fn every_documented_event_comes_out_of_every_broker_as_it_was_signed() {
     let brokers = Brokers::shared();
     let (kafka, rabbitmq, nats) =
         (brokers.kafka.bootstrap(), brokers.rabbitmq.url(), brokers.nats.url());
-    consume::create_topic(kafka, "delivery", 3, &[]).await;
-    consume::declare_queue(rabbitmq, "delivery", "delivery", "#", Default::default()).await;
-    let stream = async_nats::jetstream::stream::Config {
-        name: "delivery".to_owned(),
-        subjects: vec!["delivery.>".to_owned()],
-        ..Default::default()
-    };
-    consume::create_stream(nats, stream).await;
+    brokers.make("delivery").await;
     let dir = tempfile::tempdir().expect("a directory");
     let daemon = Daemon::start(
         dir.path(),

@@ -128,6 +128,6 @@ impl Load {
         };
         let address =
             Address::Exchange { exchange: self.name.into(), routing_key: routing_key.into() };
-        Publication { event: Arc::new(event), address }
+        Publication::binary(Arc::new(event), address)
     }
 }

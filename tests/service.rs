@@ -94,6 +94,26 @@ fn it_is_ready_once_requests_are_answered_alive_until_the_end_and_stopping_when_
 }
 
 #[test]
+fn a_reload_is_told_from_its_beginning_to_its_end_whatever_became_of_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let manager = Manager::listen(&dir);
+    let daemon = manager.start(&dir, &[]);
+    assert_eq!(manager.hear()[0], "READY=1");
+    for (text, status) in [
+        (format!("{SOURCES}{ROUTES}"), "STATUS=routes.yaml is in force"),
+        (String::new(), "STATUS=routes.yaml is bad: see the log"),
+    ] {
+        std::fs::write(dir.path().join("routes.yaml"), text).expect("to write the file");
+        daemon.hang_up();
+        let begun = manager.hear();
+        assert_eq!(begun[0], "RELOADING=1");
+        let since = begun[1].strip_prefix("MONOTONIC_USEC=").expect("a time");
+        assert!(since.parse::<u64>().is_ok_and(|since| since > 0), "{since}");
+        assert_eq!(manager.hear(), ["READY=1", status]);
+    }
+}
+
+#[test]
 fn the_watchdog_is_silent_unless_it_was_asked_for() {
     for variables in [&[][..], &[("WATCHDOG_USEC", "10000"), ("WATCHDOG_PID", "1")]] {
         let dir = tempfile::tempdir().expect("a directory");

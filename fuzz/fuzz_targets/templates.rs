@@ -22,10 +22,10 @@ struct Input<'a> {
 
 #[derive(Arbitrary, Debug)]
 enum Target<'a> {
-    Kafka { topic: Vec<Part<'a>>, key: Option<Vec<Part<'a>>> },
-    Log { topic: Vec<Part<'a>> },
-    RabbitMq { exchange: Vec<Part<'a>>, routing_key: Vec<Part<'a>> },
-    Nats { subject: Vec<Part<'a>> },
+    Kafka { topic: Vec<Filled<'a>>, key: Option<Vec<Filled<'a>>> },
+    Log { topic: Vec<Filled<'a>> },
+    RabbitMq { exchange: Vec<Filled<'a>>, routing_key: Vec<Filled<'a>> },
+    Nats { subject: Vec<Filled<'a>> },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -36,7 +36,16 @@ enum Part<'a> {
     Source,
     Subject,
     AgentId,
+    Header,
     Data(Name, Vec<Name>),
+}
+
+/// What an event fills in, or what stands for it, and whether it is slugged.
+#[derive(Arbitrary, Debug)]
+struct Filled<'a> {
+    part: Part<'a>,
+    default: Option<Text<'a>>,
+    slug: bool,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -45,6 +54,7 @@ struct Attributes<'a> {
     kind: Text<'a>,
     subject: Option<Text<'a>>,
     agent_id: Option<Text<'a>>,
+    header: Option<Text<'a>>,
 }
 
 const SOURCE: &str = "shop.eu";
@@ -66,7 +76,7 @@ fuzz_target!(|input: Input| {
     assert_eq!(message.address.as_ref().ok(), expected.as_ref());
 });
 
-fn expected(target: &Target, fill: impl Fn(&[Part], Rule) -> Option<String>) -> Option<Address> {
+fn expected(target: &Target, fill: impl Fn(&[Filled], Rule) -> Option<String>) -> Option<Address> {
     Some(match target {
         Target::Kafka { topic, key } => {
             let key = match key {
@@ -116,28 +126,32 @@ fn routes(target: &Target) -> String {
     .to_string()
 }
 
-fn template(parts: &[Part]) -> String {
+fn template(parts: &[Filled]) -> String {
     let mut out = String::new();
-    for part in parts {
-        match part {
+    for Filled { part, default, slug } in parts {
+        let name = match part {
             Part::Text(text) => {
                 let text = text.get().replace('$', "$$").replace('{', "{{").replace('}', "}}");
                 out.push_str(&text);
+                continue;
             }
-            Part::Type => out.push_str("{type}"),
-            Part::Id => out.push_str("{id}"),
-            Part::Source => out.push_str("{source}"),
-            Part::Subject => out.push_str("{subject}"),
-            Part::AgentId => out.push_str("{agentid}"),
+            Part::Type => "type".to_owned(),
+            Part::Id => "id".to_owned(),
+            Part::Source => "source".to_owned(),
+            Part::Subject => "subject".to_owned(),
+            Part::AgentId => "agentid".to_owned(),
+            Part::Header => "headers.X-Name".to_owned(),
             Part::Data(first, more) => {
-                out.push_str("{data");
-                for name in [first].into_iter().chain(more) {
-                    out.push('.');
-                    out.push_str(name.get());
-                }
-                out.push('}');
+                let more = more.iter().map(|name| format!("[\"{}\"]", name.get()));
+                format!("data.{}{}", first.get(), more.collect::<String>())
             }
-        }
+        };
+        let default = default.map(|text| {
+            let text = text.get().replace('\\', "\\\\").replace('"', "\\\"").replace('$', "$$");
+            format!("|\"{text}\"")
+        });
+        let slug = if *slug { "|slug" } else { "" };
+        out.push_str(&format!("{{{name}{}{slug}}}", default.unwrap_or_default()));
     }
     out
 }
@@ -153,7 +167,11 @@ fn event(attributes: &Attributes, body: Vec<u8>) -> Event {
         content_type: None,
         traceparent: None,
         extensions: agent_id.into_iter().collect(),
-        headers: Vec::new(),
+        headers: attributes
+            .header
+            .map(|text| ("x-name".into(), text.get().into()))
+            .into_iter()
+            .collect(),
         body: body.into(),
     }
 }
@@ -168,42 +186,54 @@ enum Rule {
 }
 
 /// The address, if every placeholder can be filled and the broker allows what comes out.
-fn fill(parts: &[Part], event: &Event, document: &Value, rule: Rule) -> Option<String> {
+fn fill(parts: &[Filled], event: &Event, document: &Value, rule: Rule) -> Option<String> {
     let mut out = String::new();
-    for part in parts {
-        let value = match part {
-            Part::Text(text) => {
-                out.push_str(text.get());
-                continue;
-            }
-            // Dotted by nature.
-            Part::Type => {
-                out.push_str(&event.kind);
-                continue;
-            }
-            Part::Source => {
-                out.push_str(SOURCE);
-                continue;
-            }
-            Part::Id => event.id.to_string(),
-            Part::Subject => event.subject.as_ref()?.to_string(),
-            Part::AgentId => event.extension("agentid")?.to_string(),
-            Part::Data(first, more) => {
-                let mut names = [first].into_iter().chain(more);
-                match names.try_fold(document, |value, name| value.get(name.get()))? {
-                    Value::String(text) => text.clone(),
-                    Value::Null | Value::Array(_) | Value::Object(_) => return None,
-                    scalar => scalar.to_string(),
-                }
-            }
-        };
+    for Filled { part, default, slug } in parts {
+        if let Part::Text(text) = part {
+            out.push_str(text.get());
+            continue;
+        }
+        let value = value(part, event, document)?.filter(|value| !value.is_empty());
+        // Dotted by nature, or by intent.
+        let dotted = matches!(part, Part::Type | Part::Source) || value.is_none();
+        let value = value.or(default.map(|text| text.get().to_owned()))?;
+        let value = if *slug { slug_of(&value) } else { value };
         let escapes = rule == Rule::Nats && (value.contains('.') || value.starts_with('$'));
-        if value.is_empty() || escapes {
+        if value.is_empty() || escapes && !dotted {
             return None;
         }
         out.push_str(&value);
     }
     allowed(&out, rule).then_some(out)
+}
+
+/// What the event holds there; `None` if that is no text, `Some(None)` if it is nothing.
+fn value(part: &Part, event: &Event, document: &Value) -> Option<Option<String>> {
+    Some(match part {
+        Part::Text(text) => Some(text.get().to_owned()),
+        Part::Type => Some(event.kind.to_string()),
+        Part::Source => Some(SOURCE.to_owned()),
+        Part::Id => Some(event.id.to_string()),
+        Part::Subject => event.subject.as_ref().map(ToString::to_string),
+        Part::AgentId => event.extension("agentid").map(ToString::to_string),
+        Part::Header => event.headers.first().map(|(_, value)| value.to_string()),
+        Part::Data(first, more) => {
+            let mut names = [first].into_iter().chain(more);
+            match names.try_fold(document, |value, name| value.get(name.get())) {
+                None | Some(Value::Null) => None,
+                Some(Value::Array(_) | Value::Object(_)) => return None,
+                Some(Value::String(text)) => Some(text.clone()),
+                Some(scalar) => Some(scalar.to_string()),
+            }
+        }
+    })
+}
+
+fn slug_of(value: &str) -> String {
+    let words = value.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let slug = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
+    let cut = slug.get(..64).unwrap_or(&slug);
+    cut.trim_end_matches('-').to_owned()
 }
 
 fn allowed(text: &str, rule: Rule) -> bool {

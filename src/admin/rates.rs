@@ -2,10 +2,12 @@
 //! and a rate is the difference to the oldest note over the time since.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use bytestring::ByteString;
 
 /// How often counters are noted.
 pub const NOTE_EVERY: Duration = Duration::from_secs(5);
@@ -13,11 +15,11 @@ pub const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// How many notes are kept: a minute's.
 const NOTES: usize = 12;
 
-/// Counters at a time.
+/// Counters at a time, by name: they come and go.
 #[derive(Clone, Debug)]
 pub struct Note {
     pub at: Instant,
-    pub counters: Vec<u64>,
+    pub counters: BTreeMap<ByteString, u64>,
 }
 
 /// See the module.
@@ -34,14 +36,17 @@ impl Rates {
     }
 
     /// What each counter grew by a second, and since when.
-    pub fn until(&self, now: &Note) -> (Vec<f64>, Duration) {
+    pub fn until(&self, now: &Note) -> (BTreeMap<ByteString, f64>, Duration) {
         let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = notes.front().unwrap_or(now);
         let since = now.at.saturating_duration_since(oldest.at);
-        let grown = |(now, then): (&u64, &u64)| now.saturating_sub(*then) as f64;
         let seconds = since.as_secs_f64();
-        let rate = |grown: f64| if seconds > 0.0 { grown / seconds } else { 0.0 };
-        (now.counters.iter().zip(&oldest.counters).map(grown).map(rate).collect(), since)
+        let rate = |(name, now): (&ByteString, &u64)| {
+            let then = oldest.counters.get(name).copied().unwrap_or_default();
+            let grown = now.saturating_sub(then) as f64;
+            (name.clone(), if seconds > 0.0 { grown / seconds } else { 0.0 })
+        };
+        (now.counters.iter().map(rate).collect(), since)
     }
 }
 
@@ -54,17 +59,33 @@ mod tests {
         let (rates, start) = (Rates::default(), Instant::now());
         let note = |s: u64, counters: [u64; 2]| Note {
             at: start + Duration::from_secs(s),
-            counters: counters.to_vec(),
+            counters: ["a".into(), "b".into()].into_iter().zip(counters).collect(),
         };
-        assert_eq!(rates.until(&note(0, [5, 0])), (vec![0.0, 0.0], Duration::ZERO));
+        let read = |now: &Note| {
+            let (rates, since) = rates.until(now);
+            (rates.into_values().collect::<Vec<f64>>(), since)
+        };
+        assert_eq!(read(&note(0, [5, 0])), (vec![0.0, 0.0], Duration::ZERO));
         rates.note(note(0, [0, 0]));
-        assert_eq!(rates.until(&note(0, [5, 0])).0, [0.0, 0.0]);
-        assert_eq!(rates.until(&note(2, [5, 1])), (vec![2.5, 0.5], Duration::from_secs(2)));
+        assert_eq!(read(&note(0, [5, 0])).0, [0.0, 0.0]);
+        assert_eq!(read(&note(2, [5, 1])), (vec![2.5, 0.5], Duration::from_secs(2)));
         for step in 1..=20 {
             rates.note(note(step * 5, [step * 100, 0]));
         }
-        let (rates, since) = rates.until(&note(102, [2000, 0]));
+        let (last, since) = read(&note(102, [2000, 0]));
         assert_eq!(since, Duration::from_secs(57));
-        assert_eq!(rates, [(2000.0 - 900.0) / 57.0, 0.0]);
+        assert_eq!(last, [(2000.0 - 900.0) / 57.0, 0.0]);
+    }
+
+    #[test]
+    fn counters_come_and_go() {
+        let (rates, start) = (Rates::default(), Instant::now());
+        let note = |s: u64, name: &'static str, counter| Note {
+            at: start + Duration::from_secs(s),
+            counters: [(name.into(), counter)].into(),
+        };
+        rates.note(note(0, "gone", 7));
+        let (now, _) = rates.until(&note(2, "new", 4));
+        assert_eq!(now, [("new".into(), 2.0)].into());
     }
 }

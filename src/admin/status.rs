@@ -1,10 +1,11 @@
 //! The daemon at a glance: what `/api/status` says and `waypost status` reads.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
+    config::Facts,
     ready::Reason,
     view::{Broker, View},
 };
@@ -38,6 +39,7 @@ pub struct Status {
     pub disk_left_bytes: Option<u64>,
     pub dead_letters: Store,
     pub brokers: Vec<BrokerStatus>,
+    pub config: ConfigStatus,
 }
 
 /// Over all sources.
@@ -77,6 +79,20 @@ pub struct Store {
     pub count: u64,
     pub bytes: u64,
     pub max_bytes: u64,
+}
+
+/// The routing table: what is in force, and whether the file is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    pub file: PathBuf,
+    pub hash: String,
+    /// In force since then; RFC 3339.
+    pub since: String,
+    /// Whether it is the last good one, since the file was bad when the daemon started.
+    pub last_good: bool,
+    /// Why the file as it is now is not in force; none if it is.
+    pub problems: Vec<String>,
+    pub restart_needed: Vec<String>,
 }
 
 /// One broker.
@@ -150,10 +166,14 @@ impl View {
             dead_letters: Store::of(&self.dead_letters),
             brokers: self
                 .brokers
+                .load()
                 .iter()
-                .zip(confirmed_per_second)
-                .map(|(broker, rate)| self.broker_status(broker, rate))
+                .map(|broker| {
+                    let rate = confirmed_per_second.get(&broker.name).copied();
+                    self.broker_status(broker, rate.unwrap_or_default())
+                })
                 .collect(),
+            config: ConfigStatus::of(&self.config.facts()),
         }
     }
 
@@ -178,6 +198,20 @@ impl View {
             confirmed: stats.confirmed.get(),
             confirmed_per_second,
             dead_letters: stats.dead_letters.get(),
+        }
+    }
+}
+
+impl ConfigStatus {
+    fn of(facts: &Facts) -> ConfigStatus {
+        let Facts { file, in_force, last_attempt, restart_needed } = facts.clone();
+        ConfigStatus {
+            file,
+            hash: in_force.hash,
+            since: in_force.since,
+            last_good: in_force.last_good,
+            problems: last_attempt.problems,
+            restart_needed,
         }
     }
 }

@@ -2,9 +2,9 @@
 //! the content of `DATA_DIR/admin.token`, which only the daemon's user can read.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
-    io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -13,11 +13,12 @@ use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use subtle::ConstantTimeEq;
 
+use crate::private::{self, MODE};
+
 /// 256 random bits, written as hex digits.
 const BYTES: usize = 32;
 
-/// Who may read the file: its owner.
-const MODE: u32 = 0o600;
+const FILE: &str = "admin.token";
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +52,7 @@ impl Token {
 
     /// Where the token of a data directory is.
     pub fn file(data_dir: &Path) -> PathBuf {
-        data_dir.join("admin.token")
+        data_dir.join(FILE)
     }
 
     /// The token in a file.
@@ -77,23 +78,12 @@ impl Token {
     }
 }
 
-/// Writes a new token under a temporary name first, so that half a token is never one.
 fn create(data_dir: &Path, path: &Path) -> Result<(), Error> {
     let mut bytes = [0; BYTES];
     let random = SystemRandom::new().fill(&mut bytes);
     random.map_err(|_| Error::NoRandomness { path: path.to_owned() })?;
-    let unfinished = data_dir.join("admin.token.tmp");
-    let written = || {
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.create(true).write(true).truncate(true).mode(MODE).open(&unfinished)?;
-        file.set_permissions(Permissions::from_mode(MODE))?;
-        writeln!(file, "{}", const_hex::encode(bytes))?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
-        File::open(data_dir)?.sync_all()
-    };
-    written().map_err(io_error("write", path))
+    let text = Zeroizing::new(format!("{}\n", const_hex::encode(bytes)));
+    private::write(data_dir, FILE, text.as_bytes()).map_err(io_error("write", path))
 }
 
 /// Takes away what others were allowed since.

@@ -1,6 +1,7 @@
 //! Everything that operators may look at, and what follows from it at a glance.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,6 +12,7 @@ use bytestring::ByteString;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    config::Config,
     rates::{NOTE_EVERY, Note, Rates},
     ready::{self, Reason},
 };
@@ -25,6 +27,9 @@ use crate::{
     server::{Load, tls::Tls},
 };
 
+/// The name of a counter that is no broker's.
+const CAME_IN: &str = "";
+
 /// See the module.
 pub struct View {
     pub started: Instant,
@@ -33,6 +38,7 @@ pub struct View {
     /// Cancelled once the daemon is told to stop.
     pub stop: CancellationToken,
     pub table: Arc<ArcSwap<Table>>,
+    pub config: Arc<Config>,
     pub ingress: Ingress,
     /// Where the ingress speaks it.
     pub tls: Option<Arc<Tls>>,
@@ -48,17 +54,20 @@ pub struct View {
     pub reserve_bytes: u64,
     /// Bounds of every broker.
     pub limits: dispatch::Limits,
-    pub brokers: Vec<Broker>,
+    pub brokers: Arc<ArcSwap<Vec<Broker>>>,
     pub rates: Rates,
 }
 
 /// A broker and how its dispatcher stands.
+#[derive(Clone)]
 pub struct Broker {
     pub name: ByteString,
     /// What `type:` says in the routing table, or what stands in for one that is not there.
     pub kind: &'static str,
     pub stats: Arc<dispatch::Stats>,
     pub parked: Journal,
+    /// Bytes that it may have parked.
+    pub backlog_bytes: u64,
 }
 
 /// Whether a broker of this kind is in the routing table: what stands in for one that is not is never
@@ -68,11 +77,6 @@ pub fn is_there(kind: &str) -> bool {
 }
 
 impl View {
-    /// The brokers of the routing table.
-    pub fn brokers_there(&self) -> impl Iterator<Item = &Broker> {
-        self.brokers.iter().filter(|broker| is_there(broker.kind))
-    }
-
     /// Why the daemon cannot take events now; empty if it can. Asks the disk, so it may block.
     pub fn not_ready(&self) -> Vec<Reason> {
         let stats = self.main.stats();
@@ -106,21 +110,27 @@ impl View {
     }
 
     /// Events a second that came in, and that each broker confirmed, and over how long.
-    pub fn rates(&self) -> (f64, Vec<f64>, Duration) {
+    pub fn rates(&self) -> (f64, BTreeMap<ByteString, f64>, Duration) {
         let (mut rates, over) = self.rates.until(&self.counters());
-        let confirmed = rates.split_off(1);
-        (rates[0], confirmed, over)
+        (rates.remove(CAME_IN).unwrap_or_default(), rates, over)
     }
 
-    /// What came in first, then what each broker confirmed.
+    /// What came in, and what each broker confirmed.
     fn counters(&self) -> Note {
-        let confirmed = self.brokers.iter().map(|broker| broker.stats.confirmed.get());
-        let counters = [self.main.stats().appended.get()].into_iter().chain(confirmed).collect();
-        Note { at: Instant::now(), counters }
+        let brokers = self.brokers.load();
+        let confirmed =
+            brokers.iter().map(|broker| (broker.name.clone(), broker.stats.confirmed.get()));
+        let came_in = (ByteString::from_static(CAME_IN), self.main.stats().appended.get());
+        Note { at: Instant::now(), counters: confirmed.chain([came_in]).collect() }
     }
 }
 
 impl Broker {
+    /// Whether it is in the routing table.
+    pub fn is_there(&self) -> bool {
+        is_there(self.kind)
+    }
+
     /// Messages set aside that are neither confirmed nor given up on.
     pub fn parked(&self) -> u64 {
         let lane = &self.stats.parked_lane;

@@ -20,6 +20,9 @@ use crate::event::Event;
 /// 128 levels, and no webhook comes near.
 const MAX_DEPTH: usize = 64;
 
+/// The content type of a document.
+pub const CONTENT_TYPE: &str = "application/cloudevents+json; charset=utf-8";
+
 /// Stands for the content type of a JSON body that came without one.
 const JSON: &str = "application/json";
 

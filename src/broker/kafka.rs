@@ -214,9 +214,9 @@ impl InFlight {
         }
     }
 
-    /// Whether the refusal was a whole batch's. A body that fills a batch was in one by itself.
+    /// Whether the refusal was a whole batch's. What fills a batch was in one by itself.
     fn may_be_another_s_fault(&self, code: RDKafkaErrorCode) -> bool {
-        classify::concerns_batch(code) && self.message.event.body.len() < config::BATCH_BYTES
+        classify::concerns_batch(code) && self.message.payload.len() < config::BATCH_BYTES
     }
 
     async fn why(&self, code: RDKafkaErrorCode) -> Error {

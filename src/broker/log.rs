@@ -199,7 +199,7 @@ mod tests {
             body: body.into(),
         };
         let address = Address::Topic { topic: topic.into(), key: None };
-        Publication { event: Arc::new(event), address }
+        Publication::binary(Arc::new(event), address)
     }
 
     async fn publish(log: &mut Log, topic: &str, body: &str) -> Result<(), Error> {

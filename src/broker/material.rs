@@ -6,6 +6,8 @@ use std::{fmt, fs, io, path::PathBuf};
 
 use secrecy::SecretString;
 
+use crate::secret::same;
+
 /// Longest file that is read, in bytes: a bundle of every public CA is a fourth of it.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -42,6 +44,18 @@ impl Material {
             return Err(Error::TooLarge(shown.clone()));
         }
         Ok(fs::read_to_string(path).map_err(unreadable)?.into())
+    }
+}
+
+/// The same text or the same path; what the file holds does not count, since it is read again for
+/// each connection.
+impl PartialEq for Material {
+    fn eq(&self, other: &Material) -> bool {
+        match (self, other) {
+            (Material::Text(one), Material::Text(other)) => same(one, other),
+            (Material::File { path: one, .. }, Material::File { path: other, .. }) => one == other,
+            _ => false,
+        }
     }
 }
 

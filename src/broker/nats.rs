@@ -169,8 +169,8 @@ impl Broker for Nats {
         };
         connection.check_up()?;
         let message = PublishMessage::build()
-            .payload(publication.event.body.clone())
-            .headers(message::headers(&publication.event)?)
+            .payload(publication.payload())
+            .headers(message::headers(publication)?)
             .message_id(message::id(publication));
         let handed_over = Instant::now();
         let sending = connection.context.send_publish(to, message);

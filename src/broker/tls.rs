@@ -16,7 +16,7 @@ use super::material::{self, Material};
 use crate::certificates::{self, NoAuthorities};
 
 /// How to speak TLS to a broker. The default trusts the system's CAs and shows no certificate.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// The only CAs that are trusted, in PEM; `None`: those of the system.
     pub ca: Option<Material>,
@@ -24,7 +24,7 @@ pub struct Settings {
 }
 
 /// What is shown to a broker that asks who we are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
     /// Our certificate, and those between it and its CA, in PEM.
     pub cert: Material,
@@ -57,6 +57,17 @@ impl From<Error> for super::Error {
     }
 }
 
+impl Error {
+    /// The setting within `tls:`, if it is one.
+    pub fn setting(&self) -> Option<&'static str> {
+        match self {
+            Error::Material { setting, .. } | Error::Pem { setting, .. } => Some(setting),
+            Error::Mismatch { .. } | Error::Key { .. } => Some("key"),
+            Error::NoAuthorities(_) => None,
+        }
+    }
+}
+
 /// What the settings name, read and checked.
 #[derive(Debug)]
 pub struct Loaded {
@@ -84,6 +95,27 @@ impl Settings {
             ca: self.ca.as_ref().map(Authorities::load).transpose()?,
             identity: self.identity.as_ref().map(LoadedIdentity::load).transpose()?,
         })
+    }
+
+    /// Everything that is wrong with what the settings name, at most one thing for each. Blocks while
+    /// files are read.
+    pub fn faults(&self) -> Vec<Error> {
+        let mut faults: Vec<Error> = Vec::new();
+        faults.extend(self.ca.as_ref().and_then(|ca| Authorities::load(ca).err()));
+        let Some(identity) = &self.identity else { return faults };
+        let Identity { cert, key } = identity;
+        let own = [
+            read("cert", cert)
+                .and_then(|pem| parse("cert", cert, &pem, certificates::certificates).map(drop)),
+            read("key", key)
+                .and_then(|pem| parse("key", key, &pem, certificates::private_key).map(drop)),
+        ];
+        let before = faults.len();
+        faults.extend(own.into_iter().filter_map(Result::err));
+        if faults.len() == before {
+            faults.extend(LoadedIdentity::load(identity).err());
+        }
+        faults
     }
 
     /// The rustls configuration of a connection. Blocks while files are read.

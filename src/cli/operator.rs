@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
@@ -95,7 +95,19 @@ pub async fn get(
     path: &'static str,
     token: Option<&Token>,
 ) -> Result<Response<Incoming>, Error> {
-    let mut request = Request::get(path).header(header::HOST, address.to_string());
+    ask(address, Method::GET, path, token).await
+}
+
+/// Asks for a page, with the token if it wants one. The answer is a success, or says that what was
+/// asked for cannot be done as things are.
+pub async fn ask(
+    address: SocketAddr,
+    method: Method,
+    path: &'static str,
+    token: Option<&Token>,
+) -> Result<Response<Incoming>, Error> {
+    let request = Request::builder().method(method).uri(path);
+    let mut request = request.header(header::HOST, address.to_string());
     if let Some(token) = token {
         let mut value = HeaderValue::from_str(token.authorization()).map_err(Error::new)?;
         value.set_sensitive(true);
@@ -109,6 +121,7 @@ pub async fn get(
         Error(format!("{error} If it is, {hint}."))
     })?;
     match response.status() {
+        StatusCode::UNPROCESSABLE_ENTITY => Ok(response),
         status if status.is_success() => Ok(response),
         StatusCode::UNAUTHORIZED => Err(Error(format!(
             "{address} does not take this token: name that daemon's data directory with --data-dir, \

@@ -6,16 +6,23 @@ use std::{
     time::Duration,
 };
 
-use tokio_util::sync::CancellationToken;
-
-use super::{Error, read_table};
-use crate::{daemon, routing::Table, settings::Settings, shutdown::Signals, telemetry};
+use super::Error;
+use crate::{
+    daemon::{self, Boot, ReadAgain, Told},
+    routing::reload,
+    settings::Settings,
+    shutdown::{Asked, Signals},
+    telemetry,
+};
 
 /// How long requests are still accepted after the first signal, where nobody said otherwise and
 /// nobody sits at a terminal: long enough for a load balancer to notice.
 const SHUTDOWN_DELAY: Duration = Duration::from_secs(5);
 
 /// Receive webhooks, journal them, publish them.
+///
+/// A routes.yaml that changes is put in force at once; SIGHUP and `waypost reload` do the same. A bad
+/// one changes nothing. Other settings need a restart.
 ///
 /// The first SIGTERM or Ctrl-C drains: requests are finished, what can be published is, cursors are
 /// saved. The second ends at once; nothing acknowledged is lost either way.
@@ -28,15 +35,24 @@ Examples:
 pub struct Arguments {}
 
 /// What keeps it from starting is an error; what ends it later is in the log.
-pub fn main(_: Arguments, mut settings: Settings) -> Result<ExitCode, Error> {
+pub fn main(
+    _: Arguments,
+    mut settings: Settings,
+    read_again: ReadAgain,
+) -> Result<ExitCode, Error> {
     telemetry::start(&settings.log).map_err(Error::new)?;
     let on_terminal = stderr().is_terminal();
     let delay = if on_terminal { Duration::ZERO } else { SHUTDOWN_DELAY };
     settings.shutdown.delay.get_or_insert(delay);
-    let table = read_table(&settings.routes)?;
+    let start = reload::start(&settings.routes, &settings.data_dir).map_err(Error::new)?;
+    if let Some((error, _)) = &start.instead {
+        let hash = &start.loaded.hash;
+        tracing::error!(%error, %hash, "the last good routing table is in force instead of the file");
+    }
+    let boot = Boot { settings, read_again, start };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Error::new)?;
-    let outcome = runtime.block_on(run(settings, table));
+    let outcome = runtime.block_on(run(boot));
     // What is still running has nothing left to lose: a stuck client must not hold up the exit.
     runtime.shutdown_background();
     Ok(match outcome {
@@ -48,19 +64,29 @@ pub fn main(_: Arguments, mut settings: Settings) -> Result<ExitCode, Error> {
     })
 }
 
-async fn run(settings: Settings, table: Table) -> Result<(), daemon::Error> {
+async fn run(boot: Boot) -> Result<(), daemon::Error> {
     let mut signals = Signals::listen()?;
-    let stop = CancellationToken::new();
-    let on_signal = stop.clone();
+    let told = Told::default();
+    let Told { stop, reload } = told.clone();
     let listening = tokio::spawn(async move {
-        let signal = signals.next().await;
-        tracing::info!(signal, "told to stop");
-        on_signal.cancel();
-        let signal = signals.next().await;
-        tracing::warn!(signal, "told again: ending at once");
-        std::process::exit(1);
+        loop {
+            match signals.next().await {
+                Asked::Reload => {
+                    tracing::info!(signal = "SIGHUP", "told to reload");
+                    reload.notify_one();
+                }
+                Asked::Stop(signal) if !stop.is_cancelled() => {
+                    tracing::info!(signal, "told to stop");
+                    stop.cancel();
+                }
+                Asked::Stop(signal) => {
+                    tracing::warn!(signal, "told again: ending at once");
+                    std::process::exit(1);
+                }
+            }
+        }
     });
-    let outcome = daemon::run(settings, table, stop).await;
+    let outcome = daemon::run(boot, told).await;
     listening.abort();
     outcome
 }

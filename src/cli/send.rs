@@ -5,6 +5,7 @@ use std::{fs, io::Read, path::PathBuf};
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
+use uuid::Uuid;
 
 use super::{
     Error, block_on,
@@ -65,7 +66,7 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<(), Error> {
     let event_type = event_type.unwrap_or_default();
     let signing_type = path.has_type().then_some(&*event_type);
     let signed = source
-        .sign(signing_type, &body, now_ms() / 1000)
+        .sign(signing_type, &body, now_ms() / 1000, Uuid::now_v7())
         .map_err(|why| Error(format!("cannot sign as source `{}`: {why}", source.name)))?;
     let endpoint = endpoint(&arguments, settings)?;
     let mut request = Request::post(path.of_type(&event_type))

@@ -55,7 +55,7 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error
 
 fn text(status: &Status) -> String {
     let mut out = String::new();
-    for part in [head, sources, brokers] {
+    for part in [head, routes, sources, brokers] {
         part(&mut out, status).expect("writing to a string does not fail");
     }
     out
@@ -101,6 +101,30 @@ fn head(out: &mut String, status: &Status) -> std::fmt::Result {
     )?;
     let known = status.known_events;
     writeln!(out, "remembered    {} of {} events", count(known.now), count(known.max))
+}
+
+/// The routing table, and what is not as the files say.
+fn routes(out: &mut String, status: &Status) -> std::fmt::Result {
+    let config = &status.config;
+    writeln!(out, "routes        {} since {}", config.hash, config.since)?;
+    if config.last_good {
+        writeln!(out, "    the last good ones: the file was bad when the daemon started")?;
+    }
+    let file = config.file.display();
+    if !config.problems.is_empty() {
+        writeln!(out, "    {file} IS NOT IN FORCE: mend it and run `waypost reload`")?;
+    }
+    for problem in config.problems.iter().flat_map(|problem| problem.lines()) {
+        writeln!(out, "    {}", printable(problem, MAX_REASON_CHARS))?;
+    }
+    if !config.restart_needed.is_empty() {
+        writeln!(
+            out,
+            "    changed, and a restart is needed: {}",
+            config.restart_needed.join(", ")
+        )?;
+    }
+    Ok(())
 }
 
 fn sources(out: &mut String, status: &Status) -> std::fmt::Result {
@@ -285,6 +309,10 @@ mod tests {
             "brokers": [
                 broker("stream", "kafka"), down, broker("unrouted", "unrouted"),
             ],
+            "config": {
+                "file": "routes.yaml", "hash": "0123456789ab", "since": "2026-01-02T03:04:05.678Z",
+                "last_good": false, "problems": [], "restart_needed": [],
+            },
         });
         serde_json::from_value(status).unwrap()
     }
@@ -300,6 +328,7 @@ connections   7 of 4096; 2.0 KiB of bodies in flight
 journal       1.2 MiB of 8.0 GiB; 51.0 GiB left on the disk
 dead letters  4; 4.9 KiB of 1.0 GiB
 remembered    120034 of 1.0M events
+routes        0123456789ab since 2026-01-02T03:04:05.678Z
 
 SOURCE             ACCEPTED  DUPLICATES   STALE  REFUSED
 sonzai               120034          12       1  3 x 401, 1 x 503
@@ -327,6 +356,23 @@ a-broker-with-a…  rabbitmq  DOWN 1d            1.2M      2h     12.3       3
         assert_eq!(lines.next(), Some("waypost 1.2.3 is NOT READY, up 3h (pid 42)"));
         assert!(lines.next().is_some_and(|line| line.contains("journal.max_bytes")));
         assert!(lines.next().is_some_and(|line| line.contains("told to stop")));
+    }
+
+    #[test]
+    fn a_bad_file_shows_with_its_place_and_what_is_in_force_instead() {
+        let mut status = status();
+        status.config.problems = vec!["routes.yaml:3:4: no\n 3 | x".to_owned()];
+        (status.config.last_good, status.config.restart_needed) = (true, vec!["listen".to_owned()]);
+        let text = text(&status);
+        let expected = "\
+routes        0123456789ab since 2026-01-02T03:04:05.678Z
+    the last good ones: the file was bad when the daemon started
+    routes.yaml IS NOT IN FORCE: mend it and run `waypost reload`
+    routes.yaml:3:4: no
+     3 | x
+    changed, and a restart is needed: listen
+";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

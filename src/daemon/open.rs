@@ -2,10 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{
-    Error,
-    brokers::{self, Named},
-};
+use bytestring::ByteString;
+
+use super::Error;
 use crate::{
     admin::{Token, TokenError},
     clock::now_ms,
@@ -13,7 +12,6 @@ use crate::{
     dispatch::{self, Capacity, DeadLetters, Dispatcher, Shared, dead_letter},
     feed::Feed,
     journal::{self, Journal, RealDisk, Reserve, Storage, is_no_space},
-    routing::Table,
     settings::Settings,
 };
 
@@ -32,16 +30,12 @@ const PARKED_HEADROOM_BYTES: u64 = 64 << 20;
 pub struct Opened {
     pub main: Journal,
     pub dead_letters: DeadLetters,
-    /// One a broker.
-    pub parked: Vec<Journal>,
-    pub dispatchers: Vec<(Dispatcher, Named)>,
     pub window: Arc<dedupe::Window>,
-    pub shared: Shared,
     pub token: Token,
-    pub reserve: Reserve,
+    pub opener: Opener,
 }
 
-pub fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
+pub fn open(settings: &Arc<Settings>) -> Result<Opened, Error> {
     let dir = &settings.data_dir;
     let storage: Arc<dyn Storage> = Arc::new(RealDisk);
     storage.create_dir_all(dir).map_err(|cause| Error::DataDir { path: dir.clone(), cause })?;
@@ -82,37 +76,51 @@ pub fn open(settings: &Settings, table: &Table) -> Result<Opened, Error> {
         holds: Arc::default(),
         feed: Feed::default(),
     };
-    let mut all_parked = Vec::new();
-    let dispatchers = brokers::brokers(table, &main.journal, dir)?
-        .into_iter()
-        .map(|named| {
-            let name = &named.name;
-            let parked_dir = dir.join("parked").join(&**name);
-            // Room beyond the bound at which events are refused, for those that are in already.
-            let room = backlog_bytes.saturating_mul(2).saturating_add(PARKED_HEADROOM_BYTES);
-            let options = journal::Options { max_bytes: room, ..small_journal(backlog_bytes) };
-            let parked = open_journal(&parked_dir, options)?.journal;
-            all_parked.push(parked.clone());
-            let open = || {
-                let (limits, parked) = (dispatch_limits(settings), parked.clone());
-                Dispatcher::open(name.clone(), limits, parked, shared.clone())
-            };
-            let dispatcher = reserve.open(open, dispatch::Error::is_no_space);
-            let dispatcher =
-                dispatcher.map_err(|cause| Error::Dispatcher { broker: name.clone(), cause })?;
-            Ok((dispatcher, named))
-        })
-        .collect::<Result<_, Error>>()?;
+    let opener = Opener { settings: settings.clone(), storage, reserve, shared };
     Ok(Opened {
         main: main.journal,
-        dead_letters: shared.dead_letters.clone(),
-        parked: all_parked,
-        dispatchers,
+        dead_letters: opener.shared.dead_letters.clone(),
         window,
-        shared,
         token,
-        reserve,
+        opener,
     })
+}
+
+/// Opens what a broker has on disk: at the start, and when a reload brings one. A cheap handle.
+#[derive(Clone)]
+pub struct Opener {
+    pub settings: Arc<Settings>,
+    pub reserve: Reserve,
+    pub shared: Shared,
+    storage: Arc<dyn Storage>,
+}
+
+impl Opener {
+    /// The dispatcher of a broker, and its parked messages, of which there may be so many bytes. From
+    /// now on nothing is freed that its cursor has not passed. Blocks.
+    pub fn dispatcher(
+        &self,
+        name: &ByteString,
+        backlog_bytes: u64,
+    ) -> Result<(Dispatcher, Journal), Error> {
+        let dir = self.settings.data_dir.join("parked").join(&**name);
+        let options = parked_journal(backlog_bytes);
+        let open = || Journal::open(self.storage.clone(), &dir, options.clone());
+        let parked = self.reserve.open(open, journal::Error::is_no_space)?.journal;
+        let limits = dispatch_limits(&self.settings);
+        let open = || Dispatcher::open(name.clone(), limits, parked.clone(), self.shared.clone());
+        let dispatcher = self.reserve.open(open, dispatch::Error::is_no_space);
+        let dispatcher =
+            dispatcher.map_err(|cause| Error::Dispatcher { broker: name.clone(), cause })?;
+        Ok((dispatcher, parked))
+    }
+}
+
+/// The journal of a broker's parked messages.
+pub fn parked_journal(backlog_bytes: u64) -> journal::Options {
+    // Room beyond the bound at which events are refused, for those that are in already.
+    let max_bytes = backlog_bytes.saturating_mul(2).saturating_add(PARKED_HEADROOM_BYTES);
+    journal::Options { max_bytes, ..small_journal(backlog_bytes) }
 }
 
 /// A journal whose bound is `max_bytes`.

@@ -3,28 +3,32 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use futures_util::{TryFutureExt, future::select_all};
 use tokio::{
+    sync::mpsc,
     task::{JoinError, JoinSet},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Doors, Error,
-    brokers::Named,
+    Boot, Doors, Error, Told,
+    fleet::{Fleet, Prepared},
     open::{Opened, dispatch_limits},
     reclaim::reclaim,
+    reload::{self, Calls, Parts, Reload, Seen},
+    restart::Restart,
 };
 use crate::{
-    admin::{self, Admin, Rates, View},
+    admin::{
+        self, Admin, Rates, View,
+        config::{Config, MAX_ASKING, Reloads},
+    },
     admit::Admit,
     clock::now_ms,
     descriptors,
-    dispatch::Dispatcher,
     ingress::{self, Ingress},
     journal::Journal,
-    routing::Table,
+    routing::reload::{Loaded, Start},
     server::{self, Load, Transport},
     service,
     settings::{self, Settings},
@@ -39,11 +43,10 @@ pub struct Running {
     /// The listener for senders, and the one for operators.
     requests: AbortOnDropHandle<()>,
     operators: AbortOnDropHandle<()>,
-    /// Dispatchers, and what looks after the rest.
+    /// What looks after the brokers, and after the rest.
     tasks: JoinSet<(Name, Result<(), Error>)>,
     main: Journal,
     dead_letters: Journal,
-    parked: Vec<Journal>,
     stop: Stop,
 }
 
@@ -59,19 +62,25 @@ struct Stop {
 }
 
 impl Running {
-    /// Starts everything; `told` is cancelled once the daemon is told to stop.
+    /// Starts everything.
     pub fn start(
-        settings: &Settings,
-        table: Table,
+        boot: Boot,
         opened: Opened,
+        (mut fleet, prepared): (Fleet, Prepared),
         doors: Doors,
-        told: &CancellationToken,
+        told: &Told,
     ) -> Result<Running, Error> {
+        let Boot { settings, read_again, start } = boot;
         let Doors { listener, transport, watch, admin_listener } = doors;
-        let Opened { main, dead_letters, parked, dispatchers, window, shared, token, reserve } =
-            opened;
-        let stop = Stop::default();
+        let Opened { main, dead_letters, window, token, opener } = opened;
+        let (shared, reserve) = (opener.shared, opener.reserve);
+        let stop = Stop { brokers: fleet.stop(), ..Stop::default() };
         let dead_letters = dead_letters.journal().clone();
+        let config = Arc::new(Config::new(reload::first_facts(settings.routes.clone(), &start)));
+        let settings = &settings;
+        let Start { loaded: Loaded { table, digest, secrets, .. }, watch: file_watch, .. } = start;
+        let seen = Seen { digest, secrets, watch: file_watch };
+        fleet.commit(&table, prepared, &[]);
         let table = Arc::new(ArcSwap::from_pointee(table));
         let admit = Admit::new(main.clone(), window.clone(), shared.backlogs.clone());
         let ingress = Ingress::new(table.clone(), admit, ingress_limits(settings));
@@ -81,8 +90,9 @@ impl Running {
             started: std::time::Instant::now(),
             started_ms: now_ms(),
             data_dir: settings.data_dir.clone(),
-            stop: told.clone(),
-            table,
+            stop: told.stop.clone(),
+            table: table.clone(),
+            config: config.clone(),
             ingress: ingress.clone(),
             tls: transport.tls.clone(),
             connections: Arc::new(Load::new(&limits)),
@@ -94,7 +104,7 @@ impl Running {
             holds: shared.holds.clone(),
             reserve_bytes: settings.journal.reserve_bytes,
             limits: dispatch_limits(settings),
-            brokers: dispatchers.iter().zip(&parked).map(viewed).collect(),
+            brokers: fleet.shown(),
             rates: Rates::default(),
         });
         let receiving = ingress.clone();
@@ -107,7 +117,10 @@ impl Running {
             stop.requests.clone(),
         )));
         let on_loopback = admin_listener.local_addr()?.ip().is_loopback();
-        let admin = Admin::new(view.clone(), shared.feed, token, on_loopback, stop.admin.clone());
+        let (asks, asking) = mpsc::channel(MAX_ASKING);
+        let reloads = Reloads(asks);
+        let stop_admin = stop.admin.clone();
+        let admin = Admin::new(view.clone(), shared.feed, token, on_loopback, reloads, stop_admin);
         let operators = AbortOnDropHandle::new(tokio::spawn(server::serve(
             admin_listener,
             Transport::default(),
@@ -118,12 +131,11 @@ impl Running {
         )));
 
         let mut tasks = JoinSet::new();
-        for (dispatcher, Named { name, broker, .. }) in dispatchers {
-            let what = format!("the dispatcher of broker `{name}`");
-            let ended = dispatcher.run(broker, stop.brokers.clone());
-            let ended = ended.map_err(|cause| Error::Dispatcher { broker: name, cause });
-            tasks.spawn(named(what, ended));
-        }
+        let restart = Restart::new(settings, read_again);
+        let parts = Parts { table, fleet, config, restart };
+        let reload = Reload::new(settings, reserve.clone(), seen, parts);
+        let calls = Calls { asking, hangup: told.reload.clone() };
+        tasks.spawn(named("what looks after the brokers", reload.run(calls, stop.brokers.clone())));
         let (progress, keys_for) = (shared.progress, settings.dedupe.window);
         let frees = reclaim(main.clone(), progress, keys_for, reserve, stop.brokers.clone());
         tasks.spawn(named("what frees the journal", frees));
@@ -139,17 +151,15 @@ impl Running {
                 Ok(())
             }));
         }
-        Ok(Running { ingress, requests, operators, tasks, main, dead_letters, parked, stop })
+        Ok(Running { ingress, requests, operators, tasks, main, dead_letters, stop })
     }
 
     /// Waits until the daemon is told to stop. What ends by itself before that is a failure.
     pub async fn until(&mut self, told: &CancellationToken) -> Result<(), Error> {
-        let journals = [&self.main, &self.dead_letters].into_iter().chain(&self.parked);
         let failed = tokio::select! {
             () = told.cancelled() => return Ok(()),
-            (error, ..) = select_all(journals.map(|journal| Box::pin(journal.failed()))) => {
-                Error::JournalFailed(error)
-            }
+            error = self.main.failed() => Error::JournalFailed(error),
+            error = self.dead_letters.failed() => Error::JournalFailed(error),
             Some(ended) = self.tasks.join_next() => {
                 outcome(ended).map_or_else(|failed| failed, Error::Ended)
             }
@@ -184,11 +194,6 @@ impl Running {
         tracing::info!("drained");
         Ok(())
     }
-}
-
-fn viewed(((dispatcher, named), parked): (&(Dispatcher, Named), &Journal)) -> admin::Broker {
-    let (name, kind) = (named.name.clone(), named.kind);
-    admin::Broker { name, kind, stats: dispatcher.stats(), parked: parked.clone() }
 }
 
 fn server_ended(ended: Result<(), JoinError>, what: &'static str) -> Error {

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Backoff, Dispatcher, Error};
-use crate::broker::Broker;
+use super::{Backoff, Client, Dispatcher, Error};
 
 /// Between attempts to connect. The maximum is what a recovered broker may have to wait.
 pub(super) const RECONNECT: Backoff =
@@ -34,27 +33,47 @@ impl Ending {
     }
 }
 
+/// How waiting without a connection came to its end.
+enum Waited<T> {
+    Done(T),
+    /// It was told to stop.
+    Stopped,
+    /// Another client goes on, or none.
+    Changed,
+}
+
 impl Dispatcher {
-    /// Connects, however long it takes; `false` when told to stop before that.
+    /// Connects, however long it takes; `false` when told to stop before that, or when its broker is
+    /// gone.
     pub(super) async fn connect(
         &mut self,
-        broker: &mut dyn Broker,
+        client: &mut Client,
         ending: &Ending,
     ) -> Result<bool, Error> {
         let mut failures = self.fruitless;
         loop {
+            if self.exchange(client).await {
+                failures = 0;
+            }
+            if self.has_left() {
+                return Ok(false);
+            }
             if failures > 0 {
                 let wait = tokio::time::sleep(RECONNECT.jittered(failures));
-                if self.meanwhile(wait, &ending.stop).await?.is_none() {
-                    return Ok(false);
+                match self.meanwhile(wait, &ending.stop).await? {
+                    Waited::Done(()) => {}
+                    Waited::Stopped => return Ok(false),
+                    Waited::Changed => continue,
                 }
             }
+            let broker = &mut *client.broker;
             // A broker that is not known to be down is given its chance before a drain is given up:
             // there may be something to publish.
             let give_up = if self.health.is_well() { &ending.over } else { &ending.stop };
             match self.meanwhile(broker.connect(), give_up).await? {
-                None => return Ok(false),
-                Some(Ok(())) => {
+                Waited::Stopped => return Ok(false),
+                Waited::Changed => continue,
+                Waited::Done(Ok(())) => {
                     self.fruitless += 1;
                     self.stats.connections.inc();
                     self.health.connected(&self.name, broker.hold());
@@ -63,7 +82,7 @@ impl Dispatcher {
                     }
                     return Ok(true);
                 }
-                Some(Err(error)) => {
+                Waited::Done(Err(error)) => {
                     self.stats.connect_failures.inc();
                     self.health.trouble(&self.name, error.to_string());
                 }
@@ -72,23 +91,26 @@ impl Dispatcher {
         }
     }
 
-    /// Waits for `work` while everything goes on that needs no connection; `None` once `give_up` is
+    /// Waits for `work` while everything goes on that needs no connection, until `give_up` is
     /// cancelled.
     async fn meanwhile<T>(
         &mut self,
         work: impl Future<Output = T>,
         give_up: &CancellationToken,
-    ) -> Result<Option<T>, Error> {
+    ) -> Result<Waited<T>, Error> {
         tokio::pin!(work);
         loop {
             let wake = tokio::select! {
                 biased;
-                () = give_up.cancelled() => return Ok(None),
-                done = &mut work => return Ok(Some(done)),
+                () = give_up.cancelled() => return Ok(Waited::Stopped),
+                done = &mut work => return Ok(Waited::Done(done)),
                 wake = self.next(false) => wake?,
             };
             // Nothing is in flight without a connection, so nothing can report it down.
             let _no_connection = self.handle(wake);
+            if self.has_left() || self.is_succeeded() {
+                return Ok(Waited::Changed);
+            }
         }
     }
 }

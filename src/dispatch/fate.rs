@@ -18,7 +18,8 @@ use crate::{
 };
 
 /// What bounds the parked messages of a broker.
-pub(super) const BACKLOG_SETTING: &str = "dispatch.backlog_max_bytes";
+pub(super) const BACKLOG_SETTING: &str =
+    "backlog.max_bytes in routes.yaml and dispatch.backlog_max_bytes";
 
 impl Dispatcher {
     pub(super) fn published(
@@ -72,9 +73,10 @@ impl Dispatcher {
         }
         let tried_ms = now_ms.saturating_sub(job.first_ms);
         let wait = RETRY.jittered(job.attempts);
+        let retry_for = self.orders.policy().retry_for(&job.message.route);
         if job.attempts < ATTEMPTS {
             self.retry_after(job, wait);
-        } else if u128::from(tried_ms) >= self.limits.retry_for.as_millis() {
+        } else if u128::from(tried_ms) >= retry_for.as_millis() {
             let reason = format!("tried {} times, at last: {reason}", job.attempts);
             self.give_up(job, reason.into());
         } else {
@@ -104,7 +106,7 @@ impl Dispatcher {
     /// A message was confirmed while they went one at a time: those that were put behind it go
     /// first again, in order.
     fn take_back_suspects(&mut self) {
-        let mut jobs: Vec<Job> = self.unsent.drain(..).collect();
+        let mut jobs = Vec::new();
         for (due, job) in std::mem::take(&mut self.retries) {
             if job.suspicion.put_back {
                 self.parked_retries -= usize::from(job.lane == LaneKind::Parked);
@@ -113,6 +115,12 @@ impl Dispatcher {
                 self.retries.insert(due, job);
             }
         }
+        self.requeue(jobs);
+    }
+
+    /// Puts jobs back where they were in the order.
+    pub(super) fn requeue(&mut self, mut jobs: Vec<Job>) {
+        jobs.extend(self.unsent.drain(..));
         jobs.sort_by_key(|job| job.turn);
         jobs.into_iter().for_each(|job| self.enqueue(job));
     }
@@ -202,7 +210,7 @@ impl Dispatcher {
         self.publishing = FuturesUnordered::new();
         self.stats.lost.inc();
         self.health.disconnected(&self.name, reason.clone());
-        let mut jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();
+        let jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();
         if alone {
             for mut job in jobs {
                 // Parked messages hold nobody up, so with them only evidence counts.
@@ -219,9 +227,7 @@ impl Dispatcher {
                 }
             }
         } else {
-            jobs.extend(self.unsent.drain(..));
-            jobs.sort_by_key(|job| job.turn);
-            jobs.into_iter().for_each(|job| self.enqueue(job));
+            self.requeue(jobs);
         }
         self.relieve();
     }

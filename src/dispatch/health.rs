@@ -109,6 +109,14 @@ impl Health {
         self.trouble(broker, reason);
     }
 
+    /// Another client goes on: what was wrong with the last one says nothing of it.
+    pub fn renewed(&mut self, broker: &ByteString) {
+        (self.is_connected, self.hold) = (false, None);
+        (self.trouble, self.told, self.better_since) = (None, None, None);
+        self.set_hold(broker, None);
+        self.stats.stands(State::Connecting, None);
+    }
+
     pub fn trouble(&mut self, broker: &ByteString, reason: String) {
         let known = self
             .told

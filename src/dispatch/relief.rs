@@ -22,6 +22,7 @@ use super::{
 use crate::{
     feed::Outcome,
     journal::{AppendError, Entry, Journal, Position},
+    routing::WhenFull,
 };
 
 /// What a message is parked for that did not fail.
@@ -66,6 +67,8 @@ impl Relief {
 impl Dispatcher {
     /// Puts a job whose turn has come where it goes now.
     pub(super) fn enqueue(&mut self, job: Job) {
+        let Some(job) = self.unless_overflow(job) else { return };
+        let Some(job) = self.hold_over(job) else { return };
         if self.relief.on && job.lane == LaneKind::Main {
             self.relief.waiting.push(job);
         } else {
@@ -75,7 +78,8 @@ impl Dispatcher {
 
     /// Once a tick: begins or ends relief, and says whether the backlog is full.
     pub(super) fn look_after_backlog(&mut self) {
-        let (held, bound) = (self.main.held_bytes(), self.limits.backlog_bytes);
+        let (held, policy) = (self.main.held_bytes(), self.orders.policy().clone());
+        let bound = policy.held_bytes;
         if !self.relief.on && held > bound {
             tracing::warn!(broker = %self.name, held_bytes = held, "parking what waits for a broker");
             self.relief.on = true;
@@ -86,9 +90,15 @@ impl Dispatcher {
             self.take_back_main();
             self.relieve();
         }
-        // What relief has not got to yet counts as well.
-        let backlog = self.parked.held_bytes() + held.saturating_sub(bound);
-        self.shared.backlogs.set_full(&self.name, backlog >= bound);
+        self.make_room();
+        let parked = self.parked.held_bytes();
+        let full = match policy.when_full {
+            // What relief has not got to yet counts as well.
+            WhenFull::Refuse => parked + held.saturating_sub(bound) >= policy.backlog_bytes,
+            // Only where no room can be made: there is none among the dead letters.
+            WhenFull::DeadLetterOldest => parked / 2 >= policy.backlog_bytes,
+        };
+        self.shared.backlogs.set_full(&self.name, full);
     }
 
     /// Takes back what of the main lane waits to be sent, or sent again.

@@ -16,8 +16,12 @@ use tokio::sync::watch;
 use super::*;
 use crate::{
     broker::{Confirmation, Error as Failure, Flow, Hold},
-    event::{Address, Message, Record, tests::plain},
+    event::{
+        Record,
+        tests::{binary, plain},
+    },
     journal::{Entry, Options, RealDisk, Storage},
+    routing::{self, Table, WhenFull},
 };
 
 /// Says what becomes of each message, and remembers what it confirmed.
@@ -128,6 +132,13 @@ impl Broker for Scripted {
     async fn close(&mut self, _: Duration) {}
 }
 
+/// A client of the type that the messages are for.
+fn client(script: &Arc<Script>) -> Client {
+    let broker = Box::new(Scripted(script.clone()));
+    let takes = |address: &Address| matches!(address, Address::Subject(_));
+    Client { kind: Some("scripted"), takes, broker }
+}
+
 const LIMITS: Limits = Limits {
     window: Capacity { messages: 8, bytes: 1 << 20 },
     retry_for: Duration::from_secs(60),
@@ -142,6 +153,7 @@ struct World {
     limits: Limits,
     dir: tempfile::TempDir,
     shared: Shared,
+    parked: Options,
     script: Arc<Script>,
     /// Of the last dispatcher.
     stats: Mutex<Arc<Stats>>,
@@ -167,6 +179,7 @@ impl World {
             limits: LIMITS,
             dir,
             shared,
+            parked: Options::default(),
             script: Arc::default(),
             stats: Mutex::new(Arc::new(Stats::new())),
         }
@@ -185,18 +198,23 @@ impl World {
 
     /// Runs a dispatcher until `done`; time is paused, so that waiting costs none.
     async fn run_until(&self, done: impl Fn(&World) -> bool) {
+        self.run_and(|world, _| done(world)).await;
+    }
+
+    /// The same for somebody who has something to tell it.
+    async fn run_and(&self, done: impl Fn(&World, &Orders) -> bool) {
         let storage: Arc<dyn Storage> = Arc::new(RealDisk);
-        let parked =
-            Journal::open(storage, &self.dir.path().join("parked"), Options::default()).unwrap();
+        let parked = self.parked.clone();
+        let parked = Journal::open(storage, &self.dir.path().join("parked"), parked).unwrap();
         let dispatcher =
             Dispatcher::open("b".into(), self.limits, parked.journal, self.shared.clone()).unwrap();
         *self.stats.lock().unwrap() = dispatcher.stats();
+        let orders = dispatcher.orders();
         let stop = CancellationToken::new();
-        let running =
-            tokio::spawn(dispatcher.run(Box::new(Scripted(self.script.clone())), stop.clone()));
+        let running = tokio::spawn(dispatcher.run(client(&self.script), stop.clone()));
         // By the machine's clock: the disk is a real one.
         let started = std::time::Instant::now();
-        while !done(self) {
+        while !done(self, &orders) {
             assert!(started.elapsed() < WITHIN, "not done; confirmed: {:?}", self.confirmed());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -226,9 +244,12 @@ impl World {
 }
 
 fn entry(id: &str, broker: &str, body: &str) -> Entry {
+    entry_to(id, broker, body, Address::Subject("a".into()))
+}
+
+fn entry_to(id: &str, broker: &str, body: &str, address: Address) -> Entry {
     let event = plain(id, body.to_owned());
-    let address = Ok(Address::Subject("a".into()));
-    let messages = vec![Message { route: "r".into(), broker: broker.to_owned().into(), address }];
+    let messages = vec![binary("r", broker, Ok(address))];
     Entry::new(Record { event, messages }.encode(), 1)
 }
 
@@ -380,7 +401,9 @@ async fn a_failing_message_is_parked_then_given_up_on_and_the_cursor_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_parked_survives_a_restart_and_what_is_settled_does_not_come_back() {
-    let world = World::new();
+    let mut world = World::new();
+    // Paused time runs on while the disk is slow.
+    world.limits.retry_for = LIMITS.retry_for * 60;
     let good = names("good", 30);
     world.append(&["failing"]).await;
     world.append(&refs(&good)).await;
@@ -504,4 +527,280 @@ async fn a_broker_that_comes_to_owe_nothing_is_well_again_without_a_confirmation
     assert_eq!(world.stats().condition().trouble, None);
     assert_eq!(world.script.connections.load(Relaxed), 2);
     assert_eq!(world.confirmed(), Vec::<String>::new());
+}
+
+/// A routing table that says nothing, for requests to run on.
+fn table() -> Arc<Table> {
+    let text = "sources: {}\nbrokers: { a: { type: log } }\nroutes: []\n";
+    Arc::new(routing::compile("routes.yaml", text, &|_| None).unwrap())
+}
+
+/// Whether this is the first time.
+fn once(done: &AtomicBool) -> bool {
+    !done.swap(true, Relaxed)
+}
+
+fn farewell(tables: &[&Arc<Table>], for_ms: u64) -> Farewell {
+    Farewell {
+        tables: tables.iter().map(|table| Arc::downgrade(table)).collect(),
+        until: Instant::now() + Duration::from_millis(for_ms),
+        reason: "it was removed".into(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_flight_is_finished_on_the_old_client_before_the_new_one_goes_on() {
+    let world = World::new();
+    let (gated, good) = (names("gated", 3), names("good", 3));
+    world.append(&refs(&gated)).await;
+    let next = Arc::<Script>::default();
+    let told = AtomicBool::new(false);
+    world
+        .run_and(|world, orders| {
+            if world.stats().in_flight.get() == 3 && once(&told) {
+                orders.tell(Order { client: Some(client(&next)), farewell: farewell(&[], 0) });
+                world.script.gate.send_replace(true);
+            }
+            next.connections.load(Relaxed) == 1
+        })
+        .await;
+    let mut confirmed = world.confirmed();
+    confirmed.sort();
+    assert_eq!(confirmed, gated, "in whatever order");
+    assert_eq!(*next.confirmed.lock().unwrap(), Vec::<String>::new());
+    world.append(&refs(&good)).await;
+    world.run_until(|world| world.cursor() == Position(6)).await;
+    assert_eq!(world.confirmed()[3..], good);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_old_client_does_not_finish_goes_through_the_new_one_in_order() {
+    let world = World::new();
+    let ids = names("gated", 4);
+    world.append(&refs(&ids)).await;
+    let next = Arc::<Script>::default();
+    next.gate.send_replace(true);
+    let told = AtomicBool::new(false);
+    world
+        .run_and(|world, orders| {
+            if world.stats().in_flight.get() == 4 && once(&told) {
+                orders.tell(Order { client: Some(client(&next)), farewell: farewell(&[], 0) });
+            }
+            world.cursor() == Position(4)
+        })
+        .await;
+    assert_eq!(world.confirmed(), Vec::<String>::new());
+    assert_eq!(*next.confirmed.lock().unwrap(), ids);
+    assert_eq!(world.stats().condition().trouble, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_in_connecting_is_given_up_for_the_next() {
+    let world = World::new();
+    world.append(&["good-1"]).await;
+    *world.script.stuck.lock().unwrap() = Some(Stuck::Connecting);
+    let next = Arc::<Script>::default();
+    let told = AtomicBool::new(false);
+    world
+        .run_and(|world, orders| {
+            if world.script.tried.load(Relaxed) && once(&told) {
+                orders.tell(Order { client: Some(client(&next)), farewell: farewell(&[], 0) });
+            }
+            world.cursor() == Position(1)
+        })
+        .await;
+    assert_eq!(*next.confirmed.lock().unwrap(), ["good-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_broker_does_not_end_while_a_request_runs_on_a_table_that_named_it() {
+    let world = World::new();
+    let request = Mutex::new(Some(table()));
+    let ticks = AtomicUsize::new(0);
+    let appended = AtomicBool::new(false);
+    world.append(&["good-1"]).await;
+    let late = async {
+        while ticks.load(Relaxed) < 5 {
+            tokio::time::sleep(TICK).await;
+        }
+        assert_ne!(world.stats().condition().state, State::Ended);
+        world.append(&["good-2"]).await;
+        appended.store(true, Relaxed);
+        request.lock().unwrap().take();
+    };
+    let told = AtomicBool::new(false);
+    let run = world.run_and(|world, orders| {
+        if world.stats().main.cursor() == Position(1) && once(&told) {
+            let request = request.lock().unwrap();
+            let tables = [request.as_ref().unwrap()];
+            orders.tell(Order { client: None, farewell: farewell(&tables, 3_600_000) });
+        }
+        ticks.fetch_add(told.load(Relaxed) as usize, Relaxed);
+        world.stats().condition().state == State::Ended
+    });
+    tokio::join!(run, late);
+    assert!(appended.load(Relaxed));
+    assert_eq!(world.confirmed(), ["good-1", "good-2"]);
+    assert_eq!(world.dead(), Vec::<String>::new());
+    assert_eq!(world.shared.progress.lowest(), None, "it pins nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_at_the_end_of_the_time_becomes_dead_letters_and_the_broker_ends() {
+    let mut world = World::new();
+    world.limits.retry_for = LIMITS.retry_for * 60;
+    // In flight for ever, failing and waiting for its time, and parked.
+    world.append(&["gated-1", "failing", "gated-2"]).await;
+    let told = AtomicBool::new(false);
+    world
+        .run_and(|world, orders| {
+            let stats = world.stats();
+            let is_parked = stats.parked.get() > 0;
+            if is_parked && once(&told) {
+                orders.tell(Order { client: None, farewell: farewell(&[], 2_000) });
+            }
+            stats.condition().state == State::Ended
+        })
+        .await;
+    assert_eq!(world.confirmed(), Vec::<String>::new());
+    let mut dead = world.dead();
+    dead.sort();
+    let expected = ["failing", "gated-1", "gated-2"].map(|id| format!("{id}: it was removed"));
+    assert_eq!(dead, expected);
+    assert_eq!(world.stats().main.cursor(), Position(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_who_is_about_to_tell_something_keeps_a_broker_from_ending() {
+    let world = World::new();
+    world.append(&["good-1"]).await;
+    let (step, held_for) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    world
+        .run_and(|world, orders| {
+            match step.load(Relaxed) {
+                0 if world.cursor() == Position(1) => {
+                    orders.tell(Order { client: None, farewell: farewell(&[], 3_600_000) });
+                    assert!(orders.hold());
+                    step.store(1, Relaxed);
+                }
+                1 => {
+                    assert_ne!(world.stats().condition().state, State::Ended);
+                    if held_for.fetch_add(1, Relaxed) == 20 {
+                        orders.let_go();
+                        step.store(2, Relaxed);
+                    }
+                }
+                _ => {}
+            }
+            world.stats().condition().state == State::Ended && !orders.hold()
+        })
+        .await;
+    assert_eq!(step.load(Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_type_takes_over_after_what_the_old_one_was_owed_and_gets_only_its_own() {
+    let world = World::new();
+    let request = Mutex::new(Some(table()));
+    let next = Arc::<Script>::default();
+    // Of both kinds, as long as requests still run on the old table; then of the new kind alone.
+    let old = || Address::Subject("a".into());
+    let new = || Address::Topic { topic: "t".into(), key: None };
+    let append = async |id: &str, address: Address| {
+        world.shared.main.append_durable(entry_to(id, "b", "{}", address)).await.unwrap();
+    };
+    append("good-1", old()).await;
+    let told = AtomicBool::new(false);
+    let run = world.run_and(|world, orders| {
+        if world.cursor() == Position(1) && once(&told) {
+            let request = request.lock().unwrap();
+            let farewell = farewell(&[request.as_ref().unwrap()], 3_600_000);
+            let successor = Client {
+                kind: Some("other"),
+                takes: |address| matches!(address, Address::Topic { .. }),
+                broker: Box::new(Scripted(next.clone())),
+            };
+            orders.tell(Order { client: Some(successor), farewell });
+        }
+        world.cursor() == Position(5)
+    });
+    let mixed = async {
+        while !told.load(Relaxed) {
+            tokio::time::sleep(TICK).await;
+        }
+        append("new-1", new()).await;
+        append("good-2", old()).await;
+        append("new-2", new()).await;
+        tokio::time::sleep(TICK * 3).await;
+        request.lock().unwrap().take();
+        tokio::time::sleep(TICK * 3).await;
+        // Past the boundary.
+        append("new-3", new()).await;
+    };
+    tokio::join!(run, mixed);
+    assert_eq!(world.confirmed(), ["good-1", "good-2"]);
+    assert_eq!(*next.confirmed.lock().unwrap(), ["new-1", "new-2", "new-3"]);
+    assert_eq!(world.dead(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_routes_own_time_comes_before_its_brokers() {
+    for (route, given_up) in [("r", true), ("another", false)] {
+        let world = World::new();
+        world.append(&["failing", "good"]).await;
+        let policy = Policy {
+            retry_for: Duration::from_secs(3600),
+            route_retries: Arc::new([(route.into(), Duration::ZERO)].into_iter().collect()),
+            ..Policy::of(&LIMITS)
+        };
+        world
+            .run_and(|world, orders| {
+                orders.set_policy(policy.clone());
+                world.dead().len() == 1 || world.stats().parked.get() > 3
+            })
+            .await;
+        assert_eq!(world.dead().len() == 1, given_up, "{route}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_parked_messages_make_room_and_the_others_arrive() {
+    const BACKLOG: u64 = 512 << 10;
+    let mut world = World::new();
+    world.parked = Options { segment_bytes: BACKLOG / 8, ..Options::default() };
+    let all = names("good", 64);
+    world.append(&["good-first"]).await;
+    *world.script.stuck.lock().unwrap() = Some(Stuck::OnHold);
+    let policy = Policy {
+        held_bytes: 1 << 20,
+        backlog_bytes: BACKLOG,
+        when_full: WhenFull::DeadLetterOldest,
+        ..Policy::of(&LIMITS)
+    };
+    let backlog = async {
+        while world.shared.holds.reason("b").is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        world.append_with(&refs(&all), &"x".repeat(64 << 10)).await;
+    };
+    let is_relieved = |world: &World, orders: &Orders| {
+        orders.set_policy(policy.clone());
+        let (main, stats) = (&world.shared.main, world.stats());
+        main.end() == Position(65)
+            && stats.parked.get() > 40
+            && world.dead().len() > 20
+            && !world.shared.backlogs.is_full(&"b".into())
+    };
+    tokio::join!(world.run_and(is_relieved), backlog);
+    *world.script.stuck.lock().unwrap() = None;
+    world.script.flow.send_replace(Flow::Open);
+    // With the usual bound there is room for all that is left.
+    world.run_until(|world| world.confirmed().len() + world.dead().len() == 65).await;
+    let dead: Vec<String> =
+        world.dead().iter().map(|letter| letter.split(':').next().unwrap().to_owned()).collect();
+    let all = [vec!["good-first".to_owned()], all].concat();
+    let (oldest, others) = all.split_at(dead.len());
+    assert_eq!(dead, oldest);
+    let [confirmed, others] = [world.confirmed(), others.to_vec()].map(HashSet::<_>::from_iter);
+    assert_eq!(confirmed, others, "each is one or the other");
 }

@@ -8,7 +8,7 @@ use super::Rejection;
 /// Refuses a request with too many headers, one that does
 /// not name exactly one host (HTTP/1.0 need not), one whose transfer coding is more than chunks, and
 /// one with an encoded body, which is never decompressed.
-pub(super) fn check(head: &Parts, max_headers: usize) -> Result<(), Rejection> {
+pub fn check(head: &Parts, max_headers: usize) -> Result<(), Rejection> {
     if head.headers.len() > max_headers {
         return Err(Rejection::TooManyHeaders);
     }

@@ -54,7 +54,8 @@ impl Rejection {
         response
     }
 
-    fn status_and_words(&self) -> (StatusCode, &'static str) {
+    /// The status of the answer, and what its body says.
+    pub fn status_and_words(&self) -> (StatusCode, &'static str) {
         match self {
             Rejection::NoSuchSource => (StatusCode::NOT_FOUND, "no source has this path"),
             Rejection::Method => (StatusCode::METHOD_NOT_ALLOWED, "send webhooks with POST"),

@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, IoSlice},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -229,7 +229,8 @@ impl Writer {
 
     /// Refuses what has no room left under `max_bytes`.
     fn admit(&self, batch: &mut Vec<Pending>) {
-        let mut room = self.shared.options.max_bytes.saturating_sub(self.shared.segments.bytes());
+        let max_bytes = self.shared.bounds.max_bytes.load(Relaxed);
+        let mut room = max_bytes.saturating_sub(self.shared.segments.bytes());
         let full = |pending: &mut Pending| match room.checked_sub(pending.head.frame_len()) {
             Some(left) => {
                 room = left;
@@ -316,7 +317,7 @@ impl Writer {
     }
 
     fn roll_if_due(&mut self) -> Result<(), Trouble> {
-        let full = self.active.len >= self.shared.options.segment_bytes;
+        let full = self.active.len >= self.shared.bounds.segment_bytes.load(Relaxed);
         if full && self.next > self.active.meta.base { Ok(self.roll()?) } else { Ok(()) }
     }
 

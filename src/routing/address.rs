@@ -34,17 +34,38 @@ pub enum Rule {
 impl Rule {
     /// Whether the finished text is allowed; the error says what is wrong with it.
     pub fn check(self, text: &str) -> Result<(), &'static str> {
+        match (self, text) {
+            (Rule::KafkaTopic | Rule::LogTopic, "") => return Err("a topic may not be empty"),
+            (Rule::KafkaTopic, "." | "..") => return Err("a topic may not be `.` or `..`"),
+            (Rule::NatsSubject, "") => return Err("a subject may not be empty"),
+            _ => {}
+        }
+        self.check_length(text.len())?;
+        self.check_part(text, true, true)
+    }
+
+    /// Whether text of so many bytes is allowed.
+    pub fn check_length(self, bytes: usize) -> Result<(), &'static str> {
+        let (most, why) = match self {
+            Rule::KafkaTopic => (MAX_TOPIC_BYTES, "a topic has at most 249 characters"),
+            Rule::LogTopic => (MAX_LOG_TOPIC_BYTES, "a log topic has at most 238 characters"),
+            Rule::NatsSubject => (MAX_SUBJECT_BYTES, "a subject has at most 1024 bytes"),
+            Rule::AmqpName => (MAX_AMQP_BYTES, "RabbitMQ takes at most 255 bytes here"),
+            Rule::Key => return Ok(()),
+        };
+        if bytes > most { Err(why) } else { Ok(()) }
+    }
+
+    /// Whether text that is a part of an address is allowed, whatever stands beside it; whether it
+    /// begins the address, and whether it ends it.
+    pub fn check_part(self, text: &str, begins: bool, ends: bool) -> Result<(), &'static str> {
         match self {
-            Rule::KafkaTopic => check_topic(text),
-            Rule::LogTopic if text.starts_with('.') => Err("a log topic may not begin with a dot"),
-            Rule::LogTopic if text.len() > MAX_LOG_TOPIC_BYTES => {
-                Err("a log topic has at most 238 characters")
+            Rule::KafkaTopic => check_topic_part(text),
+            Rule::LogTopic if begins && text.starts_with('.') => {
+                Err("a log topic may not begin with a dot")
             }
-            Rule::LogTopic => check_topic(text),
-            Rule::NatsSubject => check_subject(text),
-            Rule::AmqpName if text.len() > MAX_AMQP_BYTES => {
-                Err("RabbitMQ takes at most 255 bytes here")
-            }
+            Rule::LogTopic => check_topic_part(text),
+            Rule::NatsSubject => check_subject_part(text, begins, ends),
             Rule::AmqpName if text.contains(char::is_control) => {
                 Err("control characters are not allowed here")
             }
@@ -67,30 +88,20 @@ impl Rule {
     }
 }
 
-fn check_topic(text: &str) -> Result<(), &'static str> {
+fn check_topic_part(text: &str) -> Result<(), &'static str> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    match text {
-        "" => Err("a topic may not be empty"),
-        "." | ".." => Err("a topic may not be `.` or `..`"),
-        _ if text.len() > MAX_TOPIC_BYTES => Err("a topic has at most 249 characters"),
-        _ if !text.bytes().all(allowed) => {
-            Err("a topic may hold only letters, digits, `.`, `_` and `-`")
-        }
-        _ => Ok(()),
+    if text.bytes().all(allowed) {
+        return Ok(());
     }
+    Err("a topic may hold only letters, digits, `.`, `_` and `-`")
 }
 
-fn check_subject(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() {
-        return Err("a subject may not be empty");
-    }
-    if text.len() > MAX_SUBJECT_BYTES {
-        return Err("a subject has at most 1024 bytes");
-    }
-    if text.starts_with('$') {
+fn check_subject_part(text: &str, begins: bool, ends: bool) -> Result<(), &'static str> {
+    if begins && text.starts_with('$') {
         return Err("subjects that begin with `$` belong to the server");
     }
-    if text.split('.').any(str::is_empty) {
+    let outer = begins && text.starts_with('.') || ends && text.ends_with('.');
+    if outer || text.contains("..") {
         return Err("a subject may not have an empty token");
     }
     if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>') {
@@ -102,6 +113,31 @@ fn check_subject(text: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_is_refused_only_for_what_nothing_beside_it_can_mend() {
+        use Rule::*;
+        for (rule, text, begins, ends, allowed) in [
+            (NatsSubject, "", true, false, true),
+            (NatsSubject, "agents.", true, false, true),
+            (NatsSubject, "agents.", false, true, false),
+            (NatsSubject, ".mood", false, true, true),
+            (NatsSubject, ".mood", true, false, false),
+            (NatsSubject, "a..b", false, false, false),
+            (NatsSubject, "$x", false, false, true),
+            (NatsSubject, "$x", true, false, false),
+            (NatsSubject, "a b", false, false, false),
+            (KafkaTopic, ".", false, false, true),
+            (KafkaTopic, "a/", true, false, false),
+            (LogTopic, ".", true, false, false),
+            (LogTopic, ".", false, false, true),
+            (AmqpName, "a\0", false, false, false),
+            (Key, "a\0", false, false, true),
+        ] {
+            let outcome = rule.check_part(text, begins, ends);
+            assert_eq!(outcome.is_ok(), allowed, "{rule:?} {text:?} {begins} {ends}");
+        }
+    }
 
     #[test]
     fn each_broker_takes_only_what_it_reads_as_one_address() {

@@ -1,82 +1,212 @@
-//! What is wrong with a `routes.yaml`, and where.
+//! What is wrong with a `routes.yaml`, where, and what to do about it.
 
-use std::fmt;
+use std::{cmp::Reverse, fmt};
+
+use serde::Serialize;
+
+use super::file::Span;
+
+mod excerpt;
+mod suspects;
+
+pub use excerpt::Masks;
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file compiles, and probably does not do what was meant.
+    Warning,
+    /// The file does not compile.
+    Error,
+}
+
+/// What kind of problem it is, in a word that stays the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// The text is not YAML, or too much of it.
+    Syntax,
+    DuplicateKey,
+    UnknownKey,
+    MissingKey,
+    WrongType,
+    UnknownValue,
+    /// A value that its setting does not take.
+    InvalidValue,
+    /// A setting that its type, or what stands beside it, does not allow.
+    MisplacedKey,
+    InvalidName,
+    DuplicateName,
+    InvalidPath,
+    OverlappingPaths,
+    /// A reference that cannot be resolved.
+    UnresolvedSecret,
+    InvalidSecret,
+    /// A secret where everybody would see it.
+    ExposedSecret,
+    /// A certificate, key or credentials that cannot be used.
+    InvalidMaterial,
+    UnknownSource,
+    UnknownBroker,
+    NoTarget,
+    InvalidMatch,
+    InvalidCondition,
+    InvalidTemplate,
+    InvalidAddress,
+    SharedDirectory,
+    ShortSecret,
+    NeverMatches,
+    DuplicateRoute,
+    UnroutedSource,
+    UnusedBroker,
+}
 
 /// One problem and its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Diagnostic {
-    /// From 1; 0 where the place is not known.
-    pub line: usize,
-    /// In characters, from 1.
-    pub column: usize,
+    pub code: Code,
+    pub severity: Severity,
+    pub span: Span,
     pub message: String,
-    /// Whether what stands there may be a secret, however the line looks.
-    pub secret: bool,
+    /// What to do, where the message does not say it already.
+    pub help: Option<String>,
+}
+
+/// A problem as it is shown: nothing in it is secret.
+#[derive(Clone, Debug, Serialize)]
+pub struct Problem {
+    #[serde(skip)]
+    file: String,
+    pub severity: Severity,
+    pub code: Code,
+    /// From 1.
+    pub line: usize,
+    /// In characters of the file's line, from 1.
+    pub column: usize,
+    /// Behind the last character, where the end is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_column: Option<usize>,
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// The line, with every literal secret masked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Where the line's caret goes, and how far: masked text is not as wide as what it stands for.
+    #[serde(skip)]
+    caret: (usize, usize),
 }
 
 /// A file that does not compile, with every problem found. Prints as a compiler would.
 #[derive(Debug)]
 pub struct Invalid {
     file: String,
-    /// Each problem with the text of its line.
-    problems: Vec<(Diagnostic, String)>,
+    problems: Vec<Problem>,
 }
 
-/// Longest excerpt of a line that is shown, in characters.
-const MAX_EXCERPT: usize = 160;
+impl Diagnostic {
+    pub fn error(code: Code, span: Span, message: impl ToString) -> Diagnostic {
+        let message = message.to_string();
+        Diagnostic { code, severity: Severity::Error, span, message, help: None }
+    }
 
-impl Invalid {
-    pub(super) fn new(file: &str, text: &str, diagnostics: Vec<Diagnostic>) -> Invalid {
-        let line = |d: &Diagnostic| text.lines().nth(d.line.wrapping_sub(1)).unwrap_or_default();
-        let excerpt = |d: &Diagnostic| {
-            let line = line(d);
-            let unseen = if d.secret { 0 } else { line.len() };
-            let shown = &line[..secret_at(line).unwrap_or(unseen)];
-            let mut excerpt: String = shown.chars().take(MAX_EXCERPT).collect();
-            if excerpt.len() < line.len() {
-                excerpt.push('…');
-            }
-            excerpt
-        };
-        let problems = diagnostics.into_iter().map(|d| (d.clone(), excerpt(&d))).collect();
-        Invalid { file: file.to_owned(), problems }
+    pub fn warning(code: Code, span: Span, message: impl ToString) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, span, message) }
+    }
+
+    pub fn help(self, help: impl ToString) -> Diagnostic {
+        Diagnostic { help: Some(help.to_string()), ..self }
     }
 }
 
-/// Where somebody may have written a secret into this line: from there on it is not repeated.
-fn secret_at(line: &str) -> Option<usize> {
-    let signs = [
-        "secret",
-        "authorization",
-        "url",
-        "whsec_",
-        "sasl",
-        "password",
-        "token",
-        "nkey",
-        "creds",
-        "-----BEGIN",
-    ];
-    signs.iter().filter_map(|sign| line.find(sign)).min()
+impl Invalid {
+    /// Of all that is said about a file, what keeps it from compiling.
+    pub(super) fn new(file: &str, mut problems: Vec<Problem>) -> Invalid {
+        problems.retain(|problem| problem.severity == Severity::Error);
+        Invalid { file: file.to_owned(), problems }
+    }
+
+    /// Every error, in the file's order.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+impl Problem {
+    /// How a diagnostic is shown, given what must not be.
+    pub(super) fn new(file: &str, masks: &Masks, diagnostic: Diagnostic) -> Problem {
+        let Diagnostic { code, severity, span, message, help } = diagnostic;
+        let excerpt = masks.excerpt(&span);
+        let width = masks.width(&span);
+        Problem {
+            file: file.to_owned(),
+            severity,
+            code,
+            line: span.line.max(1),
+            column: span.column.max(1),
+            end_column: width.map(|width| span.column + width),
+            message: masks.scrub(&message),
+            help: help.map(|help| masks.scrub_words(&help)),
+            caret: (excerpt.column, excerpt.width),
+            source: Some(excerpt.line).filter(|line| !line.trim().is_empty()),
+        }
+    }
+}
+
+/// Sorts as one reads the file; at one place, what is worse comes first. Where there are more than
+/// `most`, the worse stay.
+pub fn sort(problems: &mut Vec<Diagnostic>, most: usize) {
+    problems.sort_by_key(|p| Reverse(p.severity));
+    problems.truncate(most);
+    problems.sort_by_key(|p| (p.span.line, p.span.column, Reverse(p.severity)));
+    problems.dedup_by(|a, b| (&a.span, &a.message) == (&b.span, &b.message));
+}
+
+/// `2 errors, 1 warning`, or nothing where there are none.
+pub fn tally(problems: &[Problem]) -> String {
+    let count = |severity, one: &str| {
+        let count = problems.iter().filter(|p| p.severity == severity).count();
+        match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            _ => Some(format!("{count} {one}s")),
+        }
+    };
+    let counts = [count(Severity::Error, "error"), count(Severity::Warning, "warning")];
+    counts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        })
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Problem { file, line, column, severity, message, .. } = self;
+        write!(f, "{file}:{line}:{column}: {severity}: {message}")?;
+        let margin = " ".repeat(line.to_string().len());
+        if let Some(source) = &self.source {
+            let (column, width) = self.caret;
+            let indent = " ".repeat(column.saturating_sub(1));
+            write!(f, "\n {line} | {source}\n {margin} | {indent}{}", "^".repeat(width.max(1)))?;
+        }
+        match &self.help {
+            Some(help) => write!(f, "\n {margin} = help: {help}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (Diagnostic { line, column, message, .. }, excerpt)) in
-            self.problems.iter().enumerate()
-        {
-            if index > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{}:{line}:{column}: {message}", self.file)?;
-            if !excerpt.trim().is_empty() {
-                let margin = " ".repeat(line.to_string().len());
-                let shown = excerpt.chars().count().saturating_sub(1);
-                let indent = " ".repeat(column.saturating_sub(1).min(shown));
-                write!(f, "\n {margin} |\n {line} | {excerpt}\n {margin} | {indent}^")?;
-            }
-        }
-        Ok(())
+        write!(f, "{} has {}", self.file, tally(&self.problems))?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n{problem}"))
     }
 }
 

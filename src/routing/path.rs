@@ -48,6 +48,11 @@ impl Path {
         self.0.replace(TYPE, event_type)
     }
 
+    /// As it stands in the file.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Whether some request path belongs to both.
     pub fn overlaps(&self, other: &Path) -> bool {
         let (mine, others) = (self.0.split('/'), other.0.split('/'));

@@ -9,6 +9,17 @@ impl Pattern {
         Pattern(text.to_owned())
     }
 
+    /// The one name that it matches, if it has no star.
+    pub fn exact(&self) -> Option<&str> {
+        (!self.0.contains('*')).then_some(&*self.0)
+    }
+
+    /// The first dot-separated part of every name that it matches, if it says so.
+    pub fn first_part(&self) -> Option<&str> {
+        let (part, _) = self.0.split_once('.')?;
+        (!part.contains('*')).then_some(part)
+    }
+
     /// Whether the whole of `name` matches. Time is at most the product of the two lengths.
     pub fn matches(&self, name: &str) -> bool {
         if !self.0.contains('*') {

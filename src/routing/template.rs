@@ -1,34 +1,20 @@
 //! Templates: text with `{name}` placeholders that an event fills in. `{{` and `}}` are plain braces.
+//!
+//! After the name of a placeholder may stand a default, for events that have nothing there, and
+//! `slug`, for values that are to be made safe: `{data.name|nobody|slug}`. `parse` has the grammar.
+
+use std::{borrow::Cow, ops::Range};
 
 use bytestring::ByteString;
 
-use super::address::Rule;
-use crate::{
-    body::{Fields, NoText, Paths},
-    event::Event,
-};
+use self::parse::{Part, Placeholder, Variable};
+use super::{address::Rule, input::Input};
+use crate::body::{NoText, Paths};
 
-/// What a placeholder stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Variable {
-    Type,
-    Id,
-    Source,
-    Subject,
-    /// A CloudEvents extension of the event.
-    Extension(String),
-    /// A field of the JSON body: its slot in the table's paths, and its path for messages.
-    Data {
-        slot: usize,
-        path: String,
-    },
-}
+mod parse;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Text(String),
-    Variable(Variable),
-}
+/// Longest slug, in bytes.
+const MAX_SLUG_BYTES: usize = 64;
 
 /// A compiled template and the rule its result must keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,52 +25,47 @@ pub struct Template {
     fixed: Option<ByteString>,
 }
 
-/// Why text is not a template.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    #[error("`{{` is not closed; write `{{{{` for a plain brace")]
-    Unclosed,
-    #[error("`}}` closes nothing; write `}}}}` for a plain brace")]
-    Unopened,
-    #[error(
-        "unknown placeholder `{{{0}}}`; known are {{type}}, {{id}}, {{source}}, {{subject}}, \
-         {{agentid}}, {{userid}}, {{projectid}} and {{data.FIELD}}"
-    )]
-    Unknown(String),
-    #[error("`{{{0}}}` names no field; write {{data.FIELD}} or {{data.FIELD.FIELD}}")]
-    EmptyField(String),
-    #[error("{0}")]
-    Address(&'static str),
+/// Why text is not a template, and where in it, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub message: String,
+    pub range: Range<usize>,
 }
 
 impl Template {
     /// Compiles; the body fields it needs are added to `paths`. What can already be known about the
     /// result is checked here.
     pub fn compile(text: &str, rule: Rule, paths: &mut Paths) -> Result<Template, Error> {
-        let parts = parse(text, paths)?;
+        let parts = parse::parse(text, paths)?;
         let fixed = match parts.as_slice() {
             [] => Some(ByteString::new()),
-            [Part::Text(text)] => Some(ByteString::from(&**text)),
+            [(Part::Text(text), _)] => Some(ByteString::from(&**text)),
             _ => None,
         };
-        if let Some(fixed) = &fixed {
-            rule.check(fixed).map_err(Error::Address)?;
+        let whole = 0..text.len();
+        let wrong = |range: &Range<usize>| {
+            let range = range.clone();
+            move |why: &'static str| Error { message: why.to_owned(), range }
+        };
+        match &fixed {
+            Some(fixed) => rule.check(fixed).map_err(wrong(&whole))?,
+            None => {
+                rule.check_length(parts.iter().map(|(part, _)| part.least_bytes()).sum())
+                    .map_err(wrong(&whole))?;
+                let last = parts.len() - 1;
+                for (at, (part, range)) in parts.iter().enumerate() {
+                    rule.check_part(part.fixed_text(), at == 0, at == last)
+                        .map_err(wrong(range))?;
+                }
+            }
         }
+        let parts = parts.into_iter().map(|(part, _)| part).collect();
         Ok(Template { parts, rule, fixed })
     }
 
-    /// Whether rendering needs the body's fields.
-    pub fn reads_body(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Variable(Variable::Data { .. })))
-    }
-
-    /// Renders for an event; `fields` are the body's, or why the body has none. The error is the
-    /// reason that ends in a dead letter.
-    pub fn render(
-        &self,
-        event: &Event,
-        fields: Result<&Fields, &str>,
-    ) -> Result<ByteString, String> {
+    /// Renders for an event. The error is the reason that ends in a dead letter.
+    pub fn render(&self, input: &Input) -> Result<ByteString, String> {
         if let Some(fixed) = &self.fixed {
             return Ok(fixed.clone());
         }
@@ -92,7 +73,7 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.push_str(text),
-                Part::Variable(variable) => variable.render(event, fields, self.rule, &mut out)?,
+                Part::Placeholder(placeholder) => placeholder.render(input, self.rule, &mut out)?,
             }
         }
         match self.rule.check(&out) {
@@ -102,200 +83,138 @@ impl Template {
     }
 }
 
-impl Variable {
-    fn render(
-        &self,
-        event: &Event,
-        fields: Result<&Fields, &str>,
-        rule: Rule,
-        out: &mut String,
-    ) -> Result<(), String> {
+/// Whether an event would fill in something here.
+pub fn has_placeholder(text: &str) -> bool {
+    let parts = parse::parse(text, &mut Paths::default());
+    parts.is_ok_and(|parts| parts.iter().any(|(part, _)| matches!(part, Part::Placeholder(_))))
+}
+
+impl Part {
+    /// What is known of it before any event; a default may be slugged and is nothing yet then.
+    fn fixed_text(&self) -> &str {
         match self {
-            // Types and source names are dotted by nature; their dots are the operator's intent.
-            Variable::Type => out.push_str(&event.kind),
-            Variable::Source => out.push_str(&event.source),
-            Variable::Id => put(out, "id", Some(&event.id), rule)?,
-            Variable::Subject => put(out, "subject", event.subject.as_deref(), rule)?,
-            Variable::Extension(name) => put(out, name, event.extension(name).map(|v| &**v), rule)?,
-            Variable::Data { slot, path } => {
-                let fields = fields.map_err(|why| format!("{{{path}}} cannot be filled: {why}"))?;
-                let value = fields.text(*slot).map_err(|why| no_text(path, why))?;
-                put(out, path, Some(&value), rule)?;
-            }
+            Part::Text(text) => text,
+            Part::Placeholder(Placeholder { slug: false, default: Some(default), .. }) => default,
+            Part::Placeholder(_) => "",
         }
-        Ok(())
+    }
+
+    /// How long it is at least.
+    fn least_bytes(&self) -> usize {
+        match self {
+            Part::Text(text) => text.len(),
+            // Whatever fills it is not empty.
+            Part::Placeholder(_) => 1,
+        }
     }
 }
 
-fn put(out: &mut String, name: &str, value: Option<&str>, rule: Rule) -> Result<(), String> {
-    let value = value.filter(|value| !value.is_empty());
-    let value = value.ok_or_else(|| format!("{{{name}}} cannot be filled: the event has none"))?;
-    rule.check_value(value).map_err(|why| format!("{{{name}}} is {:?}: {why}", shorten(value)))?;
-    out.push_str(value);
-    Ok(())
+impl Placeholder {
+    fn render(&self, input: &Input, rule: Rule, out: &mut String) -> Result<(), String> {
+        let (value, is_ours) = self.value(input)?;
+        if self.slug {
+            out.push_str(&self.slugged(&value)?);
+            return Ok(());
+        }
+        if !is_ours {
+            let is = |why| format!("{{{}}} is {:?}: {why}", self.shown, shorten(&value));
+            rule.check_value(&value).map_err(is)?;
+        }
+        out.push_str(&value);
+        Ok(())
+    }
+
+    /// What fills it in, and whether the operator means all of it. Types and source names are dotted
+    /// by nature; their dots are meant, and so are a default's.
+    fn value<'i>(&'i self, input: &'i Input) -> Result<(Cow<'i, str>, bool), String> {
+        let why = match (self.variable.value(input), &self.default) {
+            (Ok(value), _) => {
+                let is_ours = matches!(self.variable, Variable::Type | Variable::Source);
+                return Ok((value, is_ours));
+            }
+            (Err(Unfilled::Nothing(_)), Some(default)) => return Ok((default.into(), true)),
+            (Err(Unfilled::Nothing(why)), None) => why,
+            (Err(Unfilled::Unfit(why)), _) => why.into(),
+        };
+        Err(format!("{{{}}} cannot be filled: {why}", self.shown))
+    }
+
+    fn slugged(&self, value: &str) -> Result<String, String> {
+        let slug = slug(value);
+        if !slug.is_empty() {
+            return Ok(slug);
+        }
+        Err(format!(
+            "{{{}}} is {:?}, of which no letter or digit is left as a slug",
+            self.shown,
+            shorten(value)
+        ))
+    }
 }
 
-fn no_text(path: &str, why: NoText) -> String {
-    let why = match why {
-        NoText::Missing => "the body has no such field",
-        NoText::NotScalar => "the field is an object or a list",
-        NoText::NotUnicode => "the field is not Unicode text",
-    };
-    format!("{{{path}}} cannot be filled: {why}")
+/// Why an event does not fill a placeholder.
+enum Unfilled<'e> {
+    /// It has nothing there: a default fills in.
+    Nothing(Cow<'e, str>),
+    /// It has something that is no text.
+    Unfit(&'static str),
+}
+
+impl Variable {
+    /// Its value for an event, never empty.
+    fn value<'i>(&self, input: &'i Input) -> Result<Cow<'i, str>, Unfilled<'i>> {
+        let event = input.event;
+        let attribute = match self {
+            Variable::Type => Some(&*event.kind),
+            Variable::Source => Some(&*event.source),
+            Variable::Id => Some(&*event.id),
+            Variable::Subject => event.subject.as_deref(),
+            Variable::Extension(name) => event.extension(name).map(|value| &**value),
+            Variable::Header(name) => input.header(name),
+            Variable::Data(slot) => return field(input, *slot),
+        };
+        let attribute = attribute.filter(|value| !value.is_empty());
+        attribute.map(Cow::Borrowed).ok_or(Unfilled::Nothing("the event has none".into()))
+    }
+}
+
+fn field<'i>(input: &'i Input, slot: usize) -> Result<Cow<'i, str>, Unfilled<'i>> {
+    let fields = input.fields().map_err(|why| Unfilled::Nothing(why.into()))?;
+    match fields.text(slot) {
+        Ok(text) if text.is_empty() => Err(Unfilled::Nothing("the event has none".into())),
+        Ok(text) => Ok(text),
+        Err(NoText::Missing) => Err(Unfilled::Nothing("the body has no such field".into())),
+        Err(NoText::NotScalar) => Err(Unfilled::Unfit("the field is an object or a list")),
+        Err(NoText::NotUnicode) => Err(Unfilled::Unfit("the field is not Unicode text")),
+    }
+}
+
+/// Lower-case ASCII letters and digits; whatever lies between them is one `-`, and nothing is before
+/// or after them. Cut to [`MAX_SLUG_BYTES`].
+fn slug(value: &str) -> String {
+    let mut slug = String::new();
+    let mut gap = false;
+    for c in value.chars() {
+        if !c.is_ascii_alphanumeric() {
+            gap = true;
+            continue;
+        }
+        let needed = if gap && !slug.is_empty() { 2 } else { 1 };
+        if slug.len() + needed > MAX_SLUG_BYTES {
+            break;
+        }
+        slug.extend((needed == 2).then_some('-'));
+        slug.push(c.to_ascii_lowercase());
+        gap = false;
+    }
+    slug
 }
 
 /// Payload text in a reason is bounded; the event itself is kept whole beside it.
-fn shorten(text: &str) -> &str {
+pub(super) fn shorten(text: &str) -> &str {
     const MAX_CHARS: usize = 100;
     text.char_indices().nth(MAX_CHARS).map_or(text, |(end, _)| &text[..end])
 }
 
-fn parse(text: &str, paths: &mut Paths) -> Result<Vec<Part>, Error> {
-    let mut parts = Vec::new();
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(['{', '}']) {
-        plain.push_str(&rest[..at]);
-        let brace = &rest[at..at + 1];
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix(brace) {
-            plain.push_str(brace);
-            rest = after;
-        } else if brace == "{" {
-            let end = rest.find('}').ok_or(Error::Unclosed)?;
-            if !plain.is_empty() {
-                parts.push(Part::Text(std::mem::take(&mut plain)));
-            }
-            parts.push(Part::Variable(variable(&rest[..end], paths)?));
-            rest = &rest[end + 1..];
-        } else {
-            return Err(Error::Unopened);
-        }
-    }
-    plain.push_str(rest);
-    if !plain.is_empty() {
-        parts.push(Part::Text(plain));
-    }
-    Ok(parts)
-}
-
-fn variable(name: &str, paths: &mut Paths) -> Result<Variable, Error> {
-    Ok(match name {
-        "type" => Variable::Type,
-        "id" => Variable::Id,
-        "source" => Variable::Source,
-        "subject" => Variable::Subject,
-        "agentid" | "userid" | "projectid" => Variable::Extension(name.to_owned()),
-        _ => match name.strip_prefix("data") {
-            Some(field) if field.is_empty() || field.starts_with('.') => {
-                let path: Vec<&str> = field.split('.').skip(1).collect();
-                if path.is_empty() || path.contains(&"") {
-                    return Err(Error::EmptyField(name.to_owned()));
-                }
-                Variable::Data { slot: paths.add(&path), path: name.to_owned() }
-            }
-            _ => return Err(Error::Unknown(name.to_owned())),
-        },
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::event::tests::plain;
-
-    fn event(kind: &str, body: &str) -> Event {
-        Event {
-            source: "sonzai".into(),
-            kind: kind.into(),
-            extensions: vec![("agentid".into(), "a.1".into())],
-            ..plain("e1", body.to_owned())
-        }
-    }
-
-    fn render(text: &str, rule: Rule, event: &Event) -> Result<String, String> {
-        let mut paths = Paths::default();
-        let template = Template::compile(text, rule, &mut paths).unwrap();
-        let fields = paths.read(&event.body).map_err(|e| e.to_string());
-        template.render(event, fields.as_ref().map_err(|e| &**e)).map(|s| s.to_string())
-    }
-
-    #[test]
-    fn an_event_fills_its_placeholders() {
-        let event = event("agent.message", r#"{"agent_id":"x","n":1.50,"a":{"b":"c"}}"#);
-        for (text, expected) in [
-            ("plain", "plain"),
-            ("", ""),
-            ("{type}/{id}/{source}", "agent.message/e1/sonzai"),
-            ("{agentid}", "a.1"),
-            ("{data.agent_id}-{data.n}-{data.a.b}", "x-1.50-c"),
-            ("{{{id}}}", "{e1}"),
-            ("{{id}}", "{id}"),
-        ] {
-            assert_eq!(render(text, Rule::Key, &event).as_deref(), Ok(expected), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_filled_says_why_and_never_becomes_another_address() {
-        let object = event("agent.message", r#"{"a":{"b":"c.d"},"s":"$JS","w":"x y","e":""}"#);
-        let text = event("agent.message", "hello");
-        for (event, template, rule, expected) in [
-            (&object, "x.{subject}", Rule::NatsSubject, "the event has none"),
-            (&object, "{userid}", Rule::Key, "the event has none"),
-            (&object, "{data.z}", Rule::Key, "no such field"),
-            (&object, "{data.e}", Rule::Key, "has none"),
-            (&object, "{data.a}", Rule::Key, "object or a list"),
-            (&object, "x.{data.a.b}", Rule::NatsSubject, "may not contain a dot"),
-            (&object, "x.{data.s}", Rule::NatsSubject, "may not begin with `$`"),
-            (&object, "x.{data.w}", Rule::NatsSubject, "white space"),
-            (&object, "{data.w}", Rule::KafkaTopic, "only letters"),
-            (&text, "{data.a}", Rule::Key, "not JSON"),
-        ] {
-            let mut paths = Paths::default();
-            let template = Template::compile(template, rule, &mut paths).unwrap();
-            let fields = paths.read(&event.body).map_err(|_| "the body is not JSON");
-            let reason = template.render(event, fields.as_ref().map_err(|e| *e)).unwrap_err();
-            assert!(reason.contains(expected), "{reason}");
-        }
-    }
-
-    #[test]
-    fn a_types_dots_are_tokens_of_a_subject() {
-        let event = event("agent.message", "{}");
-        let subject = render("events.{source}.{type}", Rule::NatsSubject, &event);
-        assert_eq!(subject.as_deref(), Ok("events.sonzai.agent.message"));
-    }
-
-    #[test]
-    fn text_that_is_no_template_is_refused() {
-        for (text, expected) in [
-            ("a{", Error::Unclosed),
-            ("a}", Error::Unopened),
-            ("{typo}", Error::Unknown("typo".into())),
-            ("{database}", Error::Unknown("database".into())),
-            ("{data}", Error::EmptyField("data".into())),
-            ("{data.}", Error::EmptyField("data.".into())),
-            ("{data.a..b}", Error::EmptyField("data.a..b".into())),
-        ] {
-            let error = Template::compile(text, Rule::Key, &mut Paths::default()).unwrap_err();
-            assert_eq!(error, expected, "{text}");
-        }
-        let fixed = Template::compile("a b", Rule::KafkaTopic, &mut Paths::default());
-        assert!(matches!(fixed, Err(Error::Address(_))));
-    }
-
-    proptest! {
-        #[test]
-        fn payload_text_never_adds_a_token_or_a_wildcard(value in "\\PC{1,20}|[.*>$ a]{1,6}") {
-            let body = serde_json::json!({ "v": value }).to_string();
-            let subject = render("agents.{data.v}.mood", Rule::NatsSubject, &event("t", &body));
-            if let Ok(subject) = subject {
-                prop_assert_eq!(subject.split('.').count(), 3);
-                prop_assert!(!subject.contains(['*', '>', ' ']));
-            }
-        }
-    }
-}
+mod tests;

@@ -24,7 +24,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 use super::{Error, MAX_CANDIDATES, Verified};
 
 /// The headers of each family: id, timestamp, signatures.
-const FAMILIES: [[&str; 3]; 2] = [
+pub(super) const FAMILIES: [[&str; 3]; 2] = [
     ["webhook-id", "webhook-timestamp", "webhook-signature"],
     ["svix-id", "svix-timestamp", "svix-signature"],
 ];
@@ -149,11 +149,7 @@ impl<'h> Parts<'h> {
             (Some(_), Some(_)) => return Err(Error::Malformed),
             (None, None) => return Err(Error::Missing),
         };
-        let plain = parts.id.bytes().all(|b| b.is_ascii_graphic());
-        if !plain || parts.id.len() > MAX_ID_BYTES || is_ambiguous(parts.id) {
-            return Err(Error::Malformed);
-        }
-        Ok(parts)
+        if is_usable_id(parts.id) { Ok(parts) } else { Err(Error::Malformed) }
     }
 
     /// `None` if none of the family's headers is there; an error if only some are.
@@ -173,6 +169,12 @@ fn text(value: &[u8]) -> Result<&str, Error> {
         Ok(text) => Ok(text),
         Err(_) => Err(Error::Malformed),
     }
+}
+
+/// Whether a message may have this id.
+pub(super) fn is_usable_id(id: &str) -> bool {
+    let plain = id.bytes().all(|b| b.is_ascii_graphic());
+    plain && (1..=MAX_ID_BYTES).contains(&id.len()) && !is_ambiguous(id)
 }
 
 /// Whether this id may be a shorter one with its timestamp: of a signed `m.1.2.x`, somebody could

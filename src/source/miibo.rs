@@ -25,6 +25,9 @@ const TYPES: [(&str, &str); 3] = [
 
 const UNKNOWN: &str = "miibo.unknown";
 
+/// Every type that an event can have.
+pub const TYPE_NAMES: [&str; 4] = [TYPES[0].1, TYPES[1].1, TYPES[2].1, UNKNOWN];
+
 /// A miibo source's keys.
 #[derive(Debug)]
 pub struct Miibo {
@@ -63,7 +66,7 @@ impl Miibo {
     }
 }
 
-fn facts(request: &Request) -> Facts {
+pub(super) fn facts(request: &Request) -> Facts {
     let fields = WANTED.paths.read(&request.body).ok();
     let string = |slot| fields.as_ref().and_then(|fields| fields.string(slot));
     let webhook_type = string(WANTED.webhook_type);

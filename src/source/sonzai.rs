@@ -132,7 +132,7 @@ static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
 });
 
 /// What a verified request says, and whether its body disputes the type in its path.
-fn facts(source: &ByteString, request: &Request, timestamp: u64) -> (Facts, bool) {
+pub(super) fn facts(source: &ByteString, request: &Request, timestamp: u64) -> (Facts, bool) {
     let fields = WANTED.paths.read(&request.body).ok();
     let in_body = fields.as_ref().and_then(|fields| attribute(&fields.string(WANTED.event_type)?));
     let (kind, type_disputed) = super::kind(in_body, request.path_type);

@@ -47,16 +47,15 @@ impl Standard {
         Ok(Received { event, key: verified.key, type_disputed })
     }
 
-    /// Signs as an event of its own, with a new id.
-    pub(super) fn sign(&self, body: &[u8], now_s: u64) -> Result<Signed, CannotSign> {
-        let id = format!("msg_{}", Uuid::now_v7().simple());
+    pub(super) fn sign(&self, body: &[u8], now_s: u64, id: Uuid) -> Result<Signed, CannotSign> {
+        let id = format!("msg_{}", id.simple());
         let signed = self.keys.iter().find_map(|key| standard::sign(key, &id, body, now_s));
         let signed = signed.ok_or(CannotSign::PublicKeys)?;
         Ok(signed.map(|(name, value)| (HeaderName::from_static(name), value)).into())
     }
 }
 
-fn facts(id: &str, request: &Request) -> (Facts, bool) {
+pub(super) fn facts(id: &str, request: &Request) -> (Facts, bool) {
     let fields = WANTED.paths.read(&request.body).ok();
     let in_body = fields.and_then(|fields| attribute(&fields.string(WANTED.kind)?));
     let (kind, type_disputed) = super::kind(in_body, request.path_type);
@@ -102,7 +101,8 @@ mod tests {
             (None, "not json", UNPARSED),
             (None, "", UNPARSED),
         ] {
-            let signed = source(&["whsec_c2Vjb25k"]).sign(body.as_bytes(), NOW_S).unwrap();
+            let signed =
+                source(&["whsec_c2Vjb25k"]).sign(body.as_bytes(), NOW_S, Uuid::nil()).unwrap();
             let event = receive(&headers(signed), path, body);
             assert_eq!(event.kind, kind, "{path:?} {body}");
             assert_eq!((event.subject, event.body), (None, body.to_owned().into()));
@@ -123,13 +123,17 @@ mod tests {
     #[test]
     fn the_first_shared_secret_signs_and_public_keys_do_not() {
         let public = "whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=";
-        assert!(source(&[public, "whsec_Zmlyc3Q="]).sign(b"x", NOW_S).is_ok());
-        assert_eq!(source(&[public]).sign(b"x", NOW_S).unwrap_err(), CannotSign::PublicKeys);
+        assert!(source(&[public, "whsec_Zmlyc3Q="]).sign(b"x", NOW_S, Uuid::now_v7()).is_ok());
+        assert_eq!(
+            source(&[public]).sign(b"x", NOW_S, Uuid::now_v7()).unwrap_err(),
+            CannotSign::PublicKeys
+        );
     }
 
     #[test]
     fn two_samples_are_two_events() {
         let source = source(&["whsec_Zmlyc3Q="]);
-        assert_ne!(source.sign(b"x", NOW_S).unwrap(), source.sign(b"x", NOW_S).unwrap());
+        let sign = || source.sign(b"x", NOW_S, Uuid::now_v7()).unwrap();
+        assert_ne!(sign(), sign());
     }
 }

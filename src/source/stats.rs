@@ -50,37 +50,30 @@ impl Answers {
 /// these: it has a counter of its own, since it may be our clock.
 const FAILURES: [&str; 4] = ["missing", "malformed", "mismatch", "authorization"];
 
+/// The most secrets that a source may have at once for a type: each costs a refused request a
+/// signature, and each is counted by itself.
+pub const MAX_SECRETS: usize = 16;
+
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Stats {
     pub answers: Answers,
     /// Of bodies that were read.
     pub body_bytes: Counter,
     /// Events known before, whose sender was answered as for the first.
     pub duplicates: Counter,
+    /// Events that no route took, where the source says that those are dropped.
+    pub unrouted_dropped: Counter,
     /// Right signatures with a timestamp too far from our clock.
     pub stale: Counter,
     /// Verified requests whose body names another event type than their path.
     pub type_disagreements: Counter,
     /// By the index of the secret in its list.
-    verified: Box<[Counter]>,
+    verified: [Counter; MAX_SECRETS],
     failures: [Counter; FAILURES.len()],
 }
 
 impl Stats {
-    /// For a source whose longest list of secrets holds so many.
-    pub(super) fn new(secrets: usize) -> Stats {
-        Stats {
-            answers: Answers::default(),
-            body_bytes: Counter::default(),
-            duplicates: Counter::default(),
-            stale: Counter::default(),
-            type_disagreements: Counter::default(),
-            verified: (0..secrets).map(|_| Counter::default()).collect(),
-            failures: Default::default(),
-        }
-    }
-
     /// Takes in a verdict on a request.
     pub(super) fn count(&self, verdict: &Result<Received, Rejection>) {
         match verdict {
@@ -98,7 +91,7 @@ impl Stats {
         }
     }
 
-    /// How many requests each secret has verified, in the order of the list.
+    /// How many requests each secret has verified, in the order of the list, as if it were full.
     pub fn verified(&self) -> impl Iterator<Item = u64> {
         self.verified.iter().map(Counter::get)
     }
@@ -126,7 +119,7 @@ mod tests {
 
     #[test]
     fn every_rejection_is_counted_under_its_own_name() {
-        let stats = Stats::new(1);
+        let stats = Stats::default();
         for rejection in [
             Rejection::Signature(signature::Error::Missing),
             Rejection::Signature(signature::Error::Malformed),

@@ -168,8 +168,17 @@ impl Daemon {
 
     /// SIGTERM; the drain begins.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGHUP; a reload begins.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).expect("to signal the daemon");
+        kill_process(pid, signal).expect("to signal the daemon");
     }
 
     /// SIGTERM, and waits for the drain.

@@ -27,6 +27,9 @@ impl Fault {
     }
 }
 
+/// What a daemon is to be started with besides, so that its steps can be counted.
+pub const STEPS: (&str, &str) = ("FAULT_STEPS", "1");
+
 /// The faults of one directory's files. None happens until armed.
 pub struct Faults {
     /// What the daemon is to be started with.
@@ -66,6 +69,19 @@ impl Faults {
 
     pub fn arm(&self, fault: Fault) {
         fs::write(self.armed.join(fault.file()), "").expect("to arm a fault");
+    }
+
+    /// The process is killed at the operation of this number, from 1, on a file concerned: for a
+    /// daemon that was started with [`STEPS`].
+    pub fn kill_at_step(&self, number: u64) {
+        let next = self.armed.join("next");
+        fs::write(&next, number.to_string()).expect("to arm a fault");
+        fs::rename(next, self.armed.join("step")).expect("to arm a fault");
+    }
+
+    /// No step is counted any more.
+    pub fn forget_steps(&self) {
+        fs::remove_file(self.armed.join("step")).expect("to disarm a fault");
     }
 
     /// A fault that lasts as long as this file exists, and comes back with it.

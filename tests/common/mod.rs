@@ -3,6 +3,7 @@
 pub mod brokers;
 pub mod burst;
 pub mod certificates;
+pub mod command;
 pub mod consume;
 pub mod daemon;
 pub mod faults;

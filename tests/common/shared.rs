@@ -2,7 +2,10 @@
 
 use std::{sync::OnceLock, thread};
 
-use super::brokers::{Kafka, Nats, RabbitMq};
+use super::{
+    brokers::{Kafka, Nats, RabbitMq},
+    consume,
+};
 
 /// The three brokers. Shared ones cannot be killed or paused: a test that does so starts its own.
 pub struct Brokers {
@@ -22,6 +25,20 @@ impl Brokers {
             Ok(brokers) => brokers,
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// Makes a topic of three partitions, an exchange with a queue that takes all, and a stream of all
+    /// subjects below, each of this name.
+    pub async fn make(&self, name: &str) {
+        consume::create_topic(self.kafka.bootstrap(), name, 3, &[]).await;
+        let url = self.rabbitmq.url();
+        consume::declare_queue(url, name, name, "#", Default::default()).await;
+        let stream = async_nats::jetstream::stream::Config {
+            name: name.to_owned(),
+            subjects: vec![format!("{name}.>")],
+            ..Default::default()
+        };
+        consume::create_stream(self.nats.url(), stream).await;
     }
 
     /// All at the same time: each spends much of its start waiting.

@@ -1,7 +1,7 @@
 /*
  * Makes chosen system calls of a process fail, while a file says so.
  *
- * Preloaded (LD_PRELOAD) into the daemon by tests/disk_faults.rs. A seccomp filter turns each
+ * Preloaded (LD_PRELOAD) into the daemon by the tests (tests/common/faults.rs). A seccomp filter turns each
  * positioned write and each sync into a SIGSYS, whose handler either answers with the fault or makes
  * the call after all. So it also catches calls that do not go through the C library, and needs no
  * privilege.
@@ -10,15 +10,21 @@
  *                    full  writes write a part and then fail with ENOSPC
  *                    sync  fdatasync and fsync fail with EIO
  *                    torn  a write writes a part, and the process is killed
+ *                    step  the process is killed at the operation of this number (in the file) on
+ *                          the files concerned, counted from when the file is there: opening,
+ *                          renaming and removing count, too, and a write writes a part
  *   FAULT_UNDER    the only files concerned: those whose path begins with this
+ *   FAULT_STEPS    set where `step` is to be obeyed: it means more system calls to catch
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -33,7 +39,7 @@
 /* The sixth argument of the calls the handler makes itself: no call it catches has one. */
 #define OURS 0x57415950u
 
-static char full[PATH_MAX], torn[PATH_MAX], failing_sync[PATH_MAX], under[PATH_MAX];
+static char full[PATH_MAX], torn[PATH_MAX], failing_sync[PATH_MAX], step[PATH_MAX], under[PATH_MAX];
 
 #if defined(__x86_64__)
 #define RESULT(context) ((context)->uc_mcontext.gregs[REG_RAX])
@@ -69,9 +75,51 @@ static int concerned(int descriptor) {
     return strncmp(path, under, strlen(under)) == 0;
 }
 
+/* The call's path, where it has one: of those that it may name two of, the first. */
+static const char *path_of(long number, const long a[5]) {
+    switch (number) {
+#ifdef SYS_rename
+    case SYS_rename:
+    case SYS_unlink:
+    case SYS_mkdir:
+        return (const char *)a[0];
+#endif
+    case SYS_openat:
+    case SYS_mkdirat:
+    case SYS_unlinkat:
+    case SYS_renameat:
+    case SYS_renameat2:
+        return (const char *)a[1];
+    default:
+        return NULL;
+    }
+}
+
+/* Whether the path leads to one of the files concerned. */
+static int path_concerned(const char *path) {
+    char whole[2 * PATH_MAX];
+    if (path[0] == '/') return strncmp(path, under, strlen(under)) == 0;
+    ssize_t length = readlink("/proc/self/cwd", whole, PATH_MAX);
+    if (length < 0) return 0;
+    snprintf(whole + length, sizeof whole - length, "/%s", path);
+    return strncmp(whole, under, strlen(under)) == 0;
+}
+
+/* Whether this operation on a file concerned is the one to be killed at. */
+static int is_the_step(void) {
+    static atomic_long steps;
+    char text[16] = "";
+    const long opening[5] = {AT_FDCWD, (long)step, O_RDONLY | O_CLOEXEC, 0, 0};
+    long descriptor = call(SYS_openat, opening);
+    if (descriptor < 0) return 0;
+    ssize_t length = read((int)descriptor, text, sizeof text - 1);
+    close((int)descriptor);
+    return length > 0 && atomic_fetch_add(&steps, 1) + 1 == atol(text);
+}
+
 /* Writes half of the first buffer, as a disk does that fills up or a process that dies. */
 static long write_part(long number, const long a[5]) {
-    if (number == SYS_pwrite64) {
+    if (number == SYS_pwrite64 || number == SYS_write) {
         const long part[5] = {a[0], a[1], a[2] / 2, a[3], 0};
         return call(number, part);
     }
@@ -83,7 +131,15 @@ static long write_part(long number, const long a[5]) {
 
 static long answer(long number, const long a[5]) {
     static _Thread_local int parts;
-    if (!concerned((int)a[0])) return call(number, a);
+    const char *path = path_of(number, a);
+    if (!(path ? path_concerned(path) : concerned((int)a[0]))) return call(number, a);
+    int writes = number == SYS_write || number == SYS_pwrite64 || number == SYS_pwritev ||
+                 number == SYS_pwritev2;
+    if (armed(step) && is_the_step()) {
+        if (writes) write_part(number, a);
+        kill(getpid(), SIGKILL);
+    }
+    if (!writes && number != SYS_fdatasync && number != SYS_fsync) return call(number, a);
     if (number == SYS_fdatasync || number == SYS_fsync) {
         return armed(failing_sync) ? -EIO : call(number, a);
     }
@@ -122,24 +178,31 @@ __attribute__((constructor)) static void begin(void) {
     name(failing_sync, dir, "sync");
     name(under, where, "");
 
+    name(step, dir, "step");
     struct sigaction action = {.sa_sigaction = caught, .sa_flags = SA_SIGINFO | SA_RESTART};
     if (sigaction(SIGSYS, &action, NULL)) fail("sigaction");
-#define CATCH(call, after) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (call), (after), 0)
-#define LOAD(offset) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (offset))
-    struct sock_filter filter[] = {
-        LOAD(offsetof(struct seccomp_data, nr)),
-        CATCH(SYS_pwritev, 5),
-        CATCH(SYS_pwritev2, 4),
-        CATCH(SYS_pwrite64, 3),
-        CATCH(SYS_fdatasync, 2),
-        CATCH(SYS_fsync, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        LOAD(offsetof(struct seccomp_data, args[5])), /* its low half, on a little-endian machine */
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OURS, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+    static const unsigned calls[] = {
+        SYS_pwritev, SYS_pwritev2, SYS_pwrite64, SYS_fdatasync, SYS_fsync,
+        /* From here on for `step` alone. */
+        SYS_write, SYS_openat, SYS_mkdirat, SYS_unlinkat, SYS_renameat, SYS_renameat2,
+#ifdef SYS_rename
+        SYS_rename, SYS_unlink, SYS_mkdir,
+#endif
     };
-    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+    const unsigned count = getenv("FAULT_STEPS") ? sizeof calls / sizeof *calls : 5;
+    struct sock_filter filter[32];
+    unsigned length = 0;
+#define LOAD(offset) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (offset))
+#define ADD(instruction) filter[length++] = (struct sock_filter)instruction
+    ADD(LOAD(offsetof(struct seccomp_data, nr)));
+    for (unsigned at = 0; at < count; at++)
+        ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[at], count - at, 0));
+    ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+    ADD(LOAD(offsetof(struct seccomp_data, args[5]))); /* its low half, on a little-endian machine */
+    ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OURS, 0, 1));
+    ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+    ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP));
+    struct sock_fprog program = {length, filter};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) fail("PR_SET_NO_NEW_PRIVS");
     if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) fail("PR_SET_SECCOMP");
 }

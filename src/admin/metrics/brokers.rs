@@ -9,13 +9,14 @@ use crate::{
 };
 
 pub(super) fn write(view: &View, out: &mut Families) -> fmt::Result {
-    connection(view, out)?;
-    backlog(view, out)?;
-    messages(view, out)
+    let brokers = view.brokers.load();
+    connection(view, &brokers, out)?;
+    backlog(view, &brokers, out)?;
+    messages(view, &brokers, out)
 }
 
-fn connection(view: &View, out: &mut Families) -> fmt::Result {
-    let kinds = view.brokers.iter().map(|broker| {
+fn connection(view: &View, brokers: &[Broker], out: &mut Families) -> fmt::Result {
+    let kinds = brokers.iter().map(|broker| {
         ([("broker", broker.name.to_string()), ("type", broker.kind.to_owned())], 1_u64)
     });
     out.gauges("waypost_broker_info", "The type of each broker.", kinds)?;
@@ -24,58 +25,64 @@ fn connection(view: &View, out: &mut Families) -> fmt::Result {
         matches!(state, State::Connected | State::Draining) as u64
     };
     let help = "Whether the broker is connected, as far as is known.";
-    let there = view.brokers_there().map(|broker| (label(broker), up(broker)));
+    let there = brokers.iter().filter(|broker| broker.is_there());
+    let there = there.map(|broker| (label(broker), up(broker)));
     out.gauges("waypost_broker_up", help, there)?;
     let help =
         "Whether the broker is connected and takes nothing for now, such as RabbitMQ's alarms.";
-    let blocked = each(view, |broker| view.holds.reason(&broker.name).is_some() as u64);
+    let blocked = each(brokers, |broker| view.holds.reason(&broker.name).is_some() as u64);
     out.gauges("waypost_broker_blocked", help, blocked)?;
     let help = "Connections made, the first one included.";
-    out.counters("waypost_broker_connections_total", help, stats(view, |s| s.connections.get()))?;
+    out.counters(
+        "waypost_broker_connections_total",
+        help,
+        stats(brokers, |s| s.connections.get()),
+    )?;
     let help = "Attempts to connect that failed.";
-    let failures = stats(view, |stats| stats.connect_failures.get());
+    let failures = stats(brokers, |stats| stats.connect_failures.get());
     out.counters("waypost_broker_connect_failures_total", help, failures)
 }
 
-fn backlog(view: &View, out: &mut Families) -> fmt::Result {
+fn backlog(view: &View, brokers: &[Broker], out: &mut Families) -> fmt::Result {
     let help = "Journal records that the broker's cursor has not passed.";
-    out.gauges("waypost_broker_lag_records", help, each(view, |broker| view.lag(broker).0))?;
+    out.gauges("waypost_broker_lag_records", help, each(brokers, |broker| view.lag(broker).0))?;
     let help = "About how many bytes those are: whole segments.";
-    out.gauges("waypost_broker_lag_bytes", help, each(view, |broker| view.lag(broker).1))?;
+    out.gauges("waypost_broker_lag_bytes", help, each(brokers, |broker| view.lag(broker).1))?;
     let help = "How long the first message that the broker is owed has waited; 0 if none waits.";
-    let oldest = each(view, |broker| broker.oldest_waiting().as_secs_f64());
+    let oldest = each(brokers, |broker| broker.oldest_waiting().as_secs_f64());
     out.gauges("waypost_broker_oldest_waiting_seconds", help, oldest)?;
     let help = "Messages set aside on disk, still to be delivered.";
-    out.gauges("waypost_broker_parked_messages", help, each(view, Broker::parked))?;
+    out.gauges("waypost_broker_parked_messages", help, each(brokers, Broker::parked))?;
     let help = "About how many bytes those are: whole segments.";
-    out.gauges("waypost_broker_parked_bytes", help, each(view, Broker::parked_bytes))?;
-    let help = "What a broker may hold back of the journal, and have parked.";
-    out.gauge("waypost_broker_backlog_limit_bytes", help, view.limits.backlog_bytes)?;
-    let full = each(view, |broker| view.backlogs.is_full(&broker.name) as u64);
+    out.gauges("waypost_broker_parked_bytes", help, each(brokers, Broker::parked_bytes))?;
+    let help = "What the broker may have parked.";
+    let limits = each(brokers, |broker| broker.backlog_bytes);
+    out.gauges("waypost_broker_backlog_limit_bytes", help, limits)?;
+    let full = each(brokers, |broker| view.backlogs.is_full(&broker.name) as u64);
     let help = "Whether events that the broker is owed are refused.";
     out.gauges("waypost_broker_backlog_full", help, full)
 }
 
-fn messages(view: &View, out: &mut Families) -> fmt::Result {
+fn messages(view: &View, brokers: &[Broker], out: &mut Families) -> fmt::Result {
     let help = "Messages that the client has and that are not confirmed.";
-    out.gauges("waypost_broker_in_flight", help, stats(view, |stats| stats.in_flight.get()))?;
+    out.gauges("waypost_broker_in_flight", help, stats(brokers, |stats| stats.in_flight.get()))?;
     let help = "Messages that failed and wait to be tried again.";
-    out.gauges("waypost_broker_retrying", help, stats(view, |stats| stats.retrying.get()))?;
+    out.gauges("waypost_broker_retrying", help, stats(brokers, |stats| stats.retrying.get()))?;
     let window = view.limits.window;
     let help = "dispatch.window_messages.";
     out.gauge("waypost_broker_window_limit", help, window.messages as u64)?;
     let help = "dispatch.window_bytes.";
     out.gauge("waypost_broker_window_limit_bytes", help, window.bytes as u64)?;
     let help = "Messages handed to the client, each time.";
-    out.counters("waypost_broker_published_total", help, stats(view, |s| s.published.get()))?;
+    out.counters("waypost_broker_published_total", help, stats(brokers, |s| s.published.get()))?;
     let help = "Those that were handed over again after they failed by themselves.";
-    out.counters("waypost_broker_retries_total", help, stats(view, |s| s.retries.get()))?;
+    out.counters("waypost_broker_retries_total", help, stats(brokers, |s| s.retries.get()))?;
     let help = "Messages confirmed.";
-    out.counters("waypost_broker_confirmed_total", help, stats(view, |s| s.confirmed.get()))?;
-    let times = view.brokers.iter().map(|b| (label(b), b.stats.confirm_times.read()));
+    out.counters("waypost_broker_confirmed_total", help, stats(brokers, |s| s.confirmed.get()))?;
+    let times = brokers.iter().map(|b| (label(b), b.stats.confirm_times.read()));
     let help = "From the hand-over of a message to its confirmation.";
     out.times_by("waypost_broker_publish_duration_seconds", help, times)?;
-    let failures = view.brokers.iter().flat_map(|broker| {
+    let failures = brokers.iter().flat_map(|broker| {
         let labels =
             |class: &str| [("broker", broker.name.to_string()), ("class", class.to_owned())];
         broker.stats.failures().into_iter().map(move |(class, count)| (labels(class), count))
@@ -83,19 +90,26 @@ fn messages(view: &View, out: &mut Families) -> fmt::Result {
     let help = "Messages that failed or were refused, each time; and connections lost (down).";
     out.counters("waypost_broker_failures_total", help, failures)?;
     let help = "Messages set aside.";
-    out.counters("waypost_broker_messages_parked_total", help, stats(view, |s| s.parked.get()))?;
+    out.counters("waypost_broker_messages_parked_total", help, stats(brokers, |s| s.parked.get()))?;
     let help = "Messages given up on.";
-    out.counters("waypost_broker_dead_letters_total", help, stats(view, |s| s.dead_letters.get()))
+    out.counters(
+        "waypost_broker_dead_letters_total",
+        help,
+        stats(brokers, |s| s.dead_letters.get()),
+    )
 }
 
 fn label(broker: &Broker) -> Labels<1> {
     [("broker", broker.name.to_string())]
 }
 
-fn each<V>(view: &View, value: impl Fn(&Broker) -> V) -> impl Iterator<Item = (Labels<1>, V)> {
-    view.brokers.iter().map(move |broker| (label(broker), value(broker)))
+fn each<V>(
+    brokers: &[Broker],
+    value: impl Fn(&Broker) -> V,
+) -> impl Iterator<Item = (Labels<1>, V)> {
+    brokers.iter().map(move |broker| (label(broker), value(broker)))
 }
 
-fn stats(view: &View, value: fn(&Stats) -> u64) -> impl Iterator<Item = (Labels<1>, u64)> {
-    each(view, move |broker| value(&broker.stats))
+fn stats(brokers: &[Broker], value: fn(&Stats) -> u64) -> impl Iterator<Item = (Labels<1>, u64)> {
+    each(brokers, move |broker| value(&broker.stats))
 }

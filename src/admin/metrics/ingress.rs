@@ -10,7 +10,7 @@ pub(super) fn write(view: &View, out: &mut Families) -> fmt::Result {
     requests(view, out)?;
     verification(view, out)?;
     let window = &view.window;
-    out.gauge("waypost_dedupe_keys", "Events remembered.", window.len() as u64)?;
+    out.gauge("waypost_dedupe_keys", "Keys of events remembered.", window.len() as u64)?;
     let max_keys = window.limits().max_keys as u64;
     out.gauge("waypost_dedupe_limit_keys", "dedupe.max_keys.", max_keys)?;
     let seconds = window.limits().window.as_secs_f64();
@@ -73,7 +73,15 @@ fn requests(view: &View, out: &mut Families) -> fmt::Result {
     let max_in_flight_bytes = ingress.limits().max_in_flight_bytes as u64;
     out.gauge("waypost_ingress_in_flight_limit_bytes", help, max_in_flight_bytes)?;
     let help = "Events known already, answered as the first.";
-    out.counters("waypost_duplicates_total", help, each(&table, |stats| stats.duplicates.get()))
+    out.counters("waypost_duplicates_total", help, each(&table, |stats| stats.duplicates.get()))?;
+    let help = "Events that no route took and that the source's `unrouted: drop` let go.";
+    let dropped = each(&table, |stats| stats.unrouted_dropped.get());
+    out.counters("waypost_events_unrouted_dropped_total", help, dropped)?;
+    let help = "Events to which a route's condition could not be applied: no match.";
+    let errors = table
+        .conditional_routes()
+        .map(|(name, stats)| ([("route", name.to_string())], stats.condition_errors.get()));
+    out.counters("waypost_route_condition_errors_total", help, errors)
 }
 
 fn verification(view: &View, out: &mut Families) -> fmt::Result {
@@ -81,7 +89,7 @@ fn verification(view: &View, out: &mut Families) -> fmt::Result {
     let sources = || table.sources().map(|(_, source)| source);
     let verified = sources().flat_map(|source| {
         let labels = |key: usize| [("source", source.name.to_string()), ("key", key.to_string())];
-        source.stats.verified().enumerate().map(move |(key, count)| (labels(key), count))
+        source.verified().enumerate().map(move |(key, count)| (labels(key), count))
     });
     let help = "Requests verified, by the index of the secret in its list.";
     out.counters("waypost_verified_total", help, verified)?;

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// How to reach a cluster. Prints no secret.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// `host:port`, several separated by commas; the port defaults to 9092.
     pub bootstrap: String,

@@ -1,7 +1,8 @@
 //! A message on its way into librdkafka.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
@@ -18,7 +19,7 @@ use super::{
     client::{self, Delivery, Producer},
     record,
 };
-use crate::event::{Address, Event};
+use crate::event::Address;
 
 /// How long to wait for room in librdkafka's queue. Room appears with every delivery report; none
 /// for this long means that nothing is being delivered.
@@ -30,10 +31,11 @@ const ENQUEUE_PAUSE: Duration = Duration::from_millis(5);
 /// Kafka's own limit for a topic's name.
 const MAX_TOPIC_BYTES: usize = 249;
 
-/// An event and its place. Clones share everything.
+/// A publication and its place. Clones share event and payload.
 #[derive(Clone)]
 pub struct Outgoing {
-    pub event: Arc<Event>,
+    publication: Publication,
+    pub payload: Bytes,
     pub topic: ByteString,
     key: Option<ByteString>,
 }
@@ -52,7 +54,8 @@ impl Outgoing {
     pub fn new(publication: &Publication) -> Result<Self, Error> {
         match &publication.address {
             Address::Topic { topic, key } if is_topic(topic) => Ok(Self {
-                event: publication.event.clone(),
+                publication: publication.clone(),
+                payload: publication.payload(),
                 topic: topic.clone(),
                 key: key.clone(),
             }),
@@ -89,10 +92,10 @@ impl Outgoing {
     }
 
     fn message(&self, report: oneshot::Sender<Delivery>) -> Message<'_> {
-        // An empty body is an empty payload; none at all would be a tombstone on a compacted topic.
+        // An empty payload is given as one; none at all would be a tombstone on a compacted topic.
         let message: Message<'_> = BaseRecord::with_opaque_to(&self.topic, Box::new(report))
-            .payload(&*self.event.body)
-            .headers(record::headers(&self.event));
+            .payload(&*self.payload)
+            .headers(record::headers(&self.publication));
         match &self.key {
             Some(key) => message.key(key.as_bytes()),
             None => message,

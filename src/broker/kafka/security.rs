@@ -1,9 +1,12 @@
 //! TLS and SASL, in librdkafka's settings.
 
 use rdkafka::ClientConfig;
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 
 use super::super::tls;
+use crate::secret::same;
 
 /// Who we are to the cluster.
 #[derive(Clone, Debug)]
@@ -13,11 +16,21 @@ pub struct Sasl {
     pub password: SecretString,
 }
 
+impl PartialEq for Sasl {
+    fn eq(&self, other: &Sasl) -> bool {
+        let Sasl { mechanism, user, password } = self;
+        *mechanism == other.mechanism && same(user, &other.user) && same(password, &other.password)
+    }
+}
+
 /// How we prove it. `Plain` shows the broker the password, the others that we know it (RFC 5802).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Mechanism {
     Plain,
+    #[serde(rename = "scram-sha-256")]
     ScramSha256,
+    #[serde(rename = "scram-sha-512")]
     ScramSha512,
 }
 

@@ -5,6 +5,7 @@ use nkeys::{KeyPair, KeyPairType};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::super::material::{self, Material};
+use crate::secret::same;
 
 /// One of the ways in which a client says who it is.
 #[derive(Clone, Debug)]
@@ -18,6 +19,22 @@ pub enum Login {
     Nkey(Material),
     /// A user's JWT and the seed of its nkey, as in a `.creds` file.
     Creds(Material),
+}
+
+impl PartialEq for Login {
+    fn eq(&self, other: &Login) -> bool {
+        match (self, other) {
+            (
+                Login::Password { user, password },
+                Login::Password { user: other_user, password: other_password },
+            ) => same(user, other_user) && same(password, other_password),
+            (Login::Token(one), Login::Token(other)) => same(one, other),
+            (Login::Nkey(one), Login::Nkey(other)) | (Login::Creds(one), Login::Creds(other)) => {
+                one == other
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Why a login cannot be used. Never shows what is secret.
@@ -60,6 +77,22 @@ impl Login {
                 applied.map_err(|_| LoginError::Creds(material.to_string()))?
             }
         })
+    }
+
+    /// Says what is wrong with what the login names, before a server would. Blocks while files are
+    /// read.
+    pub fn check_files(&self) -> Result<(), LoginError> {
+        self.apply(ConnectOptions::new()).map(drop)
+    }
+
+    /// The setting that gives it, or the first of two.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Login::Password { .. } => "user",
+            Login::Token(_) => "token",
+            Login::Nkey(_) => "nkey",
+            Login::Creds(_) => "creds",
+        }
     }
 
     /// What to check when the server does not let us in.

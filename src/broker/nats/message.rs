@@ -1,4 +1,4 @@
-//! An event as a NATS message: CloudEvents 1.0, NATS binding, binary mode, and its message id.
+//! A publication as a NATS message: CloudEvents 1.0, NATS binding, and its message id.
 
 use std::{borrow::Cow, str::FromStr};
 
@@ -8,26 +8,25 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use super::super::{Error, Publication};
-use crate::event::{Address, Event};
+use crate::event::{Address, Format};
 
 /// What the binding wants encoded in an attribute: everything but printable ASCII (the encoder
 /// itself takes what is not ASCII), and space, double quote and percent.
 const ATTRIBUTE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
-/// `content-type` and `traceparent` go as received; only what no header can hold is encoded.
+/// What is no attribute goes as it is; only what no header can hold is encoded.
 const AS_RECEIVED: &AsciiSet = CONTROLS;
 
-/// `ce-<name>` for each attribute, `content-type` and `traceparent` where the sender gave them.
-pub fn headers(event: &Event) -> Result<HeaderMap, Error> {
+/// `ce-<name>` for each attribute (binary mode), `content-type` where it is known, and the rest.
+pub fn headers(publication: &Publication) -> Result<HeaderMap, Error> {
     let mut headers = HeaderMap::new();
-    for (name, value) in event.attributes() {
+    for (name, value) in publication.attributes() {
         headers.insert(attribute(name)?, encoded(name, &value, ATTRIBUTE)?);
     }
-    let own = [("content-type", &event.content_type), ("traceparent", &event.traceparent)];
-    for (name, value) in own {
-        if let Some(value) = value {
-            headers.insert(HeaderName::from_static(name), encoded(name, value, AS_RECEIVED)?);
-        }
+    let content_type = publication.content_type().map(|value| ("content-type", value));
+    for (name, value) in content_type.into_iter().chain(publication.further_headers()) {
+        let header = HeaderName::from_str(name).map_err(|_| refused(name))?;
+        headers.insert(header, encoded(name, value, AS_RECEIVED)?);
     }
     Ok(headers)
 }
@@ -59,9 +58,9 @@ fn refused(name: &str) -> Error {
     Error::Refused(format!("{name:?} cannot be a NATS header"))
 }
 
-/// The `Nats-Msg-Id`: what the stream drops duplicates by. It names this event to this address and
-/// nothing else: with the bare event id, the second of two subjects of one stream would be dropped
-/// and counted as confirmed.
+/// The `Nats-Msg-Id`: what the stream drops duplicates by. It names this event to this address, in
+/// this format and with these headers, and nothing else: with the bare event id, the second of two
+/// messages into one stream would be dropped and counted as confirmed.
 pub fn id(publication: &Publication) -> String {
     let event = &publication.event;
     let mut hash = Sha256::new();
@@ -76,6 +75,14 @@ pub fn id(publication: &Publication) -> String {
     match &publication.address {
         Address::Subject(subject) => field(subject.as_bytes()),
         other => field(other.to_string().as_bytes()),
+    }
+    // What goes as every event once did keeps the id that it had then.
+    if publication.format != Format::Binary || !publication.headers.is_empty() {
+        field(publication.format.name().as_bytes());
+        for (name, value) in &publication.headers {
+            field(name.as_bytes());
+            field(value.as_bytes());
+        }
     }
     const_hex::encode(hash.finalize())
 }
@@ -104,6 +111,14 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::{
+        broker::publication::tests::publication,
+        event::{Event, Headers},
+    };
+
+    fn binary(event: Event) -> Publication {
+        Publication::binary(Arc::new(event), Address::Subject("a".into()))
+    }
 
     fn event() -> Event {
         Event {
@@ -132,7 +147,7 @@ mod tests {
         ];
         for (value, expected) in cases {
             let event = Event { subject: Some(value.into()), ..event() };
-            let headers = headers(&event).unwrap();
+            let headers = headers(&binary(event)).unwrap();
             let encoded = headers.get("ce-subject").unwrap().as_str();
             assert_eq!(encoded, expected);
             let decoded = percent_encoding::percent_decode_str(encoded).decode_utf8().unwrap();
@@ -148,7 +163,7 @@ mod tests {
         ];
         for (value, expected) in cases {
             let event = Event { content_type: Some(value.into()), ..event() };
-            let headers = headers(&event).unwrap();
+            let headers = headers(&binary(event)).unwrap();
             assert_eq!(headers.get("content-type").unwrap().as_str(), expected);
         }
     }
@@ -156,14 +171,14 @@ mod tests {
     #[test]
     fn an_extension_that_no_header_can_be_named_after_is_refused() {
         let event = Event { extensions: vec![("a:b".into(), "".into())], ..event() };
-        assert!(matches!(headers(&event), Err(Error::Refused(_))));
+        assert!(matches!(headers(&binary(event)), Err(Error::Refused(_))));
     }
 
     #[test]
     fn only_the_same_message_to_the_same_subject_has_the_same_id() {
         let id = |event: Event, subject: &str| {
             let address = Address::Subject(subject.into());
-            id(&Publication { event: Arc::new(event), address })
+            id(&Publication::binary(Arc::new(event), address))
         };
         let first = id(event(), "a");
         assert_eq!(first, id(event(), "a"));
@@ -177,6 +192,21 @@ mod tests {
         for other in others {
             assert_ne!(first, other);
         }
+        let written = |format, headers: &[(&str, &str)]| {
+            let headers: Headers =
+                headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            super::id(&Publication { format, headers, ..binary(event()) })
+        };
+        assert_eq!(first, written(Format::Binary, &[]));
+        let ids = [
+            first,
+            written(Format::Raw, &[]),
+            written(Format::Structured, &[]),
+            written(Format::Binary, &[("a", "b")]),
+            written(Format::Binary, &[("a", "bc")]),
+            written(Format::Raw, &[("a", "b")]),
+        ];
+        assert_eq!(ids.iter().collect::<std::collections::BTreeSet<_>>().len(), ids.len());
     }
 
     #[test]
@@ -189,6 +219,24 @@ mod tests {
                 matches!(super::subject(&subject.into()), Err(Error::Refused(_))),
                 "{subject:?}"
             );
+        }
+    }
+
+    #[test]
+    fn other_formats_have_no_attributes() {
+        for (format, content_type) in [
+            (Format::Raw, "text/plain"),
+            (Format::Structured, "application/cloudevents+json; charset=utf-8"),
+        ] {
+            let headers = headers(&publication(format)).unwrap();
+            for (name, value) in [
+                ("content-type", content_type),
+                ("traceparent", "00-aa-bb-01"),
+                ("x-team", "moods"),
+            ] {
+                assert_eq!(headers.get(name).unwrap().as_str(), value);
+            }
+            assert_eq!(headers.len(), 3);
         }
     }
 }

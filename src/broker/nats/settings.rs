@@ -8,6 +8,7 @@ use super::{
     super::tls,
     login::{Login, LoginError},
 };
+use crate::secret::same;
 
 /// How to reach NATS. Prints no secret.
 #[derive(Clone, Debug)]
@@ -24,6 +25,15 @@ pub struct Settings {
     pub tls: Option<tls::Settings>,
     /// Shakes hands before the server has greeted, as its `handshake_first` wants it.
     pub tls_first: bool,
+}
+
+impl PartialEq for Settings {
+    fn eq(&self, other: &Settings) -> bool {
+        let Settings { url, client_name, login, tls, tls_first } = self;
+        same(url, &other.url)
+            && (client_name, login, tls, tls_first)
+                == (&other.client_name, &other.login, &other.tls, &other.tls_first)
+    }
 }
 
 /// Why settings cannot work. Never shows the URL, which may hold a password.

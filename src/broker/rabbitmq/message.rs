@@ -7,7 +7,7 @@ use lapin::{
 };
 
 use super::ledger::PublishId;
-use crate::{broker::Error, event::Event};
+use crate::broker::{Error, Publication};
 
 /// The header that tells our publishes apart; a returned message is recognised by it.
 pub const PUBLISH_HEADER: &str = "waypost-publish";
@@ -43,27 +43,29 @@ pub struct Attributes {
 }
 
 impl Outgoing {
-    /// Renders an event for frames of at most `frame_max` bytes (0: no limit). What can never be
+    /// Renders a publication for frames of at most `frame_max` bytes (0: no limit). What can never be
     /// sent is refused: an address over 255 bytes, attributes that do not fit one frame.
     pub fn new(
-        event: &Event,
+        publication: &Publication,
         exchange: &str,
         routing_key: &str,
         frame_max: u32,
     ) -> Result<Outgoing, Error> {
-        let bytes = attribute_bytes(event);
+        let bytes = attribute_bytes(publication);
         if frame_max != 0 && bytes > frame_max as usize {
             return Err(Error::Refused(format!(
                 "the event's attributes take {bytes} bytes, more than the {frame_max} of one AMQP \
                  frame"
             )));
         }
+        let body = publication.payload();
+        let (properties, headers) = (properties(publication), headers(publication)?);
         Ok(Outgoing {
             exchange: short("the exchange's name", exchange)?,
             routing_key: short("the routing key", routing_key)?,
-            body: event.body.clone(),
-            bytes: bytes + event.body.len(),
-            attributes: Attributes { properties: properties(event), headers: headers(event)? },
+            bytes: bytes + body.len(),
+            body,
+            attributes: Attributes { properties, headers },
         })
     }
 }
@@ -88,46 +90,50 @@ pub fn publish_id(returned: &BasicProperties, session: &str) -> Option<PublishId
     }
 }
 
-fn properties(event: &Event) -> BasicProperties {
+fn properties(publication: &Publication) -> BasicProperties {
+    let event = &publication.event;
     let mut properties = BasicProperties::default()
         .with_app_id(APP_ID.into())
         .with_delivery_mode(PERSISTENT)
         .with_timestamp(event.time_ms / 1000);
-    // These three are conveniences beside the headers table, which carries id and type in full:
-    // what does not fit AMQP's 255 bytes is left out, never cut.
+    // AMQP's own, and so there in every format. What does not fit its 255 bytes is left out, never
+    // cut: CloudEvents carry id and type in full.
     if let Ok(id) = ShortString::try_new(&*event.id) {
         properties = properties.with_message_id(id);
     }
     if let Ok(kind) = ShortString::try_new(&*event.kind) {
         properties = properties.with_type(kind);
     }
-    match event.content_type.as_deref().map(ShortString::try_new) {
+    match publication.content_type().map(ShortString::try_new) {
         Some(Ok(content_type)) => properties.with_content_type(content_type),
         Some(Err(_)) | None => properties,
     }
 }
 
-fn headers(event: &Event) -> Result<FieldTable, Error> {
+fn headers(publication: &Publication) -> Result<FieldTable, Error> {
     let mut headers = FieldTable::default();
-    for (name, value) in event.attributes() {
+    for (name, value) in publication.attributes() {
         let name = short("an attribute's name", &format!("cloudEvents_{name}"))?;
         headers.insert(name, text(&value));
     }
-    if let Some(traceparent) = &event.traceparent {
-        headers.insert("traceparent".into(), text(traceparent));
+    for (name, value) in publication.further_headers() {
+        headers.insert(short("a header's name", name)?, text(value));
     }
     Ok(headers)
 }
 
-/// At least what the event's part of the content header takes in its frame.
-fn attribute_bytes(event: &Event) -> usize {
-    let table: usize = event
-        .attributes()
-        .map(|(name, value)| "cloudEvents_".len() + name.len() + value.len() + 6)
+/// At least what the publication's part of the content header takes in its frame.
+fn attribute_bytes(publication: &Publication) -> usize {
+    /// A name's length, a value's length and its type.
+    const ENTRY_BYTES: usize = 1 + 4 + 1;
+    let attributes = publication.attributes();
+    let attributes: usize = attributes
+        .map(|(name, value)| "cloudEvents_".len() + name.len() + value.len() + ENTRY_BYTES)
         .sum();
-    let traceparent = event.traceparent.as_ref().map_or(0, |value| value.len() + 17);
+    let others = publication.further_headers();
+    let others: usize = others.map(|(name, value)| name.len() + value.len() + ENTRY_BYTES).sum();
     let properties = 3 * 256;
-    CONTENT_HEADER_BYTES + FIXED_BYTES + properties + table + traceparent
+    CONTENT_HEADER_BYTES + FIXED_BYTES + properties + attributes + others
 }
 
 fn text(value: &str) -> AMQPValue {
@@ -141,7 +147,13 @@ fn short(what: &str, value: &str) -> Result<ShortString, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::{
+        broker::publication::tests::publication,
+        event::{Address, Event, Format},
+    };
 
     fn event() -> Event {
         Event {
@@ -158,8 +170,12 @@ mod tests {
         }
     }
 
+    fn binary(event: &Event) -> Publication {
+        Publication::binary(Arc::new(event.clone()), Address::Subject("unused".into()))
+    }
+
     fn outgoing(event: &Event) -> Result<Outgoing, Error> {
-        Outgoing::new(event, "agents", "message.1", 131_072)
+        Outgoing::new(&binary(event), "agents", "message.1", 131_072)
     }
 
     #[test]
@@ -189,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_publish_is_recognised_by_its_own_session_only() {
-        let outgoing = Outgoing::new(&event(), "agents", "message.1", 0).unwrap();
+        let outgoing = Outgoing::new(&binary(&event()), "agents", "message.1", 0).unwrap();
         let properties = outgoing.attributes.of_publish("s", 12);
         assert_eq!(publish_id(&properties, "s"), Some(12));
         assert_eq!(publish_id(&properties, "t"), None);
@@ -216,8 +232,8 @@ mod tests {
     fn what_amqp_cannot_carry_is_refused() {
         let long = "x".repeat(256);
         let mut outcomes = vec![
-            Outgoing::new(&event(), &long, "k", 131_072),
-            Outgoing::new(&event(), "e", &long, 131_072),
+            Outgoing::new(&binary(&event()), &long, "k", 131_072),
+            Outgoing::new(&binary(&event()), "e", &long, 131_072),
         ];
         let edits: [fn(&mut Event); 2] = [
             |event| event.subject = Some("x".repeat(131_072).into()),
@@ -230,6 +246,23 @@ mod tests {
         }
         for outcome in outcomes {
             assert!(matches!(outcome, Err(Error::Refused(_))), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn other_formats_have_no_attributes_but_what_amqp_and_returns_need() {
+        for (format, content_type, body) in [
+            (Format::Raw, "text/plain", Some("hello")),
+            (Format::Structured, "application/cloudevents+json; charset=utf-8", None),
+        ] {
+            let outgoing = Outgoing::new(&publication(format), "e", "k", 131_072).unwrap();
+            assert!(body.is_none_or(|body| outgoing.body == body));
+            let properties = outgoing.attributes.of_publish("s", 12);
+            assert_eq!(properties.message_id().as_ref().unwrap().as_str(), "id-1");
+            assert_eq!(properties.content_type().as_ref().unwrap().as_str(), content_type);
+            let headers = properties.headers().as_ref().unwrap().inner();
+            let names: Vec<&str> = headers.keys().map(|name| name.as_str()).collect();
+            assert_eq!(names, ["traceparent", "waypost-publish", "x-team"]);
         }
     }
 }

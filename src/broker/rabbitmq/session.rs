@@ -113,7 +113,7 @@ impl Session {
             ));
         };
         let frame_max = self.connection.configuration().frame_max();
-        let outgoing = Outgoing::new(&publication.event, exchange, routing_key, frame_max)?;
+        let outgoing = Outgoing::new(publication, exchange, routing_key, frame_max)?;
         let body_bytes = outgoing.body.len();
         self.outcome.lessons.lock().unwrap_or_else(PoisonError::into_inner).check(
             exchange,

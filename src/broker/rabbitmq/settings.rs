@@ -4,6 +4,7 @@ use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::super::tls;
+use crate::secret::same;
 
 /// How to reach the broker. Prints no secret.
 #[derive(Clone, Debug)]
@@ -22,6 +23,20 @@ pub struct Settings {
 pub struct Login {
     pub user: SecretString,
     pub password: SecretString,
+}
+
+impl PartialEq for Settings {
+    fn eq(&self, other: &Settings) -> bool {
+        let Settings { url, login, tls } = self;
+        same(url, &other.url) && *login == other.login && *tls == other.tls
+    }
+}
+
+impl PartialEq for Login {
+    fn eq(&self, other: &Login) -> bool {
+        let Login { user, password } = self;
+        same(user, &other.user) && same(password, &other.password)
+    }
 }
 
 /// Why settings cannot work. Never shows the URL, which may hold a password.

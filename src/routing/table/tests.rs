@@ -1,5 +1,10 @@
 use super::*;
-use crate::{broker::material::Material, event::tests::plain, routing};
+use crate::{
+    broker::material::Material,
+    event::{Address, Event, Message, tests::plain},
+    routing,
+    source::{Dedupe, Unrouted},
+};
 
 const BASE: &str = r#"
 sources:
@@ -116,101 +121,220 @@ fn a_request_path_finds_its_source_and_type() {
 }
 
 #[test]
-fn one_mistake_gives_one_message_in_its_place() {
-    let source =
-        "routes:\n  - { name: a, match: { type: x }, to: [{ broker: local, topic: t }] }\n";
-    let route = |route: &str| format!("{BASE}routes:\n  - {route}\n");
-    let target =
-        |target: &str| route(&format!("{{ name: a, match: {{ type: x }}, to: [{{ {target} }}] }}"));
-    let base = |from: &str, to: &str| format!("{}{source}", BASE.replace(from, to));
-    let standard = |secret: &str| {
-        let shop = format!("  shop: {{ type: standard, path: /shop, {secret} }}\nbrokers:\n");
-        base("brokers:\n", &shop)
+fn a_condition_decides_and_what_it_cannot_say_is_no_match_and_counted() {
+    let table = compile(
+        r#"
+routes:
+  - name: loud
+    match: { type: "**" }
+    when: data.delta > 0.3
+    to: [{ broker: local, topic: loud }]
+  - name: everything else
+    match: { otherwise: true }
+    to: [{ broker: local, topic: other }]
+"#,
+    );
+    let errors = |table: &Table| {
+        let counts: Vec<u64> =
+            table.conditional_routes().map(|(_, stats)| stats.condition_errors.get()).collect();
+        counts[0]
     };
-    for (text, place, message) in [
-        (String::new(), "1:1", "empty"),
-        ("a: [".to_owned(), "", ""),
-        (target("broker: nope, topic: t"), "11:", "no broker is named `nope`"),
-        (target("broker: local, topic: t, color: red"), "11:", "unknown field `color`"),
-        (target("broker: local"), "11:", "needs `topic:`"),
-        (target("broker: local, topic: x/y"), "11:", "only letters"),
-        (target("broker: local, topic: .x"), "11:", "begin with a dot"),
-        (target("broker: stream, topic: 'a b'"), "11:", "only letters"),
-        (target("broker: live, subject: 'a.*'"), "11:", "`*`"),
-        (target("broker: live, topic: a"), "11:", "`topic:` is no setting of type nats"),
-        (target("broker: local, topic: a, key: b"), "11:", "`key:` is no setting of type log"),
-        (
-            target("broker: stream, topic: a, key: '${S}'"),
-            "11:",
-            "a secret may not stand in `key:`",
-        ),
-        (target("broker: stream, topic: '{typo}'"), "11:", "unknown placeholder"),
-        (
-            route("{ name: a, match: {}, to: [{ broker: local, topic: t }] }"),
-            "11:",
-            "needs `source:`",
-        ),
-        (route("{ name: a, match: { type: x }, to: [] }"), "11:", "no target"),
-        (route("{ match: { type: x }, to: [] }"), "11:", "name"),
-        (
-            route("{ name: a, match: { type: [] }, to: [{ broker: local, topic: t }] }"),
-            "11:",
-            "empty",
-        ),
-        (
-            route("{ name: a, match: { source: nope }, to: [{ broker: local, topic: t }] }"),
-            "11:",
-            "no source is named `nope`; there are chat, sonzai",
-        ),
-        (base("type: miibo", "type: mibo"), "4:", "unknown source type `mibo`"),
-        (
-            standard("secret: 'no prefix, hidden'"),
-            "5:",
-            "must begin with `whsec_` (shared) or `whpk_`",
-        ),
-        (standard("secret: 'whsec_hidden!'"), "5:", "not base64"),
-        (
-            standard("secret: [whsec_aGlkZGVu, whpk_aGlkZGVu]"),
-            "5:",
-            "secret 2: the public key has 6",
-        ),
-        (standard("secret: 'whsk_hidden'"), "5:", "private key"),
-        (standard("secret: 'whpk_'"), "5:", "the secret is empty"),
-        (standard("secret: []"), "5:", "the secret is empty"),
-        (
-            standard("secrets: { '*': whsec_aGlkZGVu }"),
-            "5:",
-            "`secrets:` is no setting of type standard",
-        ),
-        (base(", secret: [\"${S}\", \"older\"]", ""), "4:", "a miibo source needs `secret:`"),
-        (
-            base(
-                "  chat:",
-                "  shop:\n    type: standard\n    path: /shop\n    secret:\n      - hidden\n  chat:",
-            ),
-            "8:",
-            "must begin with `whsec_`",
-        ),
-        (base("type: log", "type: logs"), "9:", "unknown broker type `logs`"),
-        (base("/hooks/miibo", "/hooks/sonzai/x"), "3:", "overlaps"),
-        (base("/hooks/miibo", "hooks/miibo"), "4:", "must begin with `/`"),
-        (base("older", "${NOPE}"), "4:", "NOPE is not set"),
-        (base("older", "${EMPTY}"), "4:", "empty"),
-        (base(r#""*": "${S}""#, ""), "3:", "needs `secrets:`"),
-        (base("  local:", "  unrouted:"), "9:", "built-in"),
-        (base("  local:", "  stream:"), "9:", "duplicate"),
-        (base("amqp://", "http://"), "7:", "must begin with `amqp://` or `amqps://`"),
-        (base("amqp://u:p@", "amqp:/u:hidden@"), "7:", "must begin with `amqp://`"),
-        (
-            base("local: { type: log }", "local: { type: log }\n  more: { type: log }"),
-            "1",
-            "of its own",
-        ),
+    for (body, expected, counted) in [
+        (r#"{"delta":0.5}"#, "local loud -", 0),
+        (r#"{"delta":1}"#, "local loud -", 0),
+        (r#"{"delta":0.1}"#, "local other -", 0),
+        (r#"{"delta":"much"}"#, "local other -", 1),
+        ("{}", "local other -", 2),
+        ("no json", "local other -", 3),
     ] {
-        let error = routing::compile("routes.yaml", &text, &env).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("routes.yaml:{place}")), "{error}");
-        assert!(error.contains(message), "{message}: {error}");
-        assert!(!error.contains("whsec_s") && !error.contains("hidden"), "{error}");
+        let event = event("chat", "x", body);
+        table.trace(&event);
+        assert_eq!(owed(&table, &event), [expected], "{body}");
+        assert_eq!(errors(&table), counted, "{body}");
+    }
+    let mut next = compile(
+        "routes:\n  - { name: loud, match: { type: x }, when: \"data.delta > 1\", to: [{ broker: local, topic: t }] }\n",
+    );
+    next.inherit(&table);
+    assert_eq!(errors(&next), 3, "a reload goes on counting");
+}
+
+#[test]
+fn a_trace_says_of_each_route_why() {
+    let table = compile(
+        r#"
+routes:
+  - { name: otherwise, match: { otherwise: true }, to: [{ broker: local, topic: other }] }
+  - { name: of sonzai, match: { source: sonzai }, to: [{ broker: local, topic: t }] }
+  - { name: of type y, match: { type: "y.*" }, to: [{ broker: local, topic: t }] }
+  - { name: "false", match: { type: x }, when: data.n > 5, to: [{ broker: local, topic: t }] }
+  - { name: broken, match: { type: x }, when: data.m > 5, to: [{ broker: local, topic: t }] }
+  - { name: first, match: { type: x }, when: data.n == 1, to: [{ broker: local, topic: t }] }
+  - name: second
+    match: { type: [x, z] }
+    to: [{ broker: local, topic: t }, { broker: local, topic: "{data.m}" }]
+"#,
+    );
+    let Trace { routes, messages } = table.trace(&event("chat", "x", r#"{"n":1}"#));
+    let reason = |at: usize| routes[at].outcome.as_ref().unwrap_err().clone();
+    let missing = Mismatch::ConditionError(crate::routing::Why::Missing("data.m".to_owned()));
+    for (at, expected) in
+        [Mismatch::OthersTook, Mismatch::Source, Mismatch::Type, Mismatch::Condition, missing]
+            .into_iter()
+            .enumerate()
+    {
+        assert_eq!(reason(at), expected);
+    }
+    assert_eq!(routes[3].condition.as_deref(), Some("data.n > 5"));
+    let taken = |at: usize| routes[at].outcome.as_ref().unwrap();
+    assert_eq!(taken(5)[0].merged_into, None);
+    assert_eq!(taken(6)[0].merged_into.as_deref(), Some("first"));
+    assert!(taken(6)[1].message.address.as_ref().unwrap_err().contains("no such field"));
+    assert_eq!(messages, [taken(5)[0].message.clone(), taken(6)[1].message.clone()]);
+}
+
+#[test]
+fn messages_merge_only_if_a_consumer_could_not_tell_them_apart() {
+    let table = compile(
+        r#"
+routes:
+  - name: all
+    match: { type: x }
+    to:
+      - { broker: live, subject: a }
+      - { broker: live, subject: a, format: binary }
+      - { broker: live, subject: a, format: raw }
+      - { broker: live, subject: a, headers: { x-team: moods } }
+      - { broker: live, subject: a, headers: { x-team: other } }
+      - { broker: live, subject: a, headers: { x-team: moods } }
+      - { broker: live, subject: a, format: structured, headers: { x-cost: "5$$" } }
+"#,
+    );
+    let messages = table.resolve(&event("chat", "x", ""));
+    let written: Vec<_> = messages
+        .iter()
+        .map(|message| (message.format.name(), message.headers.first().map(|(_, value)| &**value)))
+        .collect();
+    assert_eq!(
+        written,
+        [
+            ("binary", None),
+            ("raw", None),
+            ("binary", Some("moods")),
+            ("binary", Some("other")),
+            ("structured", Some("5$")),
+        ]
+    );
+}
+
+#[test]
+fn a_source_may_say_that_what_no_route_takes_is_dropped() {
+    let file = format!(
+        "{BASE}routes:\n  - {{ name: a, match: {{ type: x }}, to: [{{ broker: local, topic: t }}] }}\n"
+    );
+    let file =
+        file.replace("path: /hooks/miibo,", "path: /hooks/miibo, unrouted: drop, dedupe: body,");
+    let table = routing::compile("routes.yaml", &file, &env).unwrap();
+    assert_eq!(owed(&table, &event("chat", "y", "")), [""; 0]);
+    assert_eq!(table.trace(&event("chat", "y", "")).messages, []);
+    assert_eq!(owed(&table, &event("chat", "x", "")).len(), 1);
+    assert_eq!(owed(&table, &event("sonzai", "y", "")).len(), 1);
+    let (chat, _) = table.source("/hooks/miibo").unwrap();
+    assert_eq!((chat.dedupe, chat.unrouted), (Dedupe::Body, Unrouted::Drop));
+}
+
+#[test]
+fn a_source_counts_on_through_a_reload_unless_it_is_another_s() {
+    let (before, mut after) = (compile(ROUTES), compile(ROUTES));
+    before.source("/hooks/miibo").unwrap().0.stats.duplicates.inc();
+    before.source("/hooks/sonzai/x").unwrap().0.stats.duplicates.inc();
+    after.inherit(&before);
+    let duplicates = |table: &Table, path| table.source(path).unwrap().0.stats.duplicates.get();
+    assert_eq!(duplicates(&after, "/hooks/miibo"), 1);
+    before.source("/hooks/miibo").unwrap().0.stats.duplicates.inc();
+    assert_eq!(duplicates(&after, "/hooks/miibo"), 2, "also what ends on the table before");
+    let file = format!("{BASE}{ROUTES}")
+        .replace("type: miibo", "type: standard")
+        .replace(r#"["${S}", "older"]"#, "whsec_aGlkZGVuaGlkZGVuaGlkZGVuaGlkZGVu");
+    let mut other = routing::compile("routes.yaml", &file, &env).unwrap();
+    other.inherit(&before);
+    assert_eq!(duplicates(&other, "/hooks/miibo"), 0);
+    assert_eq!(duplicates(&other, "/hooks/sonzai/x"), 1);
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names() -> impl Strategy<Value = Vec<Pattern>> {
+        let name = prop_oneof![
+            3 => "[ab](\\.[ab]){0,2}",
+            1 => "[ab*]{1,3}(\\.[ab*]{1,2}){0,2}",
+            1 => Just("**".to_owned()),
+        ];
+        prop::collection::vec(name.prop_map(|name| Pattern::new(&name)), 0..3)
+    }
+
+    /// Sources, types, `otherwise:` and `when:`.
+    type Rough = (Vec<Pattern>, Vec<Pattern>, bool, Option<&'static str>);
+
+    fn route() -> impl Strategy<Value = Rough> {
+        let conditions = [None, Some("data.n > 1"), Some("data.m == 'x'"), Some("true")];
+        (names(), names(), prop::bool::weighted(0.2), prop::sample::select(conditions.to_vec()))
+    }
+
+    fn table(routes: Vec<Rough>) -> Table {
+        let mut paths = Paths::default();
+        let mut compiled = Vec::new();
+        for (place, (sources, types, otherwise, when)) in routes.into_iter().enumerate() {
+            let rule = crate::routing::address::Rule::LogTopic;
+            let topic = Template::compile(["t", "{data.n}"][place % 2], rule, &mut paths).unwrap();
+            compiled.push(Route {
+                name: place.to_string().into(),
+                matcher: Matcher { sources, types, otherwise },
+                condition: when.map(|when| Condition::compile(when, &mut paths).unwrap()),
+                retry_for: None,
+                targets: vec![Target {
+                    broker: "local".into(),
+                    address: AddressTemplate::Topic { topic, key: None },
+                    format: Format::default(),
+                    headers: if place % 3 == 0 { vec![("x".into(), "y".into())] } else { vec![] },
+                }],
+                stats: Default::default(),
+            });
+        }
+        Table::new(vec![], vec![], compiled, paths)
+    }
+
+    proptest! {
+        /// The trace looks at every route, so this holds for the index, too.
+        #[test]
+        fn a_trace_ends_in_what_is_done(
+            routes in prop::collection::vec(route(), 0..12),
+            source in "[ab](\\.[ab])?", kind in "[ab](\\.[ab]){0,2}",
+            body in prop::sample::select(vec!["{}", r#"{"n":2,"m":"x"}"#, r#"{"n":1}"#, "no json"]),
+        ) {
+            let table = table(routes);
+            let event = event(&source, &kind, body);
+            prop_assert_eq!(table.trace(&event).messages, table.resolve(&event));
+        }
+
+        #[test]
+        fn the_index_finds_every_route_that_matches_and_in_order(
+            routes in prop::collection::vec(route(), 0..12),
+            source in "[ab](\\.[ab])?", kind in "[ab](\\.[ab]){0,2}|",
+        ) {
+            let table = table(routes);
+            let event = event(&source, &kind, "");
+            let found = table.index.candidates(&event);
+            prop_assert!(found.is_sorted_by(|a, b| a < b));
+            for (place, route) in table.routes.iter().enumerate() {
+                if route.matcher.matches(&event).is_ok() {
+                    prop_assert!(found.contains(&place), "{place} of {found:?}");
+                }
+            }
+        }
     }
 }
 
@@ -223,14 +347,26 @@ fn with_brokers(brokers: &str) -> String {
 
 #[test]
 fn what_protects_a_broker_is_taken_from_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let cert = params.self_signed(&key).unwrap();
+    std::fs::write(dir.path().join("c.pem"), cert.pem()).unwrap();
+    let seed = nkeys::KeyPair::new_user().seed().unwrap();
+    std::fs::write(dir.path().join("nkey"), seed).unwrap();
+    let secrets = |name: &str| match name {
+        "KEY" => Some(key.serialize_pem()),
+        name => env(name),
+    };
     let table = with_brokers(
-        r#"  a: { type: kafka, bootstrap: "k", tls: { ca: /ca.pem, cert: /c.pem, key: "-----BEGIN" }, sasl: { mechanism: scram-sha-512, user: u, password: "${S}" } }
-  b: { type: rabbitmq, url: "amqps://r/%2f", tls: { ca: /ca.pem }, user: u, password: "${S}" }
-  c: { type: nats, url: "tls://n", tls_first: true, nkey: /run/nkey }
+        &r#"  a: { type: kafka, bootstrap: "k", tls: { ca: DIR/c.pem, cert: DIR/c.pem, key: "${KEY}" }, sasl: { mechanism: scram-sha-512, user: u, password: "${S}" } }
+  b: { type: rabbitmq, url: "amqps://r/%2f", tls: { ca: DIR/c.pem }, user: u, password: "${S}" }
+  c: { type: nats, url: "tls://n", tls_first: true, nkey: DIR/nkey }
   d: { type: nats, url: "nats://n", tls: true, token: "${S}" }
-"#,
+"#
+        .replace("DIR", &dir.path().display().to_string()),
     );
-    let table = routing::compile("routes.yaml", &table, &env).unwrap();
+    let table = routing::compile("routes.yaml", &table, &secrets).unwrap();
     let kinds: Vec<_> = table.brokers().iter().map(|broker| &broker.kind).collect();
     let [
         BrokerKind::Kafka(a),
@@ -243,7 +379,7 @@ fn what_protects_a_broker_is_taken_from_the_file() {
         panic!("{kinds:?}")
     };
     let shown = format!("{:?} {:?}", a.tls, b.tls);
-    assert!(shown.contains("Material(/ca.pem)") && shown.contains("Material(the given text)"));
+    assert!(shown.contains("/c.pem)") && shown.contains("Material(the given text)"));
     assert!(a.sasl.is_some() && b.login.is_some() && c.tls_first && d.tls.is_some());
     assert!(matches!(c.login, Some(nats::Login::Nkey(Material::File { .. }))), "{c:?}");
     assert!(matches!(d.login, Some(nats::Login::Token(_))), "{d:?}");
@@ -251,58 +387,33 @@ fn what_protects_a_broker_is_taken_from_the_file() {
 }
 
 #[test]
-fn one_mistake_in_what_protects_a_broker_gives_one_message_in_its_place() {
-    let kafka = |rest: &str| format!("type: kafka, bootstrap: k, {rest}");
-    let amqps = |rest: &str| format!("type: rabbitmq, url: \"amqps://r/%2f\", {rest}");
-    let nats = |rest: &str| format!("type: nats, url: \"nats://n\", {rest}");
-    for (broker, message) in [
-        (kafka("tls: false"), "write `tls: true`"),
-        (kafka("tls: yes please"), "`true`, or `ca:`, `cert:` and `key:`"),
-        (kafka("tls: { cas: /x }"), "unknown field `cas`, expected one of ca, cert, key"),
-        (kafka("tls: { cert: /x }"), "give both"),
-        (kafka("tls: { cert: /x, key: \"${EMPTY}\" }"), "`key:` is empty"),
-        (kafka("tls: { ca: \"two\\nlines\" }"), "neither the path of a file nor"),
-        (kafka("sasl: hidden"), ""),
-        (kafka("sasl: { mechanism: plain, user: u }"), "missing field `password`"),
-        (kafka("sasl: { mechanism: hidden, user: u, password: p }"), "known are plain, scram"),
-        (kafka("sasl: { mechanism: plain, user: u, password: \"${EMPTY}\" }"), "is empty"),
-        (kafka("user: u, password: hidden"), "`user:` is no setting of type kafka"),
-        (amqps("user: u"), "give both"),
-        (amqps("token: hidden"), "`token:` is no setting of type rabbitmq"),
-        ("type: rabbitmq, url: \"amqp://r/%2f\", tls: true".into(), "begins with amqps://"),
-        ("type: rabbitmq, url: \"amqp://[::1]/%2f\"".into(), "IPv6"),
-        ("type: nats, url: \"nats://u:hidden@n\", token: t".into(), "keep one"),
-        (nats("token: hidden, creds: /x"), "give one of them"),
-        (nats("nkey: suhidden"), "neither the path of a file nor"),
-        (kafka("tls: { cert: /x, key: hidden }"), "neither the path of a file nor"),
-        (nats("user: u, password: hidden, nkey: /x"), "give one of them"),
-        (nats("tls: { key: /x }, token: t"), "give both"),
-    ] {
-        let file = with_brokers(&format!("  a: {{ {broker} }}\n"));
-        let error = routing::compile("routes.yaml", &file, &env).unwrap_err().to_string();
-        assert!(error.starts_with("routes.yaml:6:"), "{broker}: {error}");
-        assert!(error.contains(message), "{message}: {error}");
-        assert!(!error.contains("hidden"), "{error}");
-    }
-}
-
-#[test]
-fn every_mistake_in_what_protects_brokers_is_reported_at_once() {
-    let file = with_brokers(
-        r#"  a: { type: kafka, bootstrap: "k:x", tls: { cert: /x }, sasl: { mechanism: md5, user: "", password: "${NOPE}" } }
-  b: { type: nats, url: "http://n", tls: false, user: u }
-"#,
+fn how_patient_we_are_is_read_with_each_broker_and_route() {
+    let table = |broker: &str, route: &str| {
+        let text = format!(
+            "sources: {{ chat: {{ type: miibo, path: /m, secret: s }} }}\n\
+             brokers: {{ local: {{ type: log{broker} }} }}\n\
+             routes: [{{ name: a, match: {{ type: '*' }}{route}, to: [{{ broker: local, topic: t \
+             }}] }}]\n"
+        );
+        routing::compile("routes.yaml", &text, &env).map_err(|invalid| invalid.to_string())
+    };
+    let given = table(
+        ", retry: { for: 10m }, drain: { for: 90s }, backlog: { max_bytes: 512MiB }, \
+         when_full: dead_letter_oldest",
+        ", retry: { for: 1h }",
     );
-    let error = routing::compile("routes.yaml", &file, &env).unwrap_err().to_string();
-    for message in [
-        "give both",
-        "unknown SASL mechanism",
-        "`user:` is empty",
-        "NOPE is not set",
-        "must begin with `nats://`",
-        "write `tls: true`",
-        "`user:` and `password:` go together",
-    ] {
-        assert!(error.contains(message), "{message}: {error}");
-    }
+    let given = given.unwrap();
+    let seconds = |s| Some(Duration::from_secs(s));
+    let expected = BrokerPolicy {
+        retry_for: seconds(600),
+        drain_for: seconds(90),
+        backlog_bytes: Some(512 << 20),
+        when_full: WhenFull::DeadLetterOldest,
+    };
+    assert_eq!(given.brokers()[0].policy, expected);
+    let retries: Vec<_> = given.route_retries().collect();
+    assert_eq!(retries, [(&"a".into(), Duration::from_secs(3600))]);
+    assert_eq!(table("", "").unwrap().brokers()[0].policy, BrokerPolicy::default());
+    let bytes = table(", backlog: { max_bytes: 1048576 }", "").unwrap();
+    assert_eq!(bytes.brokers()[0].policy.backlog_bytes, Some(1 << 20));
 }

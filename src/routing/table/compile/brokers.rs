@@ -4,176 +4,141 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Compiler, Reported};
+use super::{Compiler, Skipped};
 use crate::{
     broker::{kafka, nats, rabbitmq},
     routing::{
         BrokerKind, BrokerSettings, UNROUTED,
-        file::{self, At},
+        diagnostic::Code,
+        file::{
+            Place,
+            mirror::{Broker as Given, Kafka, Log, Nats, RabbitMq},
+        },
     },
 };
 
-/// A broker's type, as the file names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Type {
-    Kafka,
-    RabbitMq,
-    Nats,
-    Log,
-}
-
-impl Type {
-    pub(super) fn parse(name: &str) -> Option<Type> {
-        Some(match name {
-            "kafka" => Type::Kafka,
-            "rabbitmq" => Type::RabbitMq,
-            "nats" => Type::Nats,
-            "log" => Type::Log,
-            _ => return None,
-        })
-    }
-
-    fn settings(self) -> &'static [&'static str] {
-        match self {
-            Type::Kafka => &["bootstrap", "tls", "sasl"],
-            Type::RabbitMq => &["url", "tls", "user", "password"],
-            Type::Nats => {
-                &["url", "tls", "tls_first", "user", "password", "token", "nkey", "creds"]
-            }
-            Type::Log => &["dir", "rotate_bytes", "keep"],
-        }
-    }
-}
-
-type Broker = At<file::Broker>;
-type Brokers = BTreeMap<String, Broker>;
-
 impl Compiler<'_> {
-    pub(super) fn brokers(&mut self, brokers: &Brokers) -> Vec<BrokerSettings> {
+    pub(super) fn brokers(
+        &mut self,
+        given: &BTreeMap<String, Given>,
+        place: Place,
+    ) -> Vec<BrokerSettings> {
         let mut compiled: Vec<BrokerSettings> = Vec::new();
-        for (name, broker) in brokers {
-            let Ok(kind) = self.broker(name, broker) else { continue };
+        for (name, place) in place.entries() {
+            let Some(given) = given.get(name) else { continue };
+            let named = self.broker_name(name, place);
+            let kind = self.broker(name, given, place);
+            let policy = self.policy(given.common(), place);
+            let (Ok(()), Ok(kind), Ok(policy)) = (named, kind, policy) else { continue };
             match compiled.iter().find(|other| share_files(&other.kind, &kind)) {
                 Some(other) => {
                     let message =
-                        format!("needs a `dir:` of its own: `{}` has this one", other.name);
-                    self.report(broker, message);
+                        format!("this `log` broker has the directory of `{}`", other.name);
+                    let help = "give it a `dir:` of its own: two writers would garble its files";
+                    self.advise(Code::SharedDirectory, place.key("dir").span(), message, help);
                 }
-                None => compiled.push(BrokerSettings { name: name.as_str().into(), kind }),
+                None => compiled.push(BrokerSettings { name: name.into(), kind, policy }),
             }
         }
+        compiled.sort_by(|one, other| one.name.cmp(&other.name));
         compiled
     }
 
-    fn broker(&mut self, name: &str, broker: &Broker) -> Result<BrokerKind, Reported> {
-        self.name("broker", name, broker)?;
+    fn broker_name(&mut self, name: &str, place: Place) -> Result<(), Skipped> {
         if name == UNROUTED {
             let message = format!("`{UNROUTED}` is the name of a built-in broker");
-            return Err(self.report(broker, message));
+            return Err(self.advise(
+                Code::InvalidName,
+                place.at_key(),
+                message,
+                "it keeps what no route takes: choose another name",
+            ));
         }
-        let fields = &broker.value;
-        let type_name = &fields.r#type.value;
-        let Some(kind) = Type::parse(type_name) else {
-            let message = format!(
-                "unknown broker type `{type_name}`; known are kafka, rabbitmq, nats and log"
-            );
-            return Err(self.report(&fields.r#type, message));
-        };
-        self.only(type_name, fields.given(), kind.settings())?;
-        Ok(match kind {
-            Type::Kafka => BrokerKind::Kafka(self.kafka(name, broker)?),
-            Type::RabbitMq => BrokerKind::RabbitMq(self.rabbitmq(broker)?),
-            Type::Nats => BrokerKind::Nats(self.nats(name, broker)?),
-            Type::Log => {
-                let dir =
-                    fields.dir.as_ref().map(|dir| self.expand(dir, &dir.value)).transpose()?;
-                BrokerKind::Log {
-                    dir: dir.map(|dir| PathBuf::from(dir.expose_secret())),
-                    rotate_bytes: fields.rotate_bytes.as_ref().map(|bytes| bytes.value),
-                    keep: fields.keep.as_ref().map(|keep| keep.value),
-                }
-            }
+        self.name("broker", name, place)
+    }
+
+    fn broker(&mut self, name: &str, given: &Given, place: Place) -> Result<BrokerKind, Skipped> {
+        Ok(match given {
+            Given::Kafka(given) => BrokerKind::Kafka(self.kafka(name, given, place)?),
+            Given::RabbitMq(given) => BrokerKind::RabbitMq(self.rabbitmq(given, place)?),
+            Given::Nats(given) => BrokerKind::Nats(self.nats(name, given, place)?),
+            Given::Log(given) => self.log(given, place)?,
         })
     }
 
     // Each looks at every part before it gives up on one, so that all problems are reported.
 
-    fn kafka(&mut self, name: &str, broker: &Broker) -> Result<kafka::Settings, Reported> {
-        let bootstrap = self.needed(broker, "bootstrap", &broker.value.bootstrap);
-        let (tls, sasl) = (self.tls(broker), self.sasl(broker));
-        let (place, bootstrap) = bootstrap?;
+    fn kafka(
+        &mut self,
+        name: &str,
+        given: &Kafka,
+        place: Place,
+    ) -> Result<kafka::Settings, Skipped> {
+        let at = place.key("bootstrap");
+        let bootstrap = self.filled("bootstrap", at, &given.bootstrap);
+        let (tls, sasl) = (self.tls(&given.tls, place), self.sasl(&given.sasl, place));
         let settings = kafka::Settings {
-            bootstrap: bootstrap.expose_secret().to_owned(),
+            bootstrap: bootstrap?.expose_secret().to_owned(),
             client_id: client_name(name),
             tls: tls?,
             sasl: sasl?,
         };
-        settings.check().map_err(|error| self.report(place, error))?;
+        settings.check().map_err(|error| self.report(Code::InvalidValue, at.span(), error))?;
         Ok(settings)
     }
 
-    fn rabbitmq(&mut self, broker: &Broker) -> Result<rabbitmq::Settings, Reported> {
-        let url = self.url(broker, ["amqp://", "amqps://"]);
-        let (tls, login) = (self.tls(broker), self.rabbitmq_login(broker));
-        let (place, url) = url?;
-        let settings = rabbitmq::Settings { url, login: login?, tls: tls? };
-        settings.check().map_err(|error| self.report(place, error))?;
+    fn rabbitmq(&mut self, given: &RabbitMq, place: Place) -> Result<rabbitmq::Settings, Skipped> {
+        let at = place.key("url");
+        let url = self.url(&given.url, at, ["amqp://", "amqps://"]);
+        let tls = self.tls(&given.tls, place);
+        let login = self.user_and_password(&given.user, &given.password, place);
+        let login = login?.map(|(user, password)| rabbitmq::Login { user, password });
+        let settings = rabbitmq::Settings { url: url?, login, tls: tls? };
+        settings.check().map_err(|error| self.report(Code::InvalidValue, at.span(), error))?;
         Ok(settings)
     }
 
-    fn nats(&mut self, name: &str, broker: &Broker) -> Result<nats::Settings, Reported> {
-        let url = self.url(broker, ["nats://", "tls://"]);
-        let (tls, login) = (self.tls(broker), self.nats_login(broker));
-        let (place, url) = url?;
+    fn nats(&mut self, name: &str, given: &Nats, place: Place) -> Result<nats::Settings, Skipped> {
+        let at = place.key("url");
+        let url = self.url(&given.url, at, ["nats://", "tls://"]);
+        let (tls, login) = (self.tls(&given.tls, place), self.nats_login(given, place));
         let settings = nats::Settings {
-            url,
+            url: url?,
             client_name: client_name(name),
             login: login?,
             tls: tls?,
-            tls_first: broker.value.tls_first.as_ref().is_some_and(|first| first.value),
+            tls_first: given.tls_first.unwrap_or(false),
         };
-        settings.check().map_err(|error| self.report(place, error))?;
+        settings.check().map_err(|error| self.report(Code::InvalidValue, at.span(), error))?;
         Ok(settings)
     }
 
-    /// A setting that the type cannot do without, and its place.
-    fn needed<'b>(
-        &mut self,
-        broker: &'b Broker,
-        name: &str,
-        value: &'b Option<At<String>>,
-    ) -> Result<(&'b At<String>, SecretString), Reported> {
-        let Some(value) = value else {
-            let message = format!("a {} broker needs `{name}:`", broker.value.r#type.value);
-            return Err(self.report(broker, message));
-        };
-        Ok((value, self.filled(name, value)?))
+    fn log(&mut self, given: &Log, place: Place) -> Result<BrokerKind, Skipped> {
+        let dir = given.dir.as_ref().map(|dir| self.filled("dir", place.key("dir"), dir));
+        Ok(BrokerKind::Log {
+            dir: dir.transpose()?.map(|dir| PathBuf::from(dir.expose_secret())),
+            rotate_bytes: given.rotate_bytes,
+            keep: given.keep.map(|keep| keep as usize),
+        })
     }
 
-    /// A setting's text, which may not be empty.
-    pub(super) fn filled(
+    fn url(
         &mut self,
-        name: &str,
-        value: &At<String>,
-    ) -> Result<SecretString, Reported> {
-        let text = self.expand(value, &value.value)?;
-        if text.expose_secret().is_empty() {
-            return Err(self.report(value, format!("`{name}:` is empty")));
-        }
-        Ok(text)
-    }
-
-    fn url<'b>(
-        &mut self,
-        broker: &'b Broker,
+        text: &str,
+        place: Place,
         begins: [&str; 2],
-    ) -> Result<(&'b At<String>, SecretString), Reported> {
-        let (place, url) = self.needed(broker, "url", &broker.value.url)?;
+    ) -> Result<SecretString, Skipped> {
+        let url = self.filled("url", place, text)?;
         if begins.iter().any(|begin| url.expose_secret().starts_with(begin)) {
-            return Ok((place, url));
+            return Ok(url);
+        }
+        // What is not looked at may begin as it should.
+        if self.is_unseen(text) && text.starts_with("${") {
+            return Err(Skipped);
         }
         let [plain, secure] = begins;
-        Err(self.report(place, format!("the URL must begin with `{plain}` or `{secure}`")))
+        let message = format!("the URL must begin with `{plain}` or `{secure}`");
+        Err(self.report(Code::InvalidValue, place.span(), message))
     }
 }
 

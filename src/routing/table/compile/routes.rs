@@ -1,140 +1,113 @@
 //! `routes:`, each with its patterns and its targets.
 
-use super::{Compiler, Reported, brokers::Type};
-use crate::{
-    routing::{
-        address::Rule,
-        file::{self, At, File, OneOrMany},
-        pattern::Pattern,
-        table::{AddressTemplate, Route, Target},
-        template::Template,
+use std::collections::HashMap;
+
+use super::{Compiler, Skipped, unknown};
+use crate::routing::{
+    condition::Condition,
+    diagnostic::Code,
+    file::{
+        File, Place,
+        mirror::{self, Match, OneOrMany},
     },
-    secret,
+    pattern::Pattern,
+    table::{Matcher, Route},
 };
 
 impl Compiler<'_> {
-    pub(super) fn routes(&mut self, routes: &[At<file::Route>], file: &File) -> Vec<Route> {
-        let mut compiled: Vec<Route> = Vec::new();
-        for route in routes {
-            let name = &route.value.name;
-            if name.value.trim().is_empty() {
-                self.report(name, "a route needs a name");
-            } else if compiled.iter().any(|other| *other.name == *name.value) {
-                self.report(name, "two routes have this name");
+    pub(super) fn routes(&mut self, file: &File, place: Place) -> Vec<Route> {
+        let mut lines: HashMap<&str, usize> = HashMap::new();
+        let mut compiled = Vec::new();
+        for (index, given) in file.routes.iter().enumerate() {
+            let place = place.item(index);
+            let at = place.key("name").span();
+            let name = &*given.name;
+            if name.trim().is_empty() {
+                self.report(Code::InvalidName, at, "a route needs a name");
+            } else if let Some(line) = lines.get(name) {
+                let message = format!("another route is named `{name}`");
+                let help = format!("it is on line {line}: dead letters tell routes by their names");
+                self.advise(Code::DuplicateName, at, message, help);
+            } else {
+                lines.insert(name, at.line);
             }
-            compiled.extend(self.route(&route.value, file));
+            compiled.extend(self.route(given, file, place));
         }
         compiled
     }
 
-    fn route(&mut self, route: &file::Route, file: &File) -> Result<Route, Reported> {
-        let rule = &route.r#match.value;
-        if rule.source.is_none() && rule.r#type.is_none() && !rule.otherwise {
-            let message = "`match:` needs `source:`, `type:` or `otherwise: true`; `type: \"**\"` \
-                           takes everything";
-            return Err(self.report(&route.r#match, message));
-        }
-        let given = [("source", &rule.source), ("type", &rule.r#type)];
-        if let Some((name, _)) = given.iter().find(|(_, names)| is_empty_list(names)) {
-            return Err(self.report(&route.r#match, format!("`{name}:` is empty: nothing matches")));
-        }
-        let known = |name: &String| name.contains('*') || file.sources.contains_key(name);
-        let sources = rule.source.iter().flat_map(OneOrMany::as_slice);
-        if let Some(name) = sources.clone().find(|name| !known(name)) {
-            let known: Vec<&str> = file.sources.keys().map(String::as_str).collect();
-            let message = format!("no source is named `{name}`; there are {}", known.join(", "));
-            return Err(self.report(&route.r#match, message));
-        }
-        if route.to.value.is_empty() {
-            return Err(self.report(&route.to, "`to:` has no target"));
-        }
-        // All of them, so that every problem is reported.
-        let targets: Vec<_> = route.to.value.iter().map(|to| self.target(to, file)).collect();
+    // Looks at every part before it gives up on one, so that all problems are reported.
+    fn route(
+        &mut self,
+        given: &mirror::Route,
+        file: &File,
+        place: Place,
+    ) -> Result<Route, Skipped> {
+        let matches = self.matches(&given.r#match, place.key("match"));
+        let retry_for = self.given_time(&given.retry, place.key("retry"));
+        let condition = given.when.as_ref().map(|when| self.condition(when, place.key("when")));
+        let targets = self.targets(&given.to, file, place.key("to"));
+        matches?;
         Ok(Route {
-            name: route.name.value.as_str().into(),
-            sources: patterns(&rule.source),
-            types: patterns(&rule.r#type),
-            otherwise: rule.otherwise,
-            targets: targets.into_iter().collect::<Result<_, _>>()?,
+            name: given.name.as_str().into(),
+            matcher: Matcher {
+                sources: patterns(&given.r#match.source),
+                types: patterns(&given.r#match.r#type),
+                otherwise: given.r#match.otherwise.unwrap_or(false),
+            },
+            condition: condition.transpose()?,
+            retry_for: retry_for?,
+            targets: targets?,
+            stats: Default::default(),
         })
     }
 
-    fn target(&mut self, target: &At<file::Target>, file: &File) -> Result<Target, Reported> {
-        let fields = &target.value;
-        let name = &fields.broker.value;
-        let Some(broker) = file.brokers.get(name) else {
-            let known: Vec<&str> = file.brokers.keys().map(String::as_str).collect();
-            let message = format!("no broker is named `{name}`; there are {}", known.join(", "));
-            return Err(self.report(&fields.broker, message));
-        };
-        let type_name = &broker.value.r#type.value;
-        // An unknown type is reported where the broker stands.
-        let kind = Type::parse(type_name).ok_or(Reported)?;
-        let parts: &[&str] = match kind {
-            Type::Kafka => &["topic", "key"],
-            Type::RabbitMq => &["exchange", "routing_key"],
-            Type::Nats => &["subject"],
-            Type::Log => &["topic"],
-        };
-        self.only(type_name, fields.given(), parts)?;
-        let address = match kind {
-            Type::Kafka => AddressTemplate::Topic {
-                topic: self.needed_part(target, "topic", &fields.topic, Rule::KafkaTopic)?,
-                key: match &fields.key {
-                    Some(key) => Some(self.part("key", key, Rule::Key)?),
-                    None => None,
-                },
-            },
-            Type::Log => AddressTemplate::Topic {
-                topic: self.needed_part(target, "topic", &fields.topic, Rule::LogTopic)?,
-                key: None,
-            },
-            Type::RabbitMq => {
-                let mut part = |name, text| self.needed_part(target, name, text, Rule::AmqpName);
-                AddressTemplate::Exchange {
-                    exchange: part("exchange", &fields.exchange)?,
-                    routing_key: part("routing_key", &fields.routing_key)?,
+    fn condition(&mut self, text: &str, place: Place) -> Result<Condition, Skipped> {
+        Condition::compile(text, &mut self.paths).map_err(|error| {
+            let span = place.within(self.text, text, error.range.clone());
+            self.report(Code::InvalidCondition, span, error)
+        })
+    }
+
+    fn matches(&mut self, given: &Match, place: Place) -> Result<(), Skipped> {
+        let says_nothing =
+            given.source.is_none() && given.r#type.is_none() && given.otherwise != Some(true);
+        if says_nothing && !place.is_cut() {
+            let message = "`match:` needs `source:`, `type:` or `otherwise: true`";
+            let help = "`type: \"**\"` takes everything";
+            return Err(self.advise(Code::InvalidMatch, place.span(), message, help));
+        }
+        for (name, given) in [("source", &given.source), ("type", &given.r#type)] {
+            let place = place.key(name);
+            for (index, text) in given.iter().flat_map(OneOrMany::as_slice).enumerate() {
+                if text.is_empty() {
+                    let message = format!("an empty `{name}:` matches nothing");
+                    self.report(Code::InvalidMatch, place.item(index).span(), message);
                 }
             }
-            Type::Nats => AddressTemplate::Subject(self.needed_part(
-                target,
-                "subject",
-                &fields.subject,
-                Rule::NatsSubject,
-            )?),
-        };
-        Ok(Target { broker: name.as_str().into(), address })
+            if given.as_ref().is_some_and(|given| given.as_slice().is_empty()) && !place.is_cut() {
+                let message = format!("the list `{name}:` is empty: nothing matches");
+                let help = "leave it out to take any";
+                self.advise(Code::InvalidMatch, place.span(), message, help);
+            }
+        }
+        self.known_sources(given, place.key("source"))
     }
 
-    fn needed_part(
-        &mut self,
-        target: &At<file::Target>,
-        name: &str,
-        text: &Option<At<String>>,
-        rule: Rule,
-    ) -> Result<Template, Reported> {
-        match text {
-            Some(text) => self.part(name, text, rule),
-            None => Err(self.report(target, format!("this target needs `{name}:`"))),
+    fn known_sources(&mut self, given: &Match, place: Place) -> Result<(), Skipped> {
+        let known = self.names("sources");
+        let mut outcome = Ok(());
+        for (index, name) in given.source.iter().flat_map(OneOrMany::as_slice).enumerate() {
+            if !name.is_empty() && !name.contains('*') && !known.contains(&&**name) {
+                let span = place.item(index).span();
+                let (message, help) = unknown("source", name, &known);
+                outcome = Err(self.advise(Code::UnknownSource, span, message, help));
+            }
         }
-    }
-
-    fn part(&mut self, name: &str, text: &At<String>, rule: Rule) -> Result<Template, Reported> {
-        if secret::has_reference(&text.value) {
-            let message =
-                format!("a secret may not stand in `{name}:`, which brokers and logs see");
-            return Err(self.report(text, message));
-        }
-        let plain = text.value.replace("$$", "$");
-        let compiled = Template::compile(&plain, rule, &mut self.paths);
-        compiled.map_err(|error| self.report(text, error))
+        outcome
     }
 }
 
-fn is_empty_list(names: &Option<OneOrMany>) -> bool {
-    names.as_ref().is_some_and(|names| names.as_slice().is_empty())
-}
-
-fn patterns(names: &Option<OneOrMany>) -> Vec<Pattern> {
+pub(super) fn patterns(names: &Option<OneOrMany>) -> Vec<Pattern> {
     names.iter().flat_map(OneOrMany::as_slice).map(|name| Pattern::new(name)).collect()
 }

@@ -4,124 +4,146 @@ use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
 use secrecy::ExposeSecret;
 
-use super::{Compiler, Reported};
+use super::{Compiler, MIN_SECRET_BYTES, Skipped};
 use crate::{
     routing::{
-        file::{self, At, OneOrMany},
+        diagnostic::{Code, Diagnostic},
+        file::{
+            Place,
+            mirror::{OneOrMany, SonzaiSource, Source as Given},
+        },
         path::Path,
     },
-    signature::{self, EmptySecret},
-    source::{Miibo, Provider, Sonzai, Source, Standard},
+    signature,
+    source::{MAX_SECRETS, Miibo, Provider, Sonzai, Source, Standard},
 };
 
-type Sources = BTreeMap<String, At<file::Source>>;
+type Sources = Vec<(Path, Arc<Source>)>;
 
 impl Compiler<'_> {
-    pub(super) fn sources(&mut self, sources: &Sources) -> Vec<(Path, Arc<Source>)> {
-        let mut compiled: Vec<(Path, Arc<Source>)> = Vec::new();
-        for (name, source) in sources {
-            let Ok((path, provider)) = self.source(name, source) else { continue };
-            match compiled.iter().find(|(other, _)| other.overlaps(&path)) {
-                Some((_, other)) => {
-                    let message = format!("the path overlaps that of source `{}`", other.name);
-                    self.report(&source.value.path, message);
-                }
-                None => {
-                    let name = name.as_str().into();
-                    compiled.push((path, Arc::new(Source::new(name, provider))));
-                }
+    pub(super) fn sources(&mut self, given: &BTreeMap<String, Given>, place: Place) -> Sources {
+        let mut paths: Vec<(Path, &str)> = Vec::new();
+        let mut compiled = Vec::new();
+        for (name, place) in place.entries() {
+            let Some(given) = given.get(name) else { continue };
+            let named = self.name("source", name, place);
+            let path = self.path(given, place.key("path"), &paths);
+            let provider = self.provider(given, place);
+            if let Ok(path) = &path {
+                paths.push((path.clone(), name));
+            }
+            if let (Ok(()), Ok(path), Ok(provider)) = (named, path, provider) {
+                let mut source = Source::new(name.into(), provider);
+                source.dedupe = given.common().dedupe.unwrap_or_default();
+                source.unrouted = given.common().unrouted.unwrap_or_default();
+                compiled.push((path, Arc::new(source)));
             }
         }
+        compiled.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
         compiled
     }
 
-    fn source(
+    fn path(
         &mut self,
-        name: &str,
-        source: &At<file::Source>,
-    ) -> Result<(Path, Provider), Reported> {
-        self.name("source", name, source)?;
-        let fields = &source.value;
-        let path = Path::parse(&fields.path.value).map_err(|why| self.report(&fields.path, why))?;
-        let provider = match fields.r#type.value.as_str() {
-            "sonzai" => {
-                self.only("sonzai", fields.given(), &["secrets", "authorization"])?;
-                Provider::Sonzai(self.sonzai(source)?)
-            }
-            "miibo" => {
-                self.only("miibo", fields.given(), &["secret"])?;
-                if path.has_type() {
-                    return Err(self.report(&fields.path, "a miibo source's path has no {type}"));
-                }
-                let keys = self.secret_keys(source, signature::miibo::key)?;
-                Provider::Miibo(Miibo { keys })
-            }
-            "standard" => {
-                self.only("standard", fields.given(), &["secret"])?;
-                let keys = self.secret_keys(source, signature::standard::key)?;
-                Provider::Standard(Standard { keys })
-            }
-            other => {
-                let message =
-                    format!("unknown source type `{other}`; known are sonzai, miibo and standard");
-                return Err(self.report(&fields.r#type, message));
-            }
-        };
-        Ok((path, provider))
+        given: &Given,
+        place: Place,
+        others: &[(Path, &str)],
+    ) -> Result<Path, Skipped> {
+        let path = Path::parse(&given.common().path);
+        let path = path.map_err(|why| self.report(Code::InvalidPath, place.span(), why))?;
+        if matches!(given, Given::Miibo(_)) && path.has_type() {
+            let message = "a miibo source's path has no {type}";
+            let help = "the body says the type: leave the segment out";
+            return Err(self.advise(Code::InvalidPath, place.span(), message, help));
+        }
+        if let Some((_, other)) = others.iter().find(|(other, _)| other.overlaps(&path)) {
+            let message = format!("this path overlaps that of source `{other}`");
+            let help = "a request would belong to both: give each source a path of its own";
+            self.advise(Code::OverlappingPaths, place.span(), message, help);
+        }
+        Ok(path)
     }
 
-    fn sonzai(&mut self, source: &At<file::Source>) -> Result<Sonzai, Reported> {
-        let fields = &source.value;
-        let mut authorization = None;
-        if let Some(value) = &fields.authorization {
-            let expected = self.expand(value, &value.value)?;
-            if expected.expose_secret().is_empty() {
-                return Err(self.report(value, "`authorization:` is empty"));
+    fn provider(&mut self, given: &Given, place: Place) -> Result<Provider, Skipped> {
+        Ok(match given {
+            Given::Sonzai(given) => Provider::Sonzai(self.sonzai(given, place)?),
+            Given::Miibo(given) => {
+                let keys = self.keys(&given.secret, place.key("secret"), signature::miibo::key)?;
+                Provider::Miibo(Miibo { keys })
             }
-            authorization = Some(expected);
+            Given::Standard(given) => {
+                let place = place.key("secret");
+                let keys = self.keys(&given.secret, place, signature::standard::key)?;
+                Provider::Standard(Standard { keys })
+            }
+        })
+    }
+
+    fn sonzai(&mut self, given: &SonzaiSource, place: Place) -> Result<Sonzai, Skipped> {
+        let authorization = given.authorization.as_ref().map(|text| {
+            let place = place.key("authorization");
+            self.filled("authorization", place, text)
+        });
+        let place = place.key("secrets");
+        if given.secrets.is_empty() && !place.is_cut() {
+            let message = "`secrets:` is empty: no request could be verified";
+            let help =
+                "give one secret per event type, or `\"*\"` for all: `\"*\": ${SONZAI_SECRET}`";
+            return Err(self.advise(Code::InvalidSecret, place.span(), message, help));
         }
-        let Some(secrets) = fields.secrets.as_ref().filter(|secrets| !secrets.value.is_empty())
-        else {
-            let message = "a sonzai source needs `secrets:`, one per event type, `\"*\"` for the \
-                           rest";
-            return Err(self.report(source, message));
-        };
-        let mut sonzai = Sonzai::new(authorization);
-        for (event_type, secret) in &secrets.value {
-            sonzai.add_keys(event_type, self.keys(secret, signature::sonzai::key)?);
+        // All of them, so that every problem is reported.
+        let keys = given.secrets.iter().map(|(event_type, secrets)| {
+            let keys = self.keys(secrets, place.key(event_type), signature::sonzai::key);
+            Ok((event_type, keys?))
+        });
+        let keys: Vec<Result<_, Skipped>> = keys.collect();
+        let mut sonzai = Sonzai::new(authorization.transpose()?);
+        for each in keys {
+            let (event_type, keys) = each?;
+            sonzai.add_keys(event_type, keys);
         }
         Ok(sonzai)
     }
 
-    fn secret_keys<K, E: Display>(
-        &mut self,
-        source: &At<file::Source>,
-        key: fn(&str) -> Result<K, E>,
-    ) -> Result<Vec<K>, Reported> {
-        let Some(secret) = &source.value.secret else {
-            let message = format!("a {} source needs `secret:`", source.value.r#type.value);
-            return Err(self.report(source, message));
-        };
-        self.keys(secret, key)
-    }
-
     fn keys<K, E: Display>(
         &mut self,
-        secrets: &At<OneOrMany>,
+        given: &OneOrMany,
+        place: Place,
         key: fn(&str) -> Result<K, E>,
-    ) -> Result<Vec<K>, Reported> {
-        let texts = secrets.value.as_slice();
-        if texts.is_empty() {
-            return Err(self.report(secrets, EmptySecret));
+    ) -> Result<Vec<K>, Skipped> {
+        let texts = given.as_slice();
+        if texts.is_empty() && !place.is_cut() {
+            let message = "the list of secrets is empty: no request could be verified";
+            return Err(self.report(Code::InvalidSecret, place.span(), message));
         }
-        let mut keys = Vec::new();
-        for (index, text) in texts.iter().enumerate() {
-            let secret = self.expand(secrets, text)?;
-            keys.push(key(secret.expose_secret()).map_err(|why| match texts {
-                [_] => self.report_secret(secrets, why),
-                _ => self.report_secret(secrets, format!("secret {}: {why}", index + 1)),
-            })?);
+        if texts.len() > MAX_SECRETS {
+            let message = format!("at most {MAX_SECRETS} secrets can be valid at once");
+            return Err(self.report(Code::InvalidSecret, place.span(), message));
         }
-        Ok(keys)
+        let keys = texts.iter().enumerate().map(|(index, text)| {
+            let place = place.item(index);
+            let secret = self.expand(place, text)?;
+            if self.is_unseen(text) {
+                return Ok(None);
+            }
+            let key = key(secret.expose_secret())
+                .map_err(|why| self.report(Code::InvalidSecret, place.span(), why))?;
+            self.doubt_short(secret.expose_secret(), place);
+            Ok(Some(key))
+        });
+        let keys: Vec<Result<Option<K>, Skipped>> = keys.collect();
+        keys.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    /// Warns of a secret that could be guessed.
+    fn doubt_short(&mut self, secret: &str, place: Place) {
+        let secret = secret.strip_prefix("whsec_").unwrap_or(secret);
+        if self.env.is_none() || secret.starts_with("whpk_") || secret.len() >= MIN_SECRET_BYTES {
+            return;
+        }
+        let message = format!("this secret is shorter than {MIN_SECRET_BYTES} bytes");
+        let help = "who guesses it can send events: use a long random one";
+        self.problems
+            .push(Diagnostic::warning(Code::ShortSecret, place.span(), message).help(help));
     }
 }

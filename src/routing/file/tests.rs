@@ -1,0 +1,186 @@
+use proptest::{prelude::*, sample::select};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::routing;
+
+/// Tables that are right, with every setting in one of them.
+const VALID: [&str; 4] = [
+    include_str!("../../../tests/routes/valid/conditions.yaml"),
+    include_str!("../../../tests/routes/valid/kafka.yaml"),
+    include_str!("../../../tests/routes/valid/sonzai.yaml"),
+    include_str!("../../../tests/routes/valid/nats.yaml"),
+];
+
+/// A literal secret wherever one can stand.
+const SECRETS: &str = r#"sources:
+  shop: { type: standard, path: /hooks/shop, secret: whsec_hunter2hunter2 }
+  chat:
+    type: miibo
+    path: /hooks/chat
+    secret:
+      - "hunter2hunter2"
+      - hunter2hunter2
+  sonzai:
+    type: sonzai
+    path: /hooks/sonzai
+    authorization: Bearer hunter2hunter2
+    secrets:
+      agent.message: hunter2hunter2
+      "*": |
+        hunter2hunter2
+        hunter2hunter2
+brokers:
+  stream:
+    type: kafka
+    bootstrap: localhost:9092
+    tls: { cert: /nowhere/cert.pem, key: hunter2hunter2 }
+    sasl: { mechanism: plain, user: waypost, password: hunter2hunter2 }
+  tasks: { type: rabbitmq, url: "amqp://waypost:hunter2hunter2@localhost/%2f" }
+  live: { type: nats, url: nats://localhost, token: hunter2hunter2, nkey: SUhunter2hunter2 }
+routes:
+  - name: all
+    match: { type: "**" }
+    to:
+      - { broker: stream, topic: events }
+      - { broker: tasks, exchange: events, routing_key: "{type}" }
+      - { broker: live, subject: events }
+"#;
+
+fn env(name: &str) -> Option<String> {
+    (name == "SECRET").then(|| "whsec_MDEyMzQ1Njc4OWFiY2RlZg==".to_owned())
+}
+
+/// All that is said of a text, with and without secrets.
+fn told(text: &str) -> String {
+    let all = [None, Some(&env as crate::secret::Env)];
+    let problems = all.into_iter().flat_map(|env| routing::examine("f", text, env).problems);
+    problems.map(|p| format!("{p}\n{}\n", serde_json::to_string(&p).unwrap())).collect()
+}
+
+/// Every value within a document, as a JSON pointer.
+fn pointers(document: &Value) -> Vec<String> {
+    let mut found = vec![String::new()];
+    let mut at = 0;
+    while let Some(pointer) = found.get(at).cloned() {
+        match document.pointer(&pointer) {
+            Some(Value::Object(object)) => found.extend(
+                object
+                    .keys()
+                    .map(|key| format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))),
+            ),
+            Some(Value::Array(items)) => {
+                found.extend((0..items.len()).map(|index| format!("{pointer}/{index}")));
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+fn anything() -> impl Strategy<Value = Value> {
+    select(vec![
+        json!(null),
+        json!(true),
+        json!(false),
+        json!(0),
+        json!(-1),
+        json!(1.5),
+        json!(u64::MAX),
+        json!(""),
+        json!("kafka"),
+        json!("text"),
+        json!("10m"),
+        json!([]),
+        json!(["a"]),
+        json!([1]),
+        json!({}),
+        json!({ "type": "log" }),
+        json!({ "for": "1h" }),
+    ])
+}
+
+#[test]
+fn no_secret_of_a_table_is_told() {
+    let told = told(SECRETS);
+    assert!(told.lines().count() > 3, "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
+}
+
+#[test]
+fn a_place_within_text_is_found_in_the_file() {
+    for (file, expected) in [
+        ("a: one two", (1, 8)),
+        ("a: 'one two'", (1, 9)),
+        ("a: \"one two\"", (1, 9)),
+        ("a: |\n  one two\n", (2, 7)),
+        ("a: [x, 日本 one two]", (1, 15)),
+        // Where it cannot be known, the beginning.
+        ("a: \"one\\x20two\"", (1, 4)),
+        ("a: >-\n  one\n  two", (2, 3)),
+    ] {
+        let tree = tree::parse(file).unwrap();
+        let mut place = Place::root(&tree).key("a");
+        if file.contains('[') {
+            place = place.item(1);
+        }
+        let json = tree.to_json();
+        let value = json["a"].as_str().or(json["a"][1].as_str()).unwrap();
+        let start = value.find("two").unwrap();
+        let span = place.within(file, value, start..start + 3);
+        assert_eq!((span.line, span.column), expected, "{file}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn what_fits_the_schema_deserialises(
+        valid in select(VALID.to_vec()),
+        (at, value) in (any::<prop::sample::Index>(), anything()),
+        (at_2, value_2) in (any::<prop::sample::Index>(), anything()),
+    ) {
+        let mut document = tree::parse(valid).unwrap().to_json();
+        for (at, value) in [(at, value), (at_2, value_2)] {
+            let pointers = pointers(&document);
+            *document.pointer_mut(&pointers[at.index(pointers.len())]).unwrap() = value;
+        }
+        // JSON is YAML.
+        let whole = tree::parse(&document.to_string()).unwrap();
+        if let Some(fitting) = structure::check(&whole, &schema()).tree {
+            let read = mirror(&fitting);
+            prop_assert!(read.is_ok(), "{:?}\n{}", read.unwrap_err(), document);
+        }
+        told(&document.to_string());
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(
+        valid in select(VALID.to_vec()),
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0..12usize, "[^a]{0,3}|[:{}\\[\\]&*|>'\"#\n -]{1,3}"), 1..4),
+    ) {
+        let mut text: Vec<char> = valid.chars().collect();
+        for (at, length, with) in cuts {
+            let from = at.index(text.len());
+            let to = (from + length).min(text.len() - 1).max(from);
+            text.splice(from..to, with.chars());
+        }
+        told(&text.into_iter().collect::<String>());
+    }
+
+    #[test]
+    fn no_slip_of_the_pen_tells_a_secret(
+        at in any::<prop::sample::Index>(),
+        slip in select(vec![":", " ", "'", "\"", "{", "}", "[", "]", ",", "#", "&", "*", "|", "-", "\t", "x"]),
+    ) {
+        let mut at = at.index(SECRETS.len());
+        // Beside a secret, not in it.
+        while !SECRETS.is_char_boundary(at) || SECRETS[..at].ends_with(|c: char| c.is_alphanumeric()) {
+            at -= 1;
+        }
+        let told = told(&format!("{}{slip}{}", &SECRETS[..at], &SECRETS[at..]));
+        prop_assert!(!told.contains("hunter2"), "{}", told);
+    }
+}
