@@ -11,6 +11,7 @@ CRASH_CASES ?= 500
 HANG_SECONDS ?= 240
 SICK_ROUNDS ?= 4
 SICK_SECONDS ?= 60
+RELOADS ?= 200
 
 # How long each target of `make fuzz` runs.
 FUZZ_SECONDS ?= 60
@@ -48,7 +49,8 @@ soak: ## kill the daemon, lose power, make brokers sick, for an hour (KILLS=400 
 		WAYPOST_CRASH_CASES=$(CRASH_CASES) WAYPOST_CRASH_SEED=$$seed \
 		WAYPOST_HANG_SECONDS=$(HANG_SECONDS) \
 		WAYPOST_SICK_ROUNDS=$(SICK_ROUNDS) WAYPOST_SICK_SECONDS=$(SICK_SECONDS) \
-		cargo test --locked --test main -- --nocapture kill_nine journal_crash sick_
+		WAYPOST_RELOADS=$(RELOADS) WAYPOST_RELOAD_STEP=1 \
+		cargo test --locked --test main -- --nocapture kill_nine journal_crash sick_ reload::many reload::crash
 
 bench: ## what an event costs, beside a bare server and against real brokers (ARGS="--help" tells more)
 	@scripts/install.sh test

@@ -17,6 +17,9 @@
 //!    What it settles it tells the [`feed`].
 //! 6. Segments that every cursor has passed are deleted.
 //!
+//! When `routes.yaml` changes, [`daemon`] reads it again, does first all that can fail, swaps the table
+//! and tells the dispatchers.
+//!
 //! [`daemon`] wires all of this together and is the only module that knows all others; [`cli`] runs
 //! it, and is what people call. [`admin`] is the operators' listener: whoever counts owns its
 //! [`meter`]s, and there everything counted is shown. `service` tells systemd.
@@ -38,7 +41,9 @@
 //! 4. Nothing is parsed before it is verified, and the body is published byte for byte.
 //! 5. One broker's trouble is its own: no dispatcher waits for another, and memory is bounded by
 //!    [`settings`] whatever the backlog.
-//! 6. A secret is held in a type that does not print, and never reaches a log, an error, a message or
+//! 6. A bad `routes.yaml` changes nothing. A request finishes on the table that it began with, and a
+//!    broker that is named no more is served until it has what such requests owe it.
+//! 7. A secret is held in a type that does not print, and never reaches a log, an error, a message or
 //!    the journal.
 
 pub mod admin;

@@ -17,6 +17,7 @@ use crate::common::{
 
 mod brokers;
 mod crash;
+mod many;
 mod notices;
 mod rejected;
 mod start;

@@ -1,5 +1,5 @@
 //! The dispatchers, one a broker, and how they come to be what a table says: everything that can fail
-//! is done first ([`Fleet::prepare`]), then the table is put in force, then they are told
+//! is done first ([`Fleet::plan`], [`Fleet::prepare`]), then the table is put in force, then they are told
 //! ([`Fleet::commit`]).
 
 use std::{
@@ -71,6 +71,15 @@ impl Role {
     }
 }
 
+/// What a table changes.
+#[derive(Default)]
+pub struct Plan {
+    added: Vec<BrokerSettings>,
+    /// Their dispatchers are kept from ending until they are told something, or let go.
+    changed: Vec<BrokerSettings>,
+    removed: Vec<ByteString>,
+}
+
 /// What a table needs, ready to be put in force.
 #[derive(Default)]
 pub struct Prepared {
@@ -134,31 +143,37 @@ impl Fleet {
         Ok(prepared)
     }
 
-    /// Does everything that can fail for a table that is to be put in force, and keeps the
-    /// dispatchers that it is about to tell something from ending. What is prepared must be committed
-    /// or [abandoned](Self::abandon).
-    pub async fn prepare(&mut self, table: &Table) -> Result<Prepared, Error> {
+    /// What a table that is to be put in force changes. It must be [prepared](Self::prepare). The error
+    /// is one that the daemon cannot go on with.
+    pub async fn plan(&mut self, table: &Table) -> Result<Plan, Error> {
         let listed = |name: &ByteString| table.brokers().iter().any(|broker| broker.name == *name);
-        let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut plan = Plan::default();
         for settings in table.brokers() {
             match self.members.get(&settings.name) {
                 Some(Member { role: Role::Listed(kind), .. }) if **kind == settings.kind => {}
-                Some(member) if member.orders.hold() => changed.push(settings.clone()),
+                Some(member) if member.orders.hold() => plan.changed.push(settings.clone()),
                 Some(_) => {
                     // It has left by now; its files are free once it has ended.
                     while self.members.contains_key(&settings.name) {
                         self.ended().await?;
                     }
-                    added.push(settings.clone());
+                    plan.added.push(settings.clone());
                 }
-                None => added.push(settings.clone()),
+                None => plan.added.push(settings.clone()),
             }
         }
         for (name, member) in &self.members {
             if matches!(member.role, Role::Listed(_)) && !listed(name) {
-                removed.push(name.clone());
+                plan.removed.push(name.clone());
             }
         }
+        Ok(plan)
+    }
+
+    /// Does everything that can fail. What is prepared must be committed or
+    /// [abandoned](Self::abandon); on an error all is as it was.
+    pub async fn prepare(&self, plan: Plan) -> Result<Prepared, Error> {
+        let Plan { added, changed, removed } = plan;
         let held: Vec<ByteString> = changed.iter().map(|settings| settings.name.clone()).collect();
         let opener = self.opener.clone();
         let opening = tokio::task::spawn_blocking(move || {

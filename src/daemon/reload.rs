@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
-    fleet::{Fleet, Prepared},
+    fleet::{Fleet, Plan, Prepared},
     restart::Restart,
 };
 use crate::{
@@ -185,15 +185,18 @@ impl Reload {
         }
     }
 
-    /// Reloads if what is there is not what was attempted last.
+    /// Reloads if what is there is not what was attempted last, or is good by now: what was wrong with
+    /// it may have been elsewhere, in a certificate's file or on the disk.
     async fn look(&mut self) -> Result<(), Error> {
         let file = self.file.clone();
         let reading = blocking(move || Reading::once(&file)).await?;
+        let (digest, secrets) = (reading.digest, reading.secrets.clone());
         self.restart.look(&self.config);
-        if self.attempted != Some(reading.digest) {
+        let is_news = self.attempted != Some(digest);
+        if is_news || !self.config.is_good() && blocking(|| reading.compile().is_ok()).await? {
             self.reload().await?;
         }
-        self.watch.follow(all_files(&self.file, &self.restart, &reading.secrets));
+        self.watch.follow(all_files(&self.file, &self.restart, &secrets));
         Ok(())
     }
 
@@ -209,10 +212,15 @@ impl Reload {
             Ok(reading) => blocking(move || reading.compile()).await?,
             Err(error) => Err(error),
         };
-        let hash = loaded.as_ref().ok().map(|loaded| loaded.hash.to_string());
-        match self.apply(loaded).await {
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => return Ok(self.rejected(None, &error.into())),
+        };
+        let plan = self.fleet.plan(&loaded.table).await?;
+        let hash = loaded.hash.to_string();
+        match self.apply(loaded, plan).await {
             Ok(attempt) => Ok(attempt),
-            Err(error) => Ok(self.rejected(hash, &error)),
+            Err(error) => Ok(self.rejected(Some(hash), &error)),
         }
     }
 
@@ -235,9 +243,8 @@ impl Reload {
         attempt
     }
 
-    async fn apply(&mut self, loaded: Result<Loaded, reload::Error>) -> Result<Attempt, Rejected> {
-        let loaded = loaded?;
-        let prepared = self.fleet.prepare(&loaded.table).await?;
+    async fn apply(&mut self, loaded: Loaded, plan: Plan) -> Result<Attempt, Rejected> {
+        let prepared = self.fleet.prepare(plan).await?;
         if let Err(error) = self.keep(&loaded.text).await {
             self.fleet.abandon(prepared).await;
             return Err(error);

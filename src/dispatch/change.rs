@@ -80,7 +80,8 @@ impl Dispatcher {
             // Its time has begun; but more may have been added to what it is owed.
             leaving.farewell.tables = farewell.tables;
             (leaving.successor, leaving.boundary) = (successor, None);
-            return;
+            let held_over = std::mem::take(&mut leaving.held_over);
+            return self.requeue(held_over);
         }
         self.leaving = Some(Leaving {
             farewell,

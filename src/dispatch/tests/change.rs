@@ -1,0 +1,309 @@
+//! What a dispatcher does when it is told to change: its client, its patience, or to leave.
+
+use super::*;
+use crate::routing::{self, Table, WhenFull};
+
+/// A routing table that says nothing, for requests to run on.
+fn table() -> Arc<Table> {
+    let text = "sources: {}\nbrokers: { a: { type: log } }\nroutes: []\n";
+    Arc::new(routing::compile("routes.yaml", text, &|_| None).unwrap())
+}
+
+/// Whether this is the first time.
+fn once(done: &AtomicBool) -> bool {
+    !done.swap(true, Relaxed)
+}
+
+fn farewell(tables: &[&Arc<Table>], for_ms: u64) -> Farewell {
+    Farewell {
+        tables: tables.iter().map(|table| Arc::downgrade(table)).collect(),
+        until: Instant::now() + Duration::from_millis(for_ms),
+        reason: "it was removed".into(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_flight_is_finished_on_the_old_client_before_the_new_one_goes_on() {
+    let world = World::new();
+    let (gated, good) = (names("gated", 3), names("good", 3));
+    world.append(&refs(&gated)).await;
+    let next = Arc::<Script>::default();
+    let told = AtomicBool::new(false);
+    world
+        .run_and(|world, orders| {
+            if world.stats().in_flight.get() == 3 && once(&told) {
+                orders.tell(Order { client: Some(client(&next)), farewell: farewell(&[], 0) });
+                world.script.gate.send_replace(true);
+            }
+            next.connections.load(Relaxed) == 1
+        })
+        .await;
+    let mut confirmed = world.confirmed();
+    confirmed.sort();
+    assert_eq!(confirmed, gated, "in whatever order");
+    assert_eq!(*next.confirmed.lock().unwrap(), Vec::<String>::new());
+    world.append(&refs(&good)).await;
+    world.run_until(|world| world.cursor() == Position(6)).await;
+    assert_eq!(world.confirmed()[3..], good);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_old_client_does_not_finish_goes_through_the_new_one_in_order() {
+    let world = World::new();
+    let ids = names("gated", 4);
+    world.append(&refs(&ids)).await;
+    let next = Arc::<Script>::default();
+    next.gate.send_replace(true);
+    let told = AtomicBool::new(false);
+    world
+        .run_and(|world, orders| {
+            if world.stats().in_flight.get() == 4 && once(&told) {
+                orders.tell(Order { client: Some(client(&next)), farewell: farewell(&[], 0) });
+            }
+            world.cursor() == Position(4)
+        })
+        .await;
+    assert_eq!(world.confirmed(), Vec::<String>::new());
+    assert_eq!(*next.confirmed.lock().unwrap(), ids);
+    assert_eq!(world.stats().condition().trouble, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_in_connecting_is_given_up_for_the_next() {
+    let world = World::new();
+    world.append(&["good-1"]).await;
+    *world.script.stuck.lock().unwrap() = Some(Stuck::Connecting);
+    let next = Arc::<Script>::default();
+    let told = AtomicBool::new(false);
+    world
+        .run_and(|world, orders| {
+            if world.script.tried.load(Relaxed) && once(&told) {
+                orders.tell(Order { client: Some(client(&next)), farewell: farewell(&[], 0) });
+            }
+            world.cursor() == Position(1)
+        })
+        .await;
+    assert_eq!(*next.confirmed.lock().unwrap(), ["good-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_broker_does_not_end_while_a_request_runs_on_a_table_that_named_it() {
+    let world = World::new();
+    let request = Mutex::new(Some(table()));
+    let ticks = AtomicUsize::new(0);
+    let appended = AtomicBool::new(false);
+    world.append(&["good-1"]).await;
+    let late = async {
+        while ticks.load(Relaxed) < 5 {
+            tokio::time::sleep(TICK).await;
+        }
+        assert_ne!(world.stats().condition().state, State::Ended);
+        world.append(&["good-2"]).await;
+        appended.store(true, Relaxed);
+        request.lock().unwrap().take();
+    };
+    let told = AtomicBool::new(false);
+    let run = world.run_and(|world, orders| {
+        if world.stats().main.cursor() == Position(1) && once(&told) {
+            let request = request.lock().unwrap();
+            let tables = [request.as_ref().unwrap()];
+            orders.tell(Order { client: None, farewell: farewell(&tables, 3_600_000) });
+        }
+        ticks.fetch_add(told.load(Relaxed) as usize, Relaxed);
+        world.stats().condition().state == State::Ended
+    });
+    tokio::join!(run, late);
+    assert!(appended.load(Relaxed));
+    assert_eq!(world.confirmed(), ["good-1", "good-2"]);
+    assert_eq!(world.dead(), Vec::<String>::new());
+    assert_eq!(world.shared.progress.lowest(), None, "it pins nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_at_the_end_of_the_time_becomes_dead_letters_and_the_broker_ends() {
+    let mut world = World::new();
+    world.limits.retry_for = LIMITS.retry_for * 60;
+    // In flight for ever, failing and waiting for its time, and parked.
+    world.append(&["gated-1", "failing", "gated-2"]).await;
+    let told = AtomicBool::new(false);
+    world
+        .run_and(|world, orders| {
+            let stats = world.stats();
+            let is_parked = stats.parked.get() > 0;
+            if is_parked && once(&told) {
+                orders.tell(Order { client: None, farewell: farewell(&[], 2_000) });
+            }
+            stats.condition().state == State::Ended
+        })
+        .await;
+    assert_eq!(world.confirmed(), Vec::<String>::new());
+    let mut dead = world.dead();
+    dead.sort();
+    let expected = ["failing", "gated-1", "gated-2"].map(|id| format!("{id}: it was removed"));
+    assert_eq!(dead, expected);
+    assert_eq!(world.stats().main.cursor(), Position(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_who_is_about_to_tell_something_keeps_a_broker_from_ending() {
+    let world = World::new();
+    world.append(&["good-1"]).await;
+    let (step, held_for) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    world
+        .run_and(|world, orders| {
+            match step.load(Relaxed) {
+                0 if world.cursor() == Position(1) => {
+                    orders.tell(Order { client: None, farewell: farewell(&[], 3_600_000) });
+                    assert!(orders.hold());
+                    step.store(1, Relaxed);
+                }
+                1 => {
+                    assert_ne!(world.stats().condition().state, State::Ended);
+                    if held_for.fetch_add(1, Relaxed) == 20 {
+                        orders.let_go();
+                        step.store(2, Relaxed);
+                    }
+                }
+                _ => {}
+            }
+            world.stats().condition().state == State::Ended && !orders.hold()
+        })
+        .await;
+    assert_eq!(step.load(Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_type_takes_over_after_what_the_old_one_was_owed_and_gets_only_its_own() {
+    let world = World::new();
+    let request = Mutex::new(Some(table()));
+    let next = Arc::<Script>::default();
+    // Of both kinds, as long as requests still run on the old table; then of the new kind alone.
+    let old = || Address::Subject("a".into());
+    let new = || Address::Topic { topic: "t".into(), key: None };
+    let append = async |id: &str, address: Address| {
+        world.shared.main.append_durable(entry_to(id, "b", "{}", address)).await.unwrap();
+    };
+    append("good-1", old()).await;
+    let told = AtomicBool::new(false);
+    let run = world.run_and(|world, orders| {
+        if world.cursor() == Position(1) && once(&told) {
+            let request = request.lock().unwrap();
+            let farewell = farewell(&[request.as_ref().unwrap()], 3_600_000);
+            let successor = Client {
+                kind: Some("other"),
+                takes: |address| matches!(address, Address::Topic { .. }),
+                broker: Box::new(Scripted(next.clone())),
+            };
+            orders.tell(Order { client: Some(successor), farewell });
+        }
+        world.cursor() == Position(5)
+    });
+    let mixed = async {
+        while !told.load(Relaxed) {
+            tokio::time::sleep(TICK).await;
+        }
+        append("new-1", new()).await;
+        append("good-2", old()).await;
+        append("new-2", new()).await;
+        tokio::time::sleep(TICK * 3).await;
+        request.lock().unwrap().take();
+        tokio::time::sleep(TICK * 3).await;
+        // Past the boundary.
+        append("new-3", new()).await;
+    };
+    tokio::join!(run, mixed);
+    assert_eq!(world.confirmed(), ["good-1", "good-2"]);
+    assert_eq!(*next.confirmed.lock().unwrap(), ["new-1", "new-2", "new-3"]);
+    assert_eq!(world.dead(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_another_type_that_is_removed_too_is_not_lost() {
+    let world = World::new();
+    let request = table();
+    let address = Address::Topic { topic: "t".into(), key: None };
+    let entry = entry_to("new-1", "b", "{}", address);
+    world.shared.main.append_durable(entry).await.unwrap();
+    let (told, again) = (AtomicBool::new(false), AtomicBool::new(false));
+    world
+        .run_and(|world, orders| {
+            let stats = world.stats();
+            if stats.condition().state == State::Connecting && once(&told) {
+                let successor = Client { kind: Some("other"), ..client(&Arc::default()) };
+                let farewell = farewell(&[&request], 3_600_000);
+                orders.tell(Order { client: Some(successor), farewell });
+            }
+            // It is read, and waits for the successor.
+            if stats.main.unsettled() == 1 && stats.in_flight.get() == 0 && once(&again) {
+                orders.tell(Order { client: None, farewell: farewell(&[], 0) });
+            }
+            stats.condition().state == State::Ended
+        })
+        .await;
+    assert!(again.load(Relaxed));
+    // Through the old client after all, which here takes everything.
+    assert_eq!(world.confirmed(), ["new-1"]);
+    assert_eq!(world.stats().main.cursor(), Position(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_routes_own_time_comes_before_its_brokers() {
+    for (route, given_up) in [("r", true), ("another", false)] {
+        let world = World::new();
+        world.append(&["failing", "good"]).await;
+        let policy = Policy {
+            retry_for: Duration::from_secs(3600),
+            route_retries: Arc::new([(route.into(), Duration::ZERO)].into_iter().collect()),
+            ..Policy::of(&LIMITS)
+        };
+        world
+            .run_and(|world, orders| {
+                orders.set_policy(policy.clone());
+                world.dead().len() == 1 || world.stats().parked.get() > 3
+            })
+            .await;
+        assert_eq!(world.dead().len() == 1, given_up, "{route}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_parked_messages_make_room_and_the_others_arrive() {
+    const BACKLOG: u64 = 512 << 10;
+    let mut world = World::new();
+    world.parked = Options { segment_bytes: BACKLOG / 8, ..Options::default() };
+    let all = names("good", 64);
+    world.append(&["good-first"]).await;
+    *world.script.stuck.lock().unwrap() = Some(Stuck::OnHold);
+    let policy = Policy {
+        held_bytes: 1 << 20,
+        backlog_bytes: BACKLOG,
+        when_full: WhenFull::DeadLetterOldest,
+        ..Policy::of(&LIMITS)
+    };
+    let backlog = async {
+        while world.shared.holds.reason("b").is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        world.append_with(&refs(&all), &"x".repeat(64 << 10)).await;
+    };
+    let is_relieved = |world: &World, orders: &Orders| {
+        orders.set_policy(policy.clone());
+        let (main, stats) = (&world.shared.main, world.stats());
+        main.end() == Position(65)
+            && stats.parked.get() > 40
+            && world.dead().len() > 20
+            && !world.shared.backlogs.is_full(&"b".into())
+    };
+    tokio::join!(world.run_and(is_relieved), backlog);
+    *world.script.stuck.lock().unwrap() = None;
+    world.script.flow.send_replace(Flow::Open);
+    // With the usual bound there is room for all that is left.
+    world.run_until(|world| world.confirmed().len() + world.dead().len() == 65).await;
+    let dead: Vec<String> =
+        world.dead().iter().map(|letter| letter.split(':').next().unwrap().to_owned()).collect();
+    let all = [vec!["good-first".to_owned()], all].concat();
+    let (oldest, others) = all.split_at(dead.len());
+    assert_eq!(dead, oldest);
+    let [confirmed, others] = [world.confirmed(), others.to_vec()].map(HashSet::<_>::from_iter);
+    assert_eq!(confirmed, others, "each is one or the other");
+}
