@@ -30,7 +30,7 @@ use crate::common::{
 const RELOADS: u64 = 200;
 
 /// Once so many are through, what the daemon holds is noted; it must be the same at the end.
-const WARM: u64 = 40;
+const WARM: u64 = 80;
 
 /// One in so many files is broken.
 const BROKEN_EVERY: u64 = 5;
@@ -45,7 +45,7 @@ const PAUSE: Duration = Duration::from_millis(4);
 const EVENTS_A_TABLE: usize = 4;
 
 /// What may lie between two looks at a process that keeps nothing: caches of allocators and clients.
-const SLACK_BYTES: u64 = 24 << 20;
+const SLACK_BYTES: u64 = 32 << 20;
 
 const NAME: &str = "reload-load";
 
@@ -75,12 +75,15 @@ async fn a_table_that_changes_under_load_refuses_loses_and_doubles_nothing() {
     let mut warm = None;
     for n in 1..=reloads {
         load.accept_more(EVENTS_A_TABLE).await;
-        if n % BROKEN_EVERY == 0 {
+        if n.is_multiple_of(BROKEN_EVERY) {
             break_it(&daemon, dir.path(), &tables.broken(n));
         } else {
             fs::write(dir.path().join("previous"), format!("an-older-secret-{n}\n"))
                 .expect("a secret");
-            change(&daemon, dir.path(), &tables.valid(n), n % 2 == 0);
+            change(&daemon, dir.path(), &tables.valid(n), n.is_multiple_of(2));
+        }
+        if n.is_multiple_of(100) {
+            println!("after {n} reloads: {:?}", Holds::of(&daemon));
         }
         if n == WARM {
             back_to_the_first(&daemon, dir.path(), &tables, "warm").await;
