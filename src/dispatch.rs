@@ -43,7 +43,6 @@ use crate::{
     admit::Backlogs,
     broker::{self, Broker, Confirmation, Publication},
     clock::Steady,
-    event::Address,
     feed::{Feed, Outcome},
     journal::{self, Journal, Position},
     quiet::Quiet,
@@ -58,6 +57,7 @@ mod health;
 mod job;
 pub mod kept;
 mod lane;
+mod line;
 mod orders;
 mod overflow;
 mod relief;
@@ -71,11 +71,12 @@ pub use orders::{Client, Farewell, Order, Orders, Policy};
 pub use stats::{LaneProgress, State, Stats};
 pub use window::Capacity;
 
-use change::{Leaving, Succession};
+use change::Succession;
 use connect::Ending;
 use health::Health;
 use job::{Job, LaneKind};
 use lane::{Lane, LaneWake};
+use line::Line;
 use relief::Relief;
 
 /// How often a message is tried in place before it is parked.
@@ -167,11 +168,11 @@ pub struct Dispatcher {
     shared: Shared,
     stats: Arc<Stats>,
     orders: Orders,
-    /// The present client's: see [`Client`].
-    kind: Option<&'static str>,
-    takes: fn(&Address) -> bool,
+    line: Line,
+    /// The client that goes on as soon as the present one lets go.
     succession: Option<Succession>,
-    leaving: Option<Leaving>,
+    /// Work that is for a client that takes over later.
+    held_over: Vec<Job>,
     /// Whether it ends because its broker is gone.
     has_left: bool,
     /// Parked messages below this make room.
@@ -274,10 +275,9 @@ impl Dispatcher {
             shared,
             stats,
             orders: Orders::new(Policy::of(&limits)),
-            kind: None,
-            takes: |_| true,
+            line: Line::of(None),
             succession: None,
-            leaving: None,
+            held_over: Vec::new(),
             has_left: false,
             overflow_end: Position(0),
             unsent: VecDeque::new(),
@@ -318,7 +318,8 @@ impl Dispatcher {
     /// Publishes until `stop`, then drains what can be drained within [`Limits::drain`]; or until its
     /// broker is gone and everything that it was owed is settled.
     pub async fn run(mut self, mut client: Client, stop: CancellationToken) -> Result<(), Error> {
-        (self.kind, self.takes) = (client.kind, client.takes);
+        self.line = Line::of(client.kind);
+        self.stats.goes_on_through(client.kind);
         let ending = Ending::new(stop, self.limits.drain);
         while self.connect(&mut client, &ending).await? {
             match self.serve(&mut *client.broker, &ending).await? {
@@ -425,9 +426,7 @@ impl Dispatcher {
                 return self.yield_to_relief();
             }
             Wake::Told => {
-                if let Some(order) = self.orders.take() {
-                    self.follow(order);
-                }
+                self.orders.take().into_iter().for_each(|order| self.follow(order));
             }
             Wake::Flow => return self.health.note_flow(&self.name).map_err(Down),
         }
@@ -440,7 +439,7 @@ impl Dispatcher {
             job.turn = self.next_turn;
             self.next_turn += 1;
             let Some(job) = self.unless_overflow(job) else { continue };
-            if job.not_before_ms > now_ms && !self.is_over() {
+            if job.not_before_ms > now_ms && !self.line.is_over() {
                 // Bounded, since the clock may have been set back meanwhile.
                 let wait = Duration::from_millis(job.not_before_ms - now_ms).min(RETRY.max);
                 self.retry_after(job, wait);

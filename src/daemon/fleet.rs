@@ -12,10 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
 use rustc_hash::FxHashMap;
-use tokio::{
-    task::{JoinError, JoinSet},
-    time::Instant,
-};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -62,11 +59,11 @@ enum Role {
 }
 
 impl Role {
-    fn name(&self) -> &'static str {
+    fn shown(&self) -> admin::Role {
         match self {
-            Role::Listed(kind) => kind.name(),
-            Role::Unrouted => "unrouted",
-            Role::Removed => "removed",
+            Role::Listed(kind) => admin::Role::Listed(kind.of_type()),
+            Role::Unrouted => admin::Role::Unrouted,
+            Role::Removed => admin::Role::Removed,
         }
     }
 }
@@ -210,19 +207,18 @@ impl Fleet {
     /// Tells the dispatchers what the table says, which is in force by now; `past` are those that
     /// were.
     pub fn commit(&mut self, table: &Table, prepared: Prepared, past: &[Weak<Table>]) {
-        let now = Instant::now();
         let Prepared { added, changed, removed } = prepared;
         for (BrokerSettings { name, kind, .. }, client) in changed {
             let Some(member) = self.members.get_mut(&name) else { continue };
-            let reason = format!("broker `{name}` became one of type {}", kind.name());
-            member.tell(Role::Listed(Box::new(kind)), Some(client), past, now, reason);
+            let reason = format!("broker `{name}` became one of type {}", kind.of_type().name());
+            member.tell(Role::Listed(Box::new(kind)), Some(client), past, reason);
         }
         for name in removed {
             let Some(member) = self.members.get_mut(&name) else { continue };
             let drain_for = humantime::format_duration(member.drain_for);
             tracing::info!(broker = %name, %drain_for, "a broker is removed: what it is owed goes first");
             let reason = format!("broker `{name}` was removed from routes.yaml");
-            member.tell(Role::Removed, None, past, now, reason);
+            member.tell(Role::Removed, None, past, reason);
         }
         added.into_iter().for_each(|addition| self.start(addition));
         self.set_policies(table);
@@ -234,14 +230,14 @@ impl Fleet {
         let orders = dispatcher.orders();
         let shown = admin::Broker {
             name: name.clone(),
-            kind: role.name(),
+            role: role.shown(),
             stats: dispatcher.stats(),
             parked: parked.clone(),
             backlog_bytes: self.opener.settings.backlog_bytes(),
         };
         if let Role::Removed = role {
             let reason = not_listed(&name).into();
-            let farewell = Farewell { tables: Vec::new(), until: Instant::now(), reason };
+            let farewell = Farewell { tables: Vec::new(), time: Duration::ZERO, reason };
             orders.tell(Order { client: None, farewell });
         }
         let member = Member { role, drain_for: DRAIN_FOR, orders, shown };
@@ -304,17 +300,10 @@ impl Fleet {
 }
 
 impl Member {
-    fn tell(
-        &mut self,
-        role: Role,
-        client: Option<Client>,
-        past: &[Weak<Table>],
-        now: Instant,
-        reason: String,
-    ) {
+    fn tell(&mut self, role: Role, client: Option<Client>, past: &[Weak<Table>], reason: String) {
         let reason = format!("{reason}, and its time to drain (drain.for) is over").into();
-        let farewell = Farewell { tables: past.to_vec(), until: now + self.drain_for, reason };
-        self.shown.kind = role.name();
+        let farewell = Farewell { tables: past.to_vec(), time: self.drain_for, reason };
+        self.shown.role = role.shown();
         self.role = role;
         self.orders.tell(Order { client, farewell });
     }

@@ -17,7 +17,7 @@ fn once(done: &AtomicBool) -> bool {
 fn farewell(tables: &[&Arc<Table>], for_ms: u64) -> Farewell {
     Farewell {
         tables: tables.iter().map(|table| Arc::downgrade(table)).collect(),
-        until: Instant::now() + Duration::from_millis(for_ms),
+        time: Duration::from_millis(for_ms),
         reason: "it was removed".into(),
     }
 }
@@ -172,78 +172,186 @@ async fn somebody_who_is_about_to_tell_something_keeps_a_broker_from_ending() {
     assert_eq!(step.load(Relaxed), 2);
 }
 
+fn of_type(kind: broker::Kind, script: &Arc<Script>) -> Client {
+    Client { kind: Some(kind), ..client(script) }
+}
+
+fn subject() -> Address {
+    Address::Subject("a".into())
+}
+
+fn log_topic() -> Address {
+    Address::LogTopic("t".into())
+}
+
+async fn append_to(world: &World, id: &str, address: Address) {
+    world.shared.main.append_durable(entry_to(id, "b", "{}", address)).await.unwrap();
+}
+
+/// Waits until a broker that leaves has looked whether requests still run on an older table.
+async fn some_ticks() {
+    tokio::time::sleep(TICK * 3).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_type_takes_over_after_what_the_old_one_was_owed_and_gets_only_its_own() {
-    let world = World::new();
-    let request = Mutex::new(Some(table()));
-    let next = Arc::<Script>::default();
-    // Of both kinds, as long as requests still run on the old table; then of the new kind alone.
-    let old = || Address::Subject("a".into());
-    let new = || Address::Topic { topic: "t".into(), key: None };
-    let append = async |id: &str, address: Address| {
-        world.shared.main.append_durable(entry_to(id, "b", "{}", address)).await.unwrap();
-    };
-    append("good-1", old()).await;
-    let told = AtomicBool::new(false);
+    let kafka_topic = || Address::Topic { topic: "t".into(), key: None };
+    let [kafka, nats, log] = [broker::Kind::Kafka, broker::Kind::Nats, broker::Kind::Log];
+    for (of_old, old, of_next, new) in [
+        (nats, subject(), log, log_topic()),
+        (kafka, kafka_topic(), log, log_topic()),
+        (log, log_topic(), kafka, kafka_topic()),
+    ] {
+        let world = World::new();
+        let request = Mutex::new(Some(table()));
+        let next = Arc::<Script>::default();
+        append_to(&world, "good-1", old.clone()).await;
+        let told = AtomicBool::new(false);
+        let run = world.run_with(of_type(of_old, &world.script), |world, orders| {
+            if world.cursor() == Position(1) && once(&told) {
+                let farewell = farewell(&[request.lock().unwrap().as_ref().unwrap()], 3_600_000);
+                orders.tell(Order { client: Some(of_type(of_next, &next)), farewell });
+            }
+            world.cursor() == Position(5)
+        });
+        // Of both types, as long as requests still run on the old table; then of the new one alone.
+        let mixed = async {
+            while !told.load(Relaxed) {
+                tokio::time::sleep(TICK).await;
+            }
+            append_to(&world, "new-1", new.clone()).await;
+            append_to(&world, "good-2", old.clone()).await;
+            append_to(&world, "new-2", new.clone()).await;
+            some_ticks().await;
+            assert_eq!(world.stats().condition().kind, Some(of_old), "as yet");
+            request.lock().unwrap().take();
+            some_ticks().await;
+            append_to(&world, "new-3", new.clone()).await;
+        };
+        tokio::join!(run, mixed);
+        assert_eq!(world.confirmed(), ["good-1", "good-2"]);
+        assert_eq!(*next.confirmed.lock().unwrap(), ["new-1", "new-2", "new-3"]);
+        assert_eq!(world.dead(), Vec::<String>::new());
+        assert_eq!(world.stats().condition().kind, Some(of_next));
+    }
+}
+
+/// Tells a broker one thing after the other, before the first has come to pass: each word with the
+/// event that is accepted under it, while the present client's first message is not confirmed. Then
+/// lets go.
+async fn one_after_the_other(
+    world: &World,
+    words: Vec<(Option<Client>, Option<(&str, Address)>)>,
+    done: impl Fn(&World) -> bool,
+) {
+    append_to(world, "gated-1", subject()).await;
+    let told = Mutex::new(None);
     let run = world.run_and(|world, orders| {
-        if world.cursor() == Position(1) && once(&told) {
-            let request = request.lock().unwrap();
-            let farewell = farewell(&[request.as_ref().unwrap()], 3_600_000);
-            let successor = Client {
-                kind: Some("other"),
-                takes: |address| matches!(address, Address::Topic { .. }),
-                broker: Box::new(Scripted(next.clone())),
-            };
-            orders.tell(Order { client: Some(successor), farewell });
+        if world.stats().in_flight.get() == 1 {
+            told.lock().unwrap().get_or_insert(orders.clone());
         }
-        world.cursor() == Position(5)
+        done(world)
     });
-    let mixed = async {
-        while !told.load(Relaxed) {
+    let tell = async {
+        let orders = loop {
+            if let Some(orders) = told.lock().unwrap().clone() {
+                break orders;
+            }
             tokio::time::sleep(TICK).await;
+        };
+        for (client, accepted) in words {
+            orders.tell(Order { client, farewell: farewell(&[], 3_600_000) });
+            some_ticks().await;
+            if let Some((id, address)) = accepted {
+                append_to(world, id, address).await;
+                some_ticks().await;
+            }
         }
-        append("new-1", new()).await;
-        append("good-2", old()).await;
-        append("new-2", new()).await;
-        tokio::time::sleep(TICK * 3).await;
-        request.lock().unwrap().take();
-        tokio::time::sleep(TICK * 3).await;
-        // Past the boundary.
-        append("new-3", new()).await;
+        world.script.gate.send_replace(true);
     };
-    tokio::join!(run, mixed);
-    assert_eq!(world.confirmed(), ["good-1", "good-2"]);
-    assert_eq!(*next.confirmed.lock().unwrap(), ["new-1", "new-2", "new-3"]);
+    tokio::join!(run, tell);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_that_is_removed_before_its_turn_still_gets_what_it_is_owed() {
+    let world = World::new();
+    let next = Arc::<Script>::default();
+    let log = of_type(broker::Kind::Log, &next);
+    let words = vec![(Some(log), Some(("new-1", log_topic()))), (None, None)];
+    one_after_the_other(&world, words, |world| world.stats().condition().state == State::Ended)
+        .await;
+    assert_eq!(world.confirmed(), ["gated-1"]);
+    assert_eq!(*next.confirmed.lock().unwrap(), ["new-1"]);
+    assert_eq!(world.dead(), Vec::<String>::new());
+    assert_eq!(world.stats().main.cursor(), Position(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_three_types_each_gets_what_was_accepted_for_it() {
+    let world = World::new();
+    let [second, third] = [(); 2].map(|()| Arc::<Script>::default());
+    let topic = Address::Topic { topic: "t".into(), key: None };
+    let words = vec![
+        (Some(of_type(broker::Kind::Log, &second)), Some(("new-1", log_topic()))),
+        (Some(of_type(broker::Kind::Kafka, &third)), Some(("newer-1", topic))),
+    ];
+    one_after_the_other(&world, words, |world| world.cursor() == Position(3)).await;
+    assert_eq!(world.confirmed(), ["gated-1"]);
+    assert_eq!(*second.confirmed.lock().unwrap(), ["new-1"]);
+    assert_eq!(*third.confirmed.lock().unwrap(), ["newer-1"]);
     assert_eq!(world.dead(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waited_for_another_type_that_is_removed_too_is_not_lost() {
+async fn back_at_its_first_type_a_broker_still_gives_the_other_what_was_accepted_for_it() {
     let world = World::new();
-    let request = table();
-    let address = Address::Topic { topic: "t".into(), key: None };
-    let entry = entry_to("new-1", "b", "{}", address);
-    world.shared.main.append_durable(entry).await.unwrap();
-    let (told, again) = (AtomicBool::new(false), AtomicBool::new(false));
+    let [second, third] = [(); 2].map(|()| Arc::<Script>::default());
+    let words = vec![
+        (Some(of_type(broker::Kind::Log, &second)), Some(("new-1", log_topic()))),
+        (Some(client(&third)), Some(("back-1", subject()))),
+    ];
+    one_after_the_other(&world, words, |world| world.cursor() == Position(3)).await;
+    assert_eq!(world.confirmed(), ["gated-1"]);
+    assert_eq!(*second.confirmed.lock().unwrap(), ["new-1"]);
+    assert_eq!(*third.confirmed.lock().unwrap(), ["back-1"], "not through the first one's client");
+    assert_eq!(world.dead(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_removed_brokers_successors_cannot_deliver_says_why() {
+    let world = World::new();
+    // It goes down with every message.
+    let next = Arc::<Script>::default();
+    next.sick.store(true, Relaxed);
+    let log = of_type(broker::Kind::Log, &next);
+    let words = vec![(Some(log), Some(("new-1", log_topic()))), (None, None)];
+    one_after_the_other(&world, words, |world| world.stats().condition().state == State::Ended)
+        .await;
+    assert!(next.connections.load(Relaxed) > 1, "its time begins only once it takes over");
+    assert_eq!(world.dead(), ["new-1: it was removed"]);
+    assert_eq!(world.confirmed(), ["gated-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_words_at_once_are_both_heard() {
+    let world = World::new();
+    let next = Arc::<Script>::default();
+    append_to(&world, "good-1", subject()).await;
+    append_to(&world, "new-1", log_topic()).await;
+    let told = AtomicBool::new(false);
     world
         .run_and(|world, orders| {
-            let stats = world.stats();
-            if stats.condition().state == State::Connecting && once(&told) {
-                let successor = Client { kind: Some("other"), ..client(&Arc::default()) };
-                let farewell = farewell(&[&request], 3_600_000);
-                orders.tell(Order { client: Some(successor), farewell });
+            if once(&told) {
+                let farewell = || farewell(&[], 3_600_000);
+                let log = of_type(broker::Kind::Log, &next);
+                orders.tell(Order { client: Some(log), farewell: farewell() });
+                orders.tell(Order { client: None, farewell: farewell() });
             }
-            // It is read, and waits for the successor.
-            if stats.main.unsettled() == 1 && stats.in_flight.get() == 0 && once(&again) {
-                orders.tell(Order { client: None, farewell: farewell(&[], 0) });
-            }
-            stats.condition().state == State::Ended
+            world.stats().condition().state == State::Ended
         })
         .await;
-    assert!(again.load(Relaxed));
-    // Through the old client after all, which here takes everything.
-    assert_eq!(world.confirmed(), ["new-1"]);
-    assert_eq!(world.stats().main.cursor(), Position(1));
+    assert_eq!(world.confirmed(), ["good-1"]);
+    assert_eq!(*next.confirmed.lock().unwrap(), ["new-1"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -297,7 +297,7 @@ mod properties {
                 retry_for: None,
                 targets: vec![Target {
                     broker: "local".into(),
-                    address: AddressTemplate::Topic { topic, key: None },
+                    address: AddressTemplate::LogTopic(topic),
                     format: Format::default(),
                     headers: if place % 3 == 0 { vec![("x".into(), "y".into())] } else { vec![] },
                 }],
