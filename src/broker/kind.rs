@@ -24,15 +24,20 @@ impl Kind {
         }
     }
 
-    /// Whether an address is one on such a broker. Topics of the `log` broker were once written like
-    /// Kafka's, see [`Address::Topic`].
-    pub fn takes(self, address: &Address) -> bool {
+    /// On which an address is.
+    pub fn of(address: &Address) -> Kind {
         match address {
-            Address::Topic { .. } => matches!(self, Kind::Kafka | Kind::Log),
-            Address::LogTopic(_) => self == Kind::Log,
-            Address::Exchange { .. } => self == Kind::RabbitMq,
-            Address::Subject(_) => self == Kind::Nats,
+            Address::Topic { .. } => Kind::Kafka,
+            Address::LogTopic(_) => Kind::Log,
+            Address::Exchange { .. } => Kind::RabbitMq,
+            Address::Subject(_) => Kind::Nats,
         }
+    }
+
+    /// Whether an address that may be an old one is on such a broker: topics of the `log` broker were
+    /// once written like Kafka's, see [`Address::Topic`].
+    pub fn takes(self, address: &Address) -> bool {
+        Kind::of(address) == self || self == Kind::Log && matches!(address, Address::Topic { .. })
     }
 }
 
@@ -41,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_for_one_type_but_what_was_written_before_those_of_log_were_told_apart() {
+    fn an_address_is_on_one_type_but_those_of_log_were_once_not_told_apart() {
         let topic = || "t".into();
         let all = [Kind::Kafka, Kind::RabbitMq, Kind::Nats, Kind::Log];
         for (address, kinds) in [

@@ -19,6 +19,8 @@ pub(super) struct Line {
     /// On which the present client is left; `None` while it stays.
     terms: Option<Terms>,
     successors: VecDeque<Successor>,
+    /// What lies below this is older than the first order.
+    began: Position,
 }
 
 /// A client that takes over once all is settled that the one before it was owed.
@@ -54,9 +56,9 @@ pub(super) struct Left {
 }
 
 impl Line {
-    /// One client, and none after it.
-    pub fn of(kind: Option<broker::Kind>) -> Line {
-        Line { kind, terms: None, successors: VecDeque::new() }
+    /// One client, and none after it; from the journal's end on.
+    pub fn of(kind: Option<broker::Kind>, began: Position) -> Line {
+        Line { kind, terms: None, successors: VecDeque::new(), began }
     }
 
     pub fn kind(&self) -> Option<broker::Kind> {
@@ -151,10 +153,16 @@ impl Line {
     /// comes back behind one of another, by its place.
     pub fn is_for_successor(&self, job: &Job) -> bool {
         let Ok(address) = &job.message.address else { return false };
-        let takes = |kind: Option<broker::Kind>| kind.is_some_and(|kind| kind.takes(address));
-        let past = |boundary| job.lane == LaneKind::Main && job.position >= boundary;
-        let is_for_present = takes(self.kind) && !self.boundary().is_some_and(past);
-        !is_for_present && self.successors.iter().any(|successor| takes(successor.client.kind))
+        let kind = broker::Kind::of(address);
+        let past = |position| job.lane == LaneKind::Main && job.position >= position;
+        let is_for_present = match self.kind {
+            // It may be of a time when that was not to be seen in the address.
+            Some(present) if !past(self.began) => present.takes(address),
+            present => present == Some(kind),
+        };
+        let is_late = self.boundary().is_some_and(past);
+        let waits = || self.successors.iter().any(|next| next.client.kind == Some(kind));
+        (!is_for_present || is_late) && waits()
     }
 
     /// How the present client was left, if it was.

@@ -236,6 +236,32 @@ async fn another_type_takes_over_after_what_the_old_one_was_owed_and_gets_only_i
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_topic_of_before_those_of_log_were_told_apart_goes_where_it_was_owed() {
+    let world = World::new();
+    let next = Arc::<Script>::default();
+    let topic = || Address::Topic { topic: "t".into(), key: None };
+    append_to(&world, "gated-1", topic()).await;
+    let told = AtomicBool::new(false);
+    let log = of_type(broker::Kind::Log, &world.script);
+    let run = world.run_with(log, |world, orders| {
+        if world.stats().condition().kind.is_some() && once(&told) {
+            let kafka = of_type(broker::Kind::Kafka, &next);
+            orders.tell(Order { client: Some(kafka), farewell: farewell(&[], 3_600_000) });
+        }
+        world.cursor() == Position(2)
+    });
+    let later = async {
+        some_ticks().await;
+        append_to(&world, "new-1", topic()).await;
+        some_ticks().await;
+        world.script.gate.send_replace(true);
+    };
+    tokio::join!(run, later);
+    assert_eq!(world.confirmed(), ["gated-1"]);
+    assert_eq!(*next.confirmed.lock().unwrap(), ["new-1"]);
+}
+
 /// Tells a broker one thing after the other, before the first has come to pass: each word with the
 /// event that is accepted under it, while the present client's first message is not confirmed. Then
 /// lets go.

@@ -43,6 +43,7 @@ fn owed(table: &Table, event: &Event) -> Vec<String> {
         Ok(Address::Topic { topic, key }) => {
             format!("{} {topic} {}", message.broker, key.as_deref().unwrap_or("-"))
         }
+        Ok(Address::LogTopic(topic)) => format!("{} {topic} -", message.broker),
         Ok(address) => format!("{} {address}", message.broker),
         Err(reason) => format!("{} ! {reason}", message.broker),
     };
