@@ -165,6 +165,8 @@ pub struct Dispatcher {
     limits: Limits,
     main: Lane,
     parked: Lane,
+    /// While messages for the next client fill the main lane: what the present one is owed behind them.
+    ahead: Option<Lane>,
     shared: Shared,
     stats: Arc<Stats>,
     orders: Orders,
@@ -231,6 +233,7 @@ enum Wake {
     Kept(Vec<SetAside>),
     Main(LaneWake),
     Parked(LaneWake),
+    Ahead(LaneWake),
     Due,
     Tick,
     /// The connection has something to say of itself.
@@ -272,6 +275,7 @@ impl Dispatcher {
             limits,
             main,
             parked,
+            ahead: None,
             health: Health::new(shared.holds.clone(), stats.clone()),
             shared,
             stats,
@@ -382,7 +386,8 @@ impl Dispatcher {
         // holds nothing back, and how long that one waits is known. More would only cost memory.
         let reads = |lane: &Lane| connected || lane.window().unsettled() == 0;
         let read_parked = reads(&self.parked);
-        let read_main = self.relief.reads_main(parked_next, parked_waits)
+        let read_main = self.ahead.is_none()
+            && self.relief.reads_main(parked_next, parked_waits)
             && (self.relief.is_on() || reads(&self.main));
         let due = self.retries.first_key_value().map(|((at, _), _)| *at);
         let wake = tokio::select! {
@@ -395,6 +400,7 @@ impl Dispatcher {
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)),
                 if connected && due.is_some() => Wake::Due,
             wake = self.parked.next(read_parked) => Wake::Parked(wake?),
+            Some(wake) = lane::next_of(&mut self.ahead, connected) => Wake::Ahead(wake?),
             wake = self.main.next(read_main) => Wake::Main(wake?),
         };
         Ok(wake)
@@ -410,11 +416,11 @@ impl Dispatcher {
             Wake::Main(LaneWake::Saved(position)) => {
                 self.shared.progress.save(&self.name, position);
             }
-            Wake::Parked(LaneWake::Saved(_)) => {}
+            Wake::Parked(LaneWake::Saved(_)) | Wake::Ahead(LaneWake::Saved(_)) => {}
             Wake::Due => self.enqueue_due(),
-            Wake::Main(LaneWake::Read(jobs)) | Wake::Parked(LaneWake::Read(jobs)) => {
-                self.take(jobs);
-            }
+            Wake::Main(LaneWake::Read(jobs))
+            | Wake::Parked(LaneWake::Read(jobs))
+            | Wake::Ahead(LaneWake::Read(jobs)) => self.take(jobs),
             Wake::Tick => {
                 self.main.start_saving();
                 self.parked.start_saving();

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::{
     CLOSE, Dispatcher,
     job::{Job, LaneKind},
+    lane::Lane,
     line::Left,
     orders::{Client, Order},
 };
@@ -59,6 +60,7 @@ impl Dispatcher {
             // What is past one may wait to be sent.
             self.requeue(Vec::new());
         }
+        self.look_ahead();
     }
 
     /// Keeps a job for a client that takes over; gives back one that is not for any.
@@ -114,6 +116,9 @@ impl Dispatcher {
         if self.has_left || !self.owes_nothing_before() {
             return self.has_left;
         }
+        if let Some(ahead) = self.ahead.take() {
+            self.main.pass(ahead);
+        }
         match self.line.next(Instant::now(), self.stats.dead_letters.get()) {
             Some(client) => {
                 tracing::info!(broker = %self.name, "all is settled that the broker was owed before");
@@ -125,13 +130,30 @@ impl Dispatcher {
         self.has_left
     }
 
+    fn held_over_of(&self, lane: LaneKind) -> usize {
+        self.held_over.iter().filter(|job| job.lane == lane).count()
+    }
+
+    /// If what is held over fills the main lane, what the present client is owed behind it is read
+    /// ahead.
+    fn look_ahead(&mut self) {
+        let (Some(boundary), Some(kind)) = (self.line.boundary(), self.line.kind()) else { return };
+        let held_over = self.held_over_of(LaneKind::Main);
+        let is_stuck = held_over > 0
+            && self.main.is_full_of(held_over)
+            && self.main.next_position() < boundary;
+        if self.ahead.is_none() && is_stuck {
+            self.ahead = Some(self.main.ahead(kind, boundary, &self.limits));
+        }
+    }
+
     fn owes_nothing_before(&self) -> bool {
         let Some(boundary) = self.line.boundary() else { return false };
-        let held = |kind| self.held_over.iter().filter(|job| job.lane == kind).count();
-        let (held_main, held_parked) = (held(LaneKind::Main), held(LaneKind::Parked));
-        // Held over, they may fill a window: then the rest is left to the next client.
-        let read_main = self.main.next_position() >= boundary
-            || held_main > 0 && self.main.is_full_of(held_main);
+        let held_main = self.held_over_of(LaneKind::Main);
+        let held_parked = self.held_over_of(LaneKind::Parked);
+        let is_through = || self.ahead.as_ref().is_some_and(Lane::is_through);
+        let read_main = self.main.next_position() >= boundary || is_through();
+        // Held over, they may fill the window: then the rest is left to the next client.
         let read_parked =
             self.parked.has_read_all() || held_parked > 0 && self.parked.is_full_of(held_parked);
         read_main

@@ -262,6 +262,45 @@ async fn a_topic_of_before_those_of_log_were_told_apart_goes_where_it_was_owed()
     assert_eq!(*next.confirmed.lock().unwrap(), ["new-1"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_held_over_fills_the_window_and_the_old_client_still_gets_its_own_once_each() {
+    let mut world = World::new();
+    world.limits.retry_for = Duration::ZERO;
+    let request = Mutex::new(Some(table()));
+    let next = Arc::<Script>::default();
+    let new = names("new", LIMITS.window.messages * 3);
+    append_to(&world, "good-1", subject()).await;
+    let told = AtomicBool::new(false);
+    let run = world.run_and(|world, orders| {
+        if world.cursor() == Position(1) && once(&told) {
+            let farewell = farewell(&[request.lock().unwrap().as_ref().unwrap()], 3_600_000);
+            let log = of_type(broker::Kind::Log, &next);
+            orders.tell(Order { client: Some(log), farewell });
+        }
+        world.cursor() == Position(new.len() as u64 + 3)
+    });
+    let slow = async {
+        while !told.load(Relaxed) {
+            tokio::time::sleep(TICK).await;
+        }
+        for (n, id) in new.iter().enumerate() {
+            append_to(&world, id, log_topic()).await;
+            if n == LIMITS.window.messages + 1 {
+                append_to(&world, "good-2", subject()).await;
+            }
+        }
+        // The slowest request on the old table comes last.
+        append_to(&world, "failing", subject()).await;
+        some_ticks().await;
+        request.lock().unwrap().take();
+    };
+    tokio::join!(run, slow);
+    assert_eq!(world.confirmed(), ["good-1", "good-2"]);
+    assert_eq!(*next.confirmed.lock().unwrap(), new);
+    assert_eq!(world.dead().len(), 1, "after its time, with the old client's own word");
+    assert!(world.dead()[0].contains("not now"), "{:?}", world.dead());
+}
+
 /// Tells a broker one thing after the other, before the first has come to pass: each word with the
 /// event that is accepted under it, while the present client's first message is not confirmed. Then
 /// lets go.
