@@ -92,6 +92,8 @@ struct Addition {
     client: Client,
     dispatcher: Dispatcher,
     parked: Journal,
+    /// Whether no broker had this name before.
+    is_new: bool,
 }
 
 impl Prepared {
@@ -178,13 +180,14 @@ impl Fleet {
             let opened = opener.open(added, changed, &mut prepared);
             (prepared, opened)
         });
-        let (prepared, opened) = opening.await.map_err(Error::Panicked)?;
-        if let Err(error) = opened {
-            self.let_go(&held);
-            self.abandon(prepared).await;
-            return Err(error);
-        }
-        Ok(prepared)
+        let (prepared, error) = match opening.await {
+            Ok((prepared, Ok(()))) => return Ok(prepared),
+            Ok((prepared, Err(error))) => (prepared, error),
+            Err(panicked) => (Prepared::default(), Error::Panicked(panicked)),
+        };
+        self.let_go(&held);
+        self.abandon(prepared).await;
+        Err(error)
     }
 
     /// The table is not put in force after all.
@@ -192,9 +195,15 @@ impl Fleet {
         let held: Vec<_> =
             prepared.changed.into_iter().map(|(settings, _)| settings.name).collect();
         self.let_go(&held);
-        for Addition { dispatcher, parked, .. } in prepared.added {
+        for Addition { name, dispatcher, parked, is_new, .. } in prepared.added {
             dispatcher.abandon();
             parked.close().await;
+            if !is_new {
+                continue;
+            }
+            if let Err(error) = self.opener.shared.main.forget_cursor(&name).await {
+                tracing::warn!(broker = %name, %error, "a cursor that nobody needs stays behind");
+            }
         }
     }
 
@@ -226,7 +235,7 @@ impl Fleet {
     }
 
     fn start(&mut self, addition: Addition) {
-        let Addition { name, role, client, dispatcher, parked } = addition;
+        let Addition { name, role, client, dispatcher, parked, .. } = addition;
         let orders = dispatcher.orders();
         let shown = admin::Broker {
             name: name.clone(),
@@ -344,8 +353,9 @@ impl Opener {
         policy: &BrokerPolicy,
     ) -> Result<Addition, Error> {
         let backlog_bytes = policy.backlog_bytes.unwrap_or(self.settings.backlog_bytes());
+        let is_new = !self.shared.main.cursor_names()?.iter().any(|known| **known == *name);
         let (dispatcher, parked) = self.dispatcher(&name, backlog_bytes)?;
-        Ok(Addition { name, role, client, dispatcher, parked })
+        Ok(Addition { name, role, client, dispatcher, parked, is_new })
     }
 
     /// What the table says, and the settings where it does not.

@@ -149,6 +149,9 @@ impl Dispatcher {
 
     fn owes_nothing_before(&self) -> bool {
         let Some(boundary) = self.line.boundary() else { return false };
+        if !self.in_flight.is_empty() {
+            return false;
+        }
         let held_main = self.held_over_of(LaneKind::Main);
         let held_parked = self.held_over_of(LaneKind::Parked);
         let is_through = || self.ahead.as_ref().is_some_and(Lane::is_through);

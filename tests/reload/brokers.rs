@@ -5,7 +5,7 @@ use std::path::Path;
 
 use async_nats::jetstream::stream;
 
-use super::{accepted, eventually, reload, to_topic, with};
+use super::{accepted, eventually, reload, replace, to_topic, with};
 use crate::common::{
     brokers::Nats,
     consume,
@@ -232,6 +232,38 @@ async fn back_at_its_first_type_a_broker_delivers_to_each_what_was_accepted_for_
     assert_eq!(kept::logged(dir.path(), "again"), then);
     assert!(daemon.stop().success());
     assert_eq!(dead_letters(dir.path()), [""; 0]);
+}
+
+#[test]
+fn a_broker_of_a_table_that_could_not_be_put_in_force_leaves_no_cursor_behind() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let good = to_topic("good");
+    let daemon = Daemon::start(dir.path(), &good, &[]);
+    // The last step that can fail does.
+    let last_good = daemon.data_dir().join("routes.last-good.yaml");
+    std::fs::remove_file(&last_good).expect("to remove a file");
+    std::fs::create_dir(&last_good).expect("to create a directory");
+    let text = with(
+        "local: { type: log }, more: { type: log, dir: more }",
+        "{ broker: local, topic: good }, { broker: more, topic: more }",
+    );
+    replace(&dir.path().join("routes.yaml"), &text);
+    let cursors = || {
+        let files = std::fs::read_dir(daemon.data_dir().join("journal/cursors")).expect("cursors");
+        let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let (status, output) = daemon.command(&["reload"]);
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("cannot keep it as the last good one"), "{output}");
+    assert_eq!(cursors(), ["local", "unrouted"]);
+    accepted(&daemon, 0);
+    std::fs::remove_dir(&last_good).expect("to remove a directory");
+    reload(&daemon, dir.path(), &text);
+    assert_eq!(cursors(), ["local", "more", "unrouted"]);
+    assert!(daemon.stop().success());
+    assert_eq!(kept::logged_in(&dir.path().join("more"), "more"), [""; 0], "it is owed nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
