@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod change;
+mod line;
 
 /// Says what becomes of each message, and remembers what it confirmed.
 #[derive(Default)]
