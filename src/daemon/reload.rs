@@ -254,11 +254,12 @@ impl Reload {
             self.rejected(By::Retried, None, &late);
             return Ok(());
         };
-        self.restart.compare(settings, &self.config);
         match by {
-            Some(by) => self.reload(by).await.map(drop),
-            None => self.follow(&secrets).await,
+            Some(by) => self.reload(by).await.map(drop)?,
+            None => self.follow(&secrets).await?,
         }
+        self.restart.compare(settings, &self.config);
+        Ok(())
     }
 
     /// One attempt to put the file in force. The error is one that the daemon cannot go on with.

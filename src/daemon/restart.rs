@@ -48,6 +48,7 @@ impl Restart {
         if differs == self.told {
             return;
         }
+        config.set_settings(differs.clone());
         match &differs {
             Ok(names) if names.is_empty() => {
                 tracing::info!("the settings are those in use again");
@@ -60,7 +61,6 @@ impl Restart {
                 tracing::error!(error, "settings have changed that the daemon could not start with")
             }
         }
-        config.set_settings(differs.clone());
         self.told = differs;
     }
 }
