@@ -25,6 +25,7 @@ use crate::{
 
 mod addresses;
 mod brokers;
+mod facts;
 mod fleet;
 mod open;
 mod reader;

@@ -20,22 +20,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
+    facts::{self, in_force, logged_warnings, problems, warnings, words},
     fleet::{Fleet, Plan, Prepared},
     reader::{READ_WITHIN, Reader},
     reclaim,
     restart::Restart,
 };
 use crate::{
-    admin::config::{Asking, Attempt, Changes, Config, Facts, InForce, Outcome},
-    clock::{now_ms, rfc3339},
+    admin::config::{Asking, Attempt, Changes, Config, Outcome},
     journal::{Reserve, is_no_space},
     routing::{
         Table,
-        reload::{
-            self, Digest, Instead, Loaded, Reading, Secrets, Start,
-            outline::{Outline, changed},
-            watch::Watch,
-        },
+        reload::{self, Digest, Loaded, Reading, Secrets, outline::Outline, watch::Watch},
     },
     service,
     settings::Settings,
@@ -123,57 +119,6 @@ pub struct Calls {
     pub asking: mpsc::Receiver<Asking>,
     /// SIGHUP.
     pub hangup: Arc<Notify>,
-}
-
-/// What is in force as the daemon starts, for whoever looks.
-pub fn first_facts(file: PathBuf, start: &Start) -> Facts {
-    let Start { loaded, instead, .. } = start;
-    let mut in_force = in_force(loaded);
-    let mut last_attempt = Attempt::now(Outcome::Applied, Some(loaded.hash.to_string()));
-    last_attempt.warnings = logged_warnings(&loaded.table);
-    if let Some(Instead { error, since, .. }) = instead {
-        in_force.since = humantime::format_rfc3339_millis(*since).to_string();
-        in_force.last_good = true;
-        last_attempt = Attempt::now(Outcome::Rejected, None);
-        last_attempt.problems = problems(error);
-    }
-    let (restart_needed, settings_problem) = Default::default();
-    Facts { file, in_force, last_attempt, restart_needed, settings_problem }
-}
-
-fn in_force(loaded: &Loaded) -> InForce {
-    let table = &loaded.table;
-    InForce {
-        hash: loaded.hash.to_string(),
-        since: rfc3339(now_ms()),
-        last_good: false,
-        sources: table.sources().map(|(_, source)| source.name.to_string()).collect(),
-        brokers: table.brokers().iter().map(|broker| broker.name.to_string()).collect(),
-        routes: table.route_names().map(ToString::to_string).collect(),
-    }
-}
-
-/// What is doubtful about a table.
-fn warnings(table: &Table) -> Vec<String> {
-    table.warnings().iter().map(ToString::to_string).collect()
-}
-
-/// The same of one that comes into force.
-fn logged_warnings(table: &Table) -> Vec<String> {
-    let warnings = warnings(table);
-    for warning in &warnings {
-        tracing::warn!(%warning, "the routing table may not do as meant");
-    }
-    warnings
-}
-
-fn problems(error: &reload::Error) -> Vec<String> {
-    match error {
-        reload::Error::Invalid(invalid) => {
-            invalid.problems().iter().map(ToString::to_string).collect()
-        }
-        other => vec![other.to_string()],
-    }
 }
 
 impl Reload {
@@ -365,7 +310,9 @@ impl Reload {
     /// From here on nothing can fail.
     fn swap(&mut self, loaded: Loaded, prepared: Prepared) -> Attempt {
         let in_force = in_force(&loaded);
-        let changes = self.changes(&loaded.outline, &in_force, &prepared);
+        let old = self.config.facts().in_force;
+        let (was, is) = ((&old, &self.outline), (&in_force, &loaded.outline));
+        let changes = facts::changes(was, is, prepared.names());
         let Loaded { mut table, hash, digest, outline, .. } = loaded;
         table.inherit(&self.table.load());
         let table = Arc::new(table);
@@ -382,29 +329,6 @@ impl Reload {
         attempt.warnings = logged_warnings(&table);
         self.config.attempted(attempt.clone(), Some(in_force));
         attempt
-    }
-
-    fn changes(&self, outline: &Outline, new: &InForce, prepared: &Prepared) -> Changes {
-        let old = self.config.facts().in_force;
-        let [brokers_added, reconnected, brokers_removed] = prepared.names();
-        // Its connection may stay where its patience changes, and may change where the text stays.
-        let mut brokers_changed = changed(&self.outline.brokers, &outline.brokers);
-        brokers_changed.extend(reconnected);
-        let names = |names: BTreeSet<String>| names.into_iter().collect();
-        let routes_but = |routes: &[String], others: &[String]| {
-            routes.iter().filter(|route| !others.contains(route)).cloned().collect()
-        };
-        Changes {
-            brokers_added,
-            brokers_changed: names(brokers_changed),
-            brokers_removed,
-            sources_added: new.sources.difference(&old.sources).cloned().collect(),
-            sources_changed: names(changed(&self.outline.sources, &outline.sources)),
-            sources_removed: old.sources.difference(&new.sources).cloned().collect(),
-            routes_added: routes_but(&new.routes, &old.routes),
-            routes_changed: names(changed(&self.outline.routes, &outline.routes)),
-            routes_removed: routes_but(&old.routes, &new.routes),
-        }
     }
 }
 
@@ -432,17 +356,6 @@ pub fn keep_first(loaded: &Loaded, data_dir: &Path, reserve: &Reserve) {
     let keep = || reload::keep_last_good(data_dir, &loaded.text);
     if let Err(error) = reserve.open(keep, is_no_space) {
         tracing::warn!(%error, "the routing table is not kept as the last good one");
-    }
-}
-
-/// `brokers added: a, b; routes removed: c`.
-fn words(changes: &Changes) -> String {
-    let parts = changes.each().into_iter().filter(|(_, names)| !names.is_empty());
-    let parts: Vec<String> =
-        parts.map(|(what, names)| format!("{what}: {}", names.join(", "))).collect();
-    match parts.is_empty() {
-        true => "nothing but how it is written, or in which order".to_owned(),
-        false => parts.join("; "),
     }
 }
 

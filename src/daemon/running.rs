@@ -11,11 +11,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Boot, Doors, Error, Told,
+    Boot, Doors, Error, Told, facts,
     fleet::{Fleet, Prepared},
     open::{Opened, dispatch_limits},
     reclaim::reclaim,
-    reload::{self, Calls, Parts, Reload, Seen},
+    reload::{Calls, Parts, Reload, Seen},
     restart::Restart,
 };
 use crate::{
@@ -76,7 +76,7 @@ impl Running {
         let (shared, reserve) = (opener.shared, opener.reserve);
         let stop = Stop { brokers: fleet.stop(), ..Stop::default() };
         let dead_letters = dead_letters.journal().clone();
-        let config = Arc::new(Config::new(reload::first_facts(settings.routes.clone(), &start)));
+        let config = Arc::new(Config::new(facts::first_facts(settings.routes.clone(), &start)));
         let settings = &settings;
         let Start { loaded, instead, watch: file_watch } = start;
         let Loaded { table, digest, secrets, outline, .. } = loaded;
