@@ -87,6 +87,7 @@ fn a_reload_on_a_full_disk_leaves_what_is_kept_for_a_start() {
 /// Whether a process takes SIGHUP: the first bit of `SigCgt`, see proc(5).
 fn takes_hangup(process: &Child) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("its status");
+    assert!(!status.contains("State:\tZ"), "it has ended");
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("its signals");
     u64::from_str_radix(caught.trim(), 16).expect("a number") & 1 == 1
 }
