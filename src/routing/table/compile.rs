@@ -52,7 +52,7 @@ pub fn compile(text: &str, content: &Content, sound: bool, env: Option<Env>) -> 
     let sound = sound && problems.iter().all(|p| p.severity == Severity::Warning);
     // What is doubtful about a table can only be said of all of it.
     if sound {
-        problems.extend(doubts::of(file, place));
+        problems.extend(doubts::of(file, &routes, place));
     }
     let table = sound.then(|| Table::new(sources, brokers, routes, paths));
     Compiled { table, problems }
