@@ -35,13 +35,13 @@ impl Rule {
         if let Some(whose) = self.owner(&lower) {
             return Err(format!("the header `{name}` belongs to {whose}; choose another name"));
         }
-        if sounds_secret(&lower) || lower.contains("passw") {
+        if sounds_like_a_secret(name) {
             return Err(format!(
                 "the header `{name}` sounds secret, and brokers, consumers and logs see it: leave it \
                  out, or choose another name"
             ));
         }
-        if looks_secret(value) {
+        if looks_like_a_secret(value) {
             return Err(
                 "the value looks like a secret, and brokers, consumers and logs see it: leave \
                         the header out"
@@ -84,8 +84,18 @@ impl Rule {
     }
 }
 
+/// Whether a header may hold a secret, and must not be shown.
+pub fn may_be_secret(name: &str, value: &str) -> bool {
+    sounds_like_a_secret(name) || looks_like_a_secret(value)
+}
+
+fn sounds_like_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    sounds_secret(&name) || name.contains("passw")
+}
+
 /// Whether a value begins as secrets do, or holds a key.
-fn looks_secret(value: &str) -> bool {
+fn looks_like_a_secret(value: &str) -> bool {
     const BEGINNINGS: [&str; 4] = ["bearer ", "basic ", "whsec_", "whsk_"];
     let value = value.trim_start();
     let begins = |beginning: &str| {

@@ -105,8 +105,19 @@ pub fn compile(text: &str, paths: &mut Paths) -> Result<(IdedExpr, Vec<Reference
     let (references, loops, errors) = Default::default();
     let mut checker = Checker { text, places, paths, references, loops, errors };
     checker.check(&mut expression, Outside::Used);
-    for (id, why) in constant::failures(&expression) {
-        checker.report(id, format!("whatever the event, this fails: {why}"));
+    for (node, why) in constant::failures(&expression) {
+        let message = format!("whatever the event, this fails: {why}");
+        match &node.expr {
+            Expr::Call(call) if !OPERATORS.contains(&&*call.func_name) => {
+                let form = match &*call.func_name {
+                    "timestamp" => "; a time is written like `2026-01-01T00:00:00Z`",
+                    "duration" => "; a duration is written like `1h30m`",
+                    _ => "",
+                };
+                checker.report_at(node.id, &call.func_name, message + form);
+            }
+            _ => checker.report(node.id, message),
+        }
     }
     let Checker { references, mut errors, .. } = checker;
     if errors.is_empty() {
@@ -350,10 +361,13 @@ impl Checker<'_> {
     /// Reports a problem with the word `name` of a node; the node's own place may be that of its
     /// bracket or dot, so the nearest such word is meant.
     fn report_at(&mut self, id: u64, name: &str, message: impl Into<String>) {
-        let range = self.place(id);
-        let words = self.text.match_indices(name).map(|(at, _)| at);
-        let nearest = words.min_by_key(|at| at.abs_diff(range.start));
-        let range = nearest.map_or(range, |start| start..start + name.len());
+        let place = self.place(id);
+        let words = self.text.match_indices(name).map(|(at, _)| at..at + name.len());
+        let gap = |word: &Range<usize>| match word.start <= place.start {
+            true => place.start.saturating_sub(word.end),
+            false => word.start.saturating_sub(place.end),
+        };
+        let range = words.min_by_key(gap).unwrap_or(place);
         self.errors.push(Error { message: message.into(), range });
     }
 

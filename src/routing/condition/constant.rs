@@ -11,7 +11,7 @@ use std::{
 use cel::{
     Context, ExecutionError, IdedExpr,
     common::{
-        ast::{EntryExpr, Expr, LiteralValue, operators},
+        ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators},
         types::CelBool,
     },
 };
@@ -25,12 +25,12 @@ static SOME_TIME: LazyLock<IdedExpr> = LazyLock::new(|| {
 });
 
 /// What fails whatever the event, as node and reason; nothing around it is named again.
-pub fn failures(expression: &IdedExpr) -> Vec<(u64, Why)> {
+pub fn failures(expression: &IdedExpr) -> Vec<(&IdedExpr, Why)> {
     let mut failures = Vec::new();
     if known(expression, &mut failures) == Known::Fixed
         && let Ok(Err(kind)) = value(expression)
     {
-        failures.push((expression.id, Why::NotBoolean(kind)));
+        failures.push((expression, Why::NotBoolean(kind)));
     }
     failures
 }
@@ -64,7 +64,7 @@ enum Known {
     Fails,
 }
 
-fn known(node: &IdedExpr, failures: &mut Vec<(u64, Why)>) -> Known {
+fn known<'n>(node: &'n IdedExpr, failures: &mut Vec<(&'n IdedExpr, Why)>) -> Known {
     let parts = parts(&node.expr).into_iter().map(|part| known(part, failures)).max();
     let fails = match (&node.expr, parts) {
         (Expr::Ident(_) | Expr::Comprehension(_) | Expr::Struct(_), _) => return Known::Varies,
@@ -82,7 +82,7 @@ fn known(node: &IdedExpr, failures: &mut Vec<(u64, Why)>) -> Known {
     match fails {
         None => Known::Fixed,
         Some(why) => {
-            failures.push((node.id, why));
+            failures.push((node, why));
             Known::Fails
         }
     }
@@ -122,10 +122,7 @@ fn zone_of(expression: &Expr) -> Option<IdedExpr> {
     };
     call.func_name.starts_with("get").then(|| {
         let target = Some(Box::new(SOME_TIME.clone()));
-        IdedExpr {
-            expr: Expr::Call(cel::common::ast::CallExpr { target, ..call.clone() }),
-            ..Default::default()
-        }
+        IdedExpr { expr: Expr::Call(CallExpr { target, ..call.clone() }), ..Default::default() }
     })
 }
 

@@ -193,6 +193,8 @@ fn every_mistake_of_a_condition_is_told() {
 fn what_fails_whatever_the_event_is_told_at_load() {
     for (text, place, expected) in [
         ("time > timestamp('garbage')", "timestamp", "`timestamp`"),
+        ("timestamp('2026-01-01T00:00:00Z') < timestamp('x')", "timestamp('x", "`timestamp`"),
+        ("timestamp('x') < timestamp('2026-01-01T00:00:00Z')", "timestamp('x", "`timestamp`"),
         ("time - time < duration('x')", "duration", "`duration`"),
         ("time.getHours('Eurpe/Berlin') < 8", "getHours", "unknown time zone Eurpe/Berlin"),
         ("timestamp(data.at).getHours('Eurpe/Berlin') < 8", "getHours", "unknown time zone"),
