@@ -152,10 +152,12 @@ impl From<ExecutionError> for Why {
                 "it divides by zero".to_owned()
             }
             ExecutionError::Overflow(name, ..) => format!("`{name}` gives too large a number"),
-            // What the library says may repeat what the event holds.
-            ExecutionError::FunctionError { function, message } => {
-                format!("`{function}`: {}", shorten(&message))
-            }
+            ExecutionError::FunctionError { function, message } => match &*function {
+                "timestamp" => "`timestamp` takes a text like `2026-01-01T00:00:00Z`".to_owned(),
+                "duration" => "`duration` takes a text like `1h30m`".to_owned(),
+                // What the library says may repeat what the event holds.
+                _ => format!("`{function}`: {}", shorten(&message)),
+            },
             other => shorten(&other.to_string()).to_owned(),
         })
     }

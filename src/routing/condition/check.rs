@@ -109,12 +109,7 @@ pub fn compile(text: &str, paths: &mut Paths) -> Result<(IdedExpr, Vec<Reference
         let message = format!("whatever the event, this fails: {why}");
         match &node.expr {
             Expr::Call(call) if !OPERATORS.contains(&&*call.func_name) => {
-                let form = match &*call.func_name {
-                    "timestamp" => "; a time is written like `2026-01-01T00:00:00Z`",
-                    "duration" => "; a duration is written like `1h30m`",
-                    _ => "",
-                };
-                checker.report_at(node.id, &call.func_name, message + form);
+                checker.report_at(node.id, &call.func_name, message);
             }
             _ => checker.report(node.id, message),
         }

@@ -263,6 +263,22 @@ fn a_source_counts_on_through_a_reload_unless_it_is_another_s() {
 }
 
 #[test]
+fn no_table_is_too_deep_for_the_stack_of_who_reads_it() {
+    for (open, close) in [("[", "]"), ("{a: ", "}"), ("\n      - ", "")] {
+        for depth in [12, 60, 250, 100_000] {
+            let deep = if close.is_empty() {
+                format!("{open}{}1", "- ".repeat(depth))
+            } else {
+                format!("{}1{}", open.repeat(depth), close.repeat(depth))
+            };
+            let text = format!("\nroutes:\n  - name: a\n    extra: {deep}\n");
+            let examined = routing::examine("routes.yaml", &text, Some(&env));
+            assert!(!examined.problems.is_empty(), "{open} {depth}");
+        }
+    }
+}
+
+#[test]
 fn an_event_meets_no_more_routes_in_a_table_of_a_thousand_than_in_one_of_ten() {
     let table = |count: usize| {
         let mut routes = String::from("\nroutes:\n");

@@ -64,7 +64,7 @@ impl Compiler<'_> {
     fn condition(&mut self, text: &str, place: Place) -> Result<Condition, Skipped> {
         Condition::compile(text, &mut self.paths).map_err(|errors| {
             for error in errors {
-                let span = place.within(self.text, text, error.range.clone());
+                let span = self.within(place, text, error.range.clone());
                 self.report(Code::InvalidCondition, span, error);
             }
             Skipped
