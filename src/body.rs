@@ -343,6 +343,22 @@ mod tests {
         assert!(paths.read(balanced.as_bytes()).is_ok());
     }
 
+    /// As large as a signed body may be: what each repetition costs must not depend on how many
+    /// fields are asked for, or this takes 2e8 steps.
+    #[test]
+    fn a_name_that_comes_again_a_hundred_thousand_times_replaces_a_thousand_fields() {
+        let mut paths = Paths::default();
+        let fields: Vec<String> = (0..1000).map(|n| format!("f{n}")).collect();
+        let slots: Vec<usize> = fields.iter().map(|name| paths.add(&["data", name])).collect();
+        let all: Vec<String> = fields.iter().map(|name| format!("\"{name}\":1")).collect();
+        let last = format!("\"data\":{{{}}}", all[500..].join(","));
+        let first = format!("\"data\":{{{}}}", all.join(","));
+        let body = format!("{{{first},{}{last}}}", "\"data\":{},".repeat(200_000));
+        let fields = paths.read(body.as_bytes()).unwrap();
+        let found: Vec<bool> = slots.iter().map(|slot| fields.raw(*slot).is_some()).collect();
+        assert_eq!(found, [[false; 500], [true; 500]].concat());
+    }
+
     fn json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
