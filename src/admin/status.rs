@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     config::Facts,
     ready::Reason,
-    view::{Broker, View},
+    view::{Broker, Role, View},
 };
 use crate::{
     clock::{now_ms, rfc3339},
@@ -100,7 +100,7 @@ pub struct ConfigStatus {
 pub struct BrokerStatus {
     pub name: String,
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Role,
     pub state: State,
     /// Of the state; RFC 3339.
     pub since: String,
@@ -182,7 +182,7 @@ impl View {
         let (lag_records, lag_bytes) = self.lag(broker);
         BrokerStatus {
             name: broker.name.to_string(),
-            kind: broker.kind.to_owned(),
+            kind: broker.role(),
             state: condition.state,
             since: rfc3339(condition.since_ms),
             since_seconds: now_ms().saturating_sub(condition.since_ms) / 1000,

@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 
 use super::{Error, block_on, operator, print, printable};
 use crate::{
-    admin::{BrokerStatus, SourceStatus, Status, is_there},
+    admin::{BrokerStatus, SourceStatus, Status},
     dispatch::State,
     settings::Settings,
 };
@@ -175,7 +175,7 @@ fn brokers(out: &mut String, status: &Status) -> std::fmt::Result {
             out,
             "{:<NAME_CHARS$}  {:<8}  {:<15}  {:>6}  {:>6}  {:>7.1}  {:>6}",
             name(&broker.name),
-            broker.kind,
+            broker.kind.name(),
             format!("{} {}", state(broker.state), span(broker.since_seconds)),
             count(broker.lag_records),
             if oldest > 0.0 { span(oldest as u64) } else { "-".to_owned() },
@@ -191,7 +191,7 @@ fn brokers(out: &mut String, status: &Status) -> std::fmt::Result {
 
 /// What stands in for a broker that is not there is of interest only if something came its way.
 fn is_worth_a_line(broker: &BrokerStatus) -> bool {
-    is_there(&broker.kind) || broker.lag_records > 0 || broker.dead_letters > 0
+    broker.kind.is_there() || broker.lag_records > 0 || broker.dead_letters > 0
 }
 
 /// What is not as it should be.

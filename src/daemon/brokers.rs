@@ -14,7 +14,7 @@ pub fn client(settings: &BrokerSettings, data_dir: &Path) -> Result<Client, Erro
     let BrokerSettings { name, kind, .. } = settings;
     let broker =
         broker(kind, data_dir).map_err(|cause| Error::Broker { broker: name.clone(), cause })?;
-    Ok(Client { kind: Some(kind.name()), takes: kind.takes(), broker })
+    Ok(Client { kind: Some(kind.of_type()), broker })
 }
 
 fn broker(kind: &BrokerKind, data_dir: &Path) -> Result<Box<dyn Broker>, String> {

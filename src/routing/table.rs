@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     body::Paths,
-    broker::{kafka, nats, rabbitmq},
-    event::{Address, Format, Headers},
+    broker::{self, kafka, nats, rabbitmq},
+    event::{Format, Headers},
     meter::Counter,
     nearest::listed,
     source::Source,
@@ -92,23 +92,12 @@ pub enum BrokerKind {
 
 impl BrokerKind {
     /// What `type:` says.
-    pub fn name(&self) -> &'static str {
+    pub fn of_type(&self) -> broker::Kind {
         match self {
-            BrokerKind::Kafka { .. } => "kafka",
-            BrokerKind::RabbitMq { .. } => "rabbitmq",
-            BrokerKind::Nats { .. } => "nats",
-            BrokerKind::Log { .. } => "log",
-        }
-    }
-
-    /// Which addresses are of its kind.
-    pub fn takes(&self) -> fn(&Address) -> bool {
-        match self {
-            BrokerKind::Kafka(_) | BrokerKind::Log { .. } => {
-                |address| matches!(address, Address::Topic { .. })
-            }
-            BrokerKind::RabbitMq(_) => |address| matches!(address, Address::Exchange { .. }),
-            BrokerKind::Nats(_) => |address| matches!(address, Address::Subject(_)),
+            BrokerKind::Kafka(_) => broker::Kind::Kafka,
+            BrokerKind::RabbitMq(_) => broker::Kind::RabbitMq,
+            BrokerKind::Nats(_) => broker::Kind::Nats,
+            BrokerKind::Log { .. } => broker::Kind::Log,
         }
     }
 }
@@ -166,6 +155,7 @@ struct Target {
 #[derive(Debug)]
 enum AddressTemplate {
     Topic { topic: Template, key: Option<Template> },
+    LogTopic(Template),
     Exchange { exchange: Template, routing_key: Template },
     Subject(Template),
 }

@@ -144,9 +144,18 @@ impl Daemon {
 
     /// The most resident memory it has ever had.
     pub fn peak_memory_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// Its resident memory now.
+    pub fn memory_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    fn status_bytes(&self, field: &str) -> u64 {
         let status = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(status).expect("the daemon's status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a line");
         let kib: u64 = line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("KiB");
         kib << 10
     }

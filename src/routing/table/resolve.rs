@@ -198,6 +198,7 @@ impl AddressTemplate {
                 topic: topic.render(input)?,
                 key: key.as_ref().map(|key| key.render(input)).transpose()?,
             },
+            AddressTemplate::LogTopic(topic) => Address::LogTopic(topic.render(input)?),
             AddressTemplate::Exchange { exchange, routing_key } => Address::Exchange {
                 exchange: exchange.render(input)?,
                 routing_key: routing_key.render(input)?,

@@ -43,6 +43,7 @@ fn owed(table: &Table, event: &Event) -> Vec<String> {
         Ok(Address::Topic { topic, key }) => {
             format!("{} {topic} {}", message.broker, key.as_deref().unwrap_or("-"))
         }
+        Ok(Address::LogTopic(topic)) => format!("{} {topic} -", message.broker),
         Ok(address) => format!("{} {address}", message.broker),
         Err(reason) => format!("{} ! {reason}", message.broker),
     };
@@ -347,7 +348,7 @@ mod properties {
                 retry_for: None,
                 targets: vec![Target {
                     broker: "local".into(),
-                    address: AddressTemplate::Topic { topic, key: None },
+                    address: AddressTemplate::LogTopic(topic),
                     format: Format::default(),
                     headers: if place % 3 == 0 { vec![("x".into(), "y".into())] } else { vec![] },
                 }],

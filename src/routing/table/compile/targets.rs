@@ -153,7 +153,7 @@ impl Compiler<'_> {
             }
             Broker::Log(_) => {
                 let topic = self.part(broker, place, "topic", &given.topic, Rule::LogTopic)?;
-                AddressTemplate::Topic { topic, key: None }
+                AddressTemplate::LogTopic(topic)
             }
             Broker::RabbitMq(_) => {
                 let mut part = |name, text| self.part(broker, place, name, text, Rule::AmqpName);
