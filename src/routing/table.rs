@@ -16,6 +16,7 @@ use crate::{
     broker::{self, kafka, nats, rabbitmq},
     event::{Format, Headers},
     meter::Counter,
+    nearest::listed,
     source::Source,
 };
 
@@ -117,12 +118,30 @@ struct Route {
 /// `match:`
 #[derive(Debug)]
 struct Matcher {
-    /// Empty: any.
-    sources: Vec<Pattern>,
-    /// Empty: any.
-    types: Vec<Pattern>,
+    sources: Patterns,
+    types: Patterns,
     /// Takes only what no route without this took.
     otherwise: bool,
+}
+
+/// Patterns of names, of which one is enough; without any, every name is taken.
+#[derive(Debug)]
+struct Patterns {
+    all: Vec<Pattern>,
+    /// For people.
+    shown: ByteString,
+}
+
+impl Patterns {
+    fn new(names: &[String]) -> Patterns {
+        let shown: Vec<&str> = names.iter().map(|name| &**name).collect();
+        let all = names.iter().map(|name| Pattern::new(name)).collect();
+        Patterns { all, shown: listed(&shown).into() }
+    }
+
+    fn take(&self, name: &str) -> bool {
+        self.all.is_empty() || self.all.iter().any(|pattern| pattern.matches(name))
+    }
 }
 
 #[derive(Debug)]

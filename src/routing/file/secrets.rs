@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::tree::{Key, Kind, Node, Span};
-use crate::secret;
+use crate::{routing::header, secret};
 
 /// The places and texts of what must not be shown.
 #[derive(Debug, Default)]
@@ -17,8 +17,18 @@ impl Secrets {
         match (kind.as_str(), node.text()) {
             (Some("url"), Some(url)) => self.user_info(node, url),
             (Some("material"), Some(text)) if looks_like_path(text) => {}
+            (Some("headers"), None) => self.headers(node),
             _ => self.hide(node),
         }
+    }
+
+    /// Hides the headers that must not be where they are.
+    fn headers(&mut self, node: &Node) {
+        let entries = node.entries().iter();
+        let is_secret = |(key, value): &&(Key, Node)| {
+            header::may_be_secret(&key.name, value.text().unwrap_or_default())
+        };
+        entries.filter(is_secret).for_each(|(_, value)| self.hide(value));
     }
 
     /// Hides every value below a node, whatever it is meant to be.

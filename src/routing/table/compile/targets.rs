@@ -201,7 +201,7 @@ impl Compiler<'_> {
         self.exposes_no_secret(name, text, place)?;
         let plain = text.replace("$$", "$");
         Template::compile(&plain, rule, &mut self.paths).map_err(|error| {
-            let span = place.within(self.text, &plain, error.range.clone());
+            let span = self.within(place, &plain, error.range.clone());
             self.report(Code::InvalidTemplate, span, error)
         })
     }
