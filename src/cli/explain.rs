@@ -15,7 +15,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Error, environment, print, read_routes};
+use super::{Error, environment, print, read_routes_text};
 use crate::{
     clock::{now_ms, rfc3339},
     event::Event,
@@ -124,7 +124,7 @@ fn found_out(
     settings: &Settings,
     at_ms: u64,
 ) -> Result<(Explanation, Redact), Error> {
-    let text = read_routes(&settings.routes)?;
+    let text = read_routes_text(&settings.routes)?;
     let table = table(&settings.routes, &text, arguments.no_secrets)?;
     let secrets_of = |source: &str| {
         let secrets = || routing::secrets(&text, source, &environment);
