@@ -55,6 +55,9 @@ fn of_host(address: &str) -> Vec<Range<usize>> {
 fn is_plain(address: &str) -> bool {
     let address = secret::without_references(address.trim());
     let (authority, path) = address.split_once('/').unwrap_or((&address, ""));
+    if path.starts_with('/') {
+        return false;
+    }
     let (host, port) = match authority.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
         Some((v6, port)) if v6.bytes().all(|b| b.is_ascii_hexdigit() || b == b':' || b == b'.') => {
             ("", port.strip_prefix(':').unwrap_or(port))
