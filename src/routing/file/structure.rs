@@ -252,10 +252,8 @@ impl<'s> Walker<'s> {
 
     /// Hides the value of a key that there is not, whose name is near that of a value of this schema.
     fn hide_unknown(&mut self, node: &Node, near: Option<&'s Value>) {
-        match near.map(|schema| self.resolve(schema)) {
-            Some(schema) if schema["type"] == "object" || schema.get("oneOf").is_some() => {
-                self.secrets.hide_values(node);
-            }
+        match near {
+            Some(schema) if schema.get("x-secret").is_none() => self.secrets.hide_values(node),
             _ => self.secrets.hide(node),
         }
     }
