@@ -152,9 +152,8 @@ fn json_tells_the_same_to_programs() {
 fn all_problems_are_counted_where_not_all_are_shown() {
     let target = "      - { broker: lokal, topic: events }\n";
     let table = MANY.replace(target, &target.repeat(500));
-    let run = |arguments: &[&str]| {
-        waypost_reading(&routes("valid"), arguments, &ENV, table.as_bytes())
-    };
+    let run =
+        |arguments: &[&str]| waypost_reading(&routes("valid"), arguments, &ENV, table.as_bytes());
     let outcome = run(&["check", "-"]);
     let told = outcome.out.lines().filter(|line| line.starts_with("<stdin>:")).count();
     let last = outcome.out.lines().last();

@@ -108,8 +108,9 @@ fn no_secret_and_no_signature_is_in_what_is_shown() {
         let signatures = vector.headers.iter().filter(|(name, _)| name.contains("ignature"));
         let signatures = signatures.flat_map(|(_, value)| value.split([',', ' ', '=']));
         let signatures = signatures.filter(|part| part.len() > 16);
-        let copied = explanation.event.as_ref().map(|event| format!("{:?}", event.headers));
-        assert!(!copied.unwrap().contains(&vector.secrets[0]), "{}: {document}", vector.name);
+        let copied = format!("{:?}", explanation.event.as_ref().unwrap().headers);
+        let short = vector.secrets[0].len() < 4;
+        assert!(short || !copied.contains(&vector.secrets[0]), "{}: {document}", vector.name);
         // Words as short as that are in our own, too: `other` in `another`.
         let hidden = hidden.filter(|text| text.len() >= 8).chain(signatures);
         for hidden in hidden {

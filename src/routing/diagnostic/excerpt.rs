@@ -243,6 +243,8 @@ mod tests {
             ("  - { type: x, secret: ${NAME} }", "  - { type: x, secret: ${NAME} }"),
             ("  shop: { type: x, secret: *hunter2 }", "  shop: { type: x, secret: ••••"),
             ("    hunter2, type: x", "    ••••"),
+            ("  secret: { hunter2: x }", "  secret: { ••••"),
+            ("  secret: [{ type: x, hunter2: x }]", "  secret: [{ type: x, ••••"),
             ("  - name: all: of it", "  - name: all: ••••"),
             ("  agent.message: hunter2", "  agent.message: ••••"),
             ("    hunter2", "    ••••"),

@@ -89,7 +89,8 @@ impl Secrets {
         self.0.into_iter().map(place).collect()
     }
 
-    fn hide_key(&mut self, key: &Key) {
+    /// Hides a key.
+    pub fn hide_key(&mut self, key: &Key) {
         let (text, part) = (key.name.clone(), 0..key.name.len());
         self.0.push(Hidden { bytes: key.span.bytes.clone(), text, part });
     }

@@ -260,6 +260,8 @@ impl<'s> Walker<'s> {
 
     /// Hides what may be secret in an object of which nobody knows what it is.
     fn hide_possible(&mut self, node: &Node, branches: &'s [Value]) {
+        let objects = branches.iter().filter_map(|branch| branch["properties"].as_object());
+        let known: Vec<&str> = objects.flat_map(|keys| keys.keys().map(String::as_str)).collect();
         for (key, value) in node.entries() {
             let schemas = || branches.iter().filter_map(|b| b["properties"].get(&key.name));
             match schemas().find(|schema| schema.get("x-secret").is_some()) {
@@ -269,6 +271,10 @@ impl<'s> Walker<'s> {
                 }
                 None if schemas().next().is_none() && nearest(&key.name, [TAG]).is_none() => {
                     self.secrets.hide(value);
+                    // One that is no misspelt key of any of them may be a secret in braces.
+                    if nearest(&key.name, known.iter().copied()).is_none() {
+                        self.secrets.hide_key(key);
+                    }
                 }
                 None => {}
             }

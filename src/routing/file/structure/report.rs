@@ -23,7 +23,10 @@ impl<'s> Walker<'s> {
         rule: Rule<'s, '_>,
     ) -> Option<Node> {
         if expected.iter().any(|schema| self.may_hide(schema)) {
-            self.secrets.hide_values(node);
+            match node.kind {
+                Kind::Map(_) => self.secrets.hide_values(node),
+                _ => self.secrets.hide(node),
+            }
         }
         let mut wanted: Vec<&str> = expected.iter().map(|s| type_name(self.resolve(s))).collect();
         wanted.dedup();
