@@ -204,7 +204,8 @@ proptest! {
 
     #[test]
     fn no_secret_in_a_wrong_place_is_told(
-        valid in select(VALID.into_iter().chain([SECRETS]).collect::<Vec<_>>()),
+        // Without the one where a line may belong to a condition.
+        valid in select([&VALID[1..], &[SECRETS]].concat()),
         line in any::<prop::sample::Index>(),
         key in select(vec!["secret", "token", "password", "passwort", "authorization", "secrt", "urll", "x"]),
         value in select(MISPLACED.to_vec()),
