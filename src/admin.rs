@@ -41,7 +41,7 @@ pub use rates::Rates;
 pub use ready::Reason;
 pub use status::{BrokerStatus, SourceStatus, Status};
 pub use token::{Error as TokenError, Token};
-pub use view::{Broker, View, is_there};
+pub use view::{Broker, Role, View};
 
 /// Connections to the listener at once: operators, probes, scrapers.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -194,7 +194,7 @@ impl Admin {
 fn readiness(view: &Arc<View>) -> Response<Body> {
     let reasons = view.not_ready();
     let brokers = view.brokers.load();
-    let brokers = brokers.iter().filter(|broker| broker.is_there()).map(|broker| {
+    let brokers = brokers.iter().filter(|broker| broker.role.is_there()).map(|broker| {
         let condition = broker.stats.condition();
         json!({
             "name": &*broker.name,

@@ -26,12 +26,13 @@ pub enum Step {
 #[derive(Clone, Debug, Default)]
 pub struct Paths {
     root: Node,
-    len: usize,
+    /// By slot: that of the step before; none for the first step of a path, and for the whole body.
+    parents: Vec<Option<usize>>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Node {
-    /// Where this path's value goes, where the path itself is asked for.
+    /// Where this path's value goes. All have one but the root, which has one if it is asked for.
     slot: Option<usize>,
     /// Few as a rule, but a large table asks for many; a sender cannot add to them.
     members: FxHashMap<String, Node>,
@@ -47,45 +48,86 @@ impl Paths {
         self.add_steps(&steps)
     }
 
-    /// The same for a path that may lead into lists.
+    /// The same for a path that may lead into lists. Reading recurses as deep as the longest path:
+    /// who takes paths from a file bounds them.
     pub fn add_steps(&mut self, path: &[Step]) -> usize {
+        let parents = &mut self.parents;
+        let mut slot_of = |node: &mut Node, parent| {
+            *node.slot.get_or_insert_with(|| {
+                parents.push(parent);
+                parents.len() - 1
+            })
+        };
         let mut node = &mut self.root;
+        let mut parent = None;
         for step in path {
             node = match step {
                 Step::Member(name) => node.members.entry(name.clone()).or_default(),
                 Step::Element(index) => node.elements.entry(*index).or_default(),
             };
+            parent = Some(slot_of(node, parent));
         }
-        *node.slot.get_or_insert_with(|| {
-            self.len += 1;
-            self.len - 1
-        })
+        parent.unwrap_or_else(|| slot_of(node, None))
     }
 
-    /// How many fields are asked for.
+    /// How many slots there are: every slot is less.
     pub fn len(&self) -> usize {
-        self.len
+        self.parents.len()
     }
 
     /// Whether no field is asked for.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.parents.is_empty()
     }
 
     /// Reads the fields. The error says where the body stops being JSON.
     pub fn read<'a>(&self, body: &'a [u8]) -> Result<Fields<'a>, serde_json::Error> {
-        let mut fields = vec![None; self.len];
+        let mut found = Found { values: vec![None; self.len()], again: false };
         let mut json = serde_json::Deserializer::from_slice(body);
         if self.root.slot.is_some() || !self.root.elements.is_empty() {
-            self.root.take(<&RawValue>::deserialize(&mut json)?, &mut fields)?;
+            self.root.take(<&RawValue>::deserialize(&mut json)?, &mut found)?;
         } else if body.trim_ascii_start().first() == Some(&b'{') {
-            json.deserialize_map(Object { node: &self.root, fields: &mut fields })?;
+            json.deserialize_map(Object { node: &self.root, found: &mut found })?;
         } else {
             IgnoredAny::deserialize(&mut json)?;
         }
         json.end()?;
-        Ok(Fields(fields))
+        Ok(Fields(found.last(&self.parents)))
     }
+}
+
+/// What was found so far.
+struct Found<'a> {
+    values: Vec<Option<&'a RawValue>>,
+    /// Whether a name came again.
+    again: bool,
+}
+
+impl<'a> Found<'a> {
+    fn put(&mut self, slot: usize, value: &'a RawValue) {
+        self.again |= self.values[slot].replace(value).is_some();
+    }
+
+    /// A name that comes again replaces all that was found below the earlier one: what is not within
+    /// the last value of the step before is none. Done once for the whole body, so that a sender who
+    /// repeats a name makes no more work than one who does not.
+    fn last(mut self, parents: &[Option<usize>]) -> Vec<Option<&'a RawValue>> {
+        // A step's slot is always less than those of the steps behind it.
+        let replaced = |values: &[Option<&RawValue>], slot: usize, parent: usize| !matches!((values[slot], values[parent]), (Some(inner), Some(outer)) if is_within(inner, outer));
+        for (slot, parent) in parents.iter().enumerate().filter(|_| self.again) {
+            if parent.is_some_and(|parent| replaced(&self.values, slot, parent)) {
+                self.values[slot] = None;
+            }
+        }
+        self.values
+    }
+}
+
+/// Whether the text of one value lies in that of the other. Both are of one body.
+fn is_within(inner: &RawValue, outer: &RawValue) -> bool {
+    let (inner, outer) =
+        (inner.get().as_bytes().as_ptr_range(), outer.get().as_bytes().as_ptr_range());
+    outer.start <= inner.start && inner.end <= outer.end
 }
 
 /// The values found, by slot.
@@ -141,7 +183,7 @@ fn string(raw: &str) -> Result<Cow<'_, str>, NoText> {
 /// Walks one object.
 struct Object<'n, 'f, 'a> {
     node: &'n Node,
-    fields: &'f mut Vec<Option<&'a RawValue>>,
+    found: &'f mut Found<'a>,
 }
 
 impl<'a> Visitor<'a> for Object<'_, '_, 'a> {
@@ -158,7 +200,7 @@ impl<'a> Visitor<'a> for Object<'_, '_, 'a> {
                 continue;
             };
             let raw = map.next_value::<&RawValue>()?;
-            child.take(raw, self.fields).map_err(serde::de::Error::custom)?;
+            child.take(raw, self.found).map_err(serde::de::Error::custom)?;
         }
         Ok(())
     }
@@ -167,7 +209,7 @@ impl<'a> Visitor<'a> for Object<'_, '_, 'a> {
 /// Walks one list.
 struct List<'n, 'f, 'a> {
     node: &'n Node,
-    fields: &'f mut Vec<Option<&'a RawValue>>,
+    found: &'f mut Found<'a>,
 }
 
 impl<'a> Visitor<'a> for List<'_, '_, 'a> {
@@ -186,7 +228,7 @@ impl<'a> Visitor<'a> for List<'_, '_, 'a> {
                 }
             };
             let Some(raw) = list.next_element::<&RawValue>()? else { break };
-            child.take(raw, self.fields).map_err(serde::de::Error::custom)?;
+            child.take(raw, self.found).map_err(serde::de::Error::custom)?;
         }
         Ok(())
     }
@@ -194,30 +236,16 @@ impl<'a> Visitor<'a> for List<'_, '_, 'a> {
 
 impl Node {
     /// Takes the value at this path, and what is asked for below it.
-    fn take<'a>(
-        &self,
-        raw: &'a RawValue,
-        fields: &mut Vec<Option<&'a RawValue>>,
-    ) -> Result<(), serde_json::Error> {
-        self.forget(fields);
+    fn take<'a>(&self, raw: &'a RawValue, found: &mut Found<'a>) -> Result<(), serde_json::Error> {
         if let Some(slot) = self.slot {
-            fields[slot] = Some(raw);
+            found.put(slot, raw);
         }
         let mut json = serde_json::Deserializer::from_str(raw.get());
         match raw.get().as_bytes()[0] {
-            b'{' if !self.members.is_empty() => json.deserialize_map(Object { node: self, fields }),
-            b'[' if !self.elements.is_empty() => json.deserialize_seq(List { node: self, fields }),
+            b'{' if !self.members.is_empty() => json.deserialize_map(Object { node: self, found }),
+            b'[' if !self.elements.is_empty() => json.deserialize_seq(List { node: self, found }),
             _ => Ok(()),
         }
-    }
-
-    /// A name that comes again replaces all that was found below the earlier one.
-    fn forget(&self, fields: &mut [Option<&RawValue>]) {
-        if let Some(slot) = self.slot {
-            fields[slot] = None;
-        }
-        let children = self.members.values().chain(self.elements.values());
-        children.for_each(|child| child.forget(fields));
     }
 }
 
@@ -315,6 +343,22 @@ mod tests {
         assert!(paths.read(balanced.as_bytes()).is_ok());
     }
 
+    /// As large as a signed body may be: what each repetition costs must not depend on how many
+    /// fields are asked for, or this takes 2e8 steps.
+    #[test]
+    fn a_name_that_comes_again_a_hundred_thousand_times_replaces_a_thousand_fields() {
+        let mut paths = Paths::default();
+        let fields: Vec<String> = (0..1000).map(|n| format!("f{n}")).collect();
+        let slots: Vec<usize> = fields.iter().map(|name| paths.add(&["data", name])).collect();
+        let all: Vec<String> = fields.iter().map(|name| format!("\"{name}\":1")).collect();
+        let last = format!("\"data\":{{{}}}", all[500..].join(","));
+        let first = format!("\"data\":{{{}}}", all.join(","));
+        let body = format!("{{{first},{}{last}}}", "\"data\":{},".repeat(200_000));
+        let fields = paths.read(body.as_bytes()).unwrap();
+        let found: Vec<bool> = slots.iter().map(|slot| fields.raw(*slot).is_some()).collect();
+        assert_eq!(found, [[false; 500], [true; 500]].concat());
+    }
+
     fn json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -329,6 +373,24 @@ mod tests {
                     .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]
         })
+    }
+
+    /// A document in which names come again.
+    fn repeating() -> impl Strategy<Value = String> {
+        "[0-9]".prop_recursive(4, 40, 5, |inner| {
+            let member =
+                ("[ab]", inner.clone()).prop_map(|(name, value)| format!("\"{name}\":{value}"));
+            let members = prop::collection::vec(member, 0..5);
+            let items = prop::collection::vec(inner, 0..3);
+            prop_oneof![
+                3 => members.prop_map(|members| format!("{{{}}}", members.join(","))),
+                1 => items.prop_map(|items| format!("[{}]", items.join(","))),
+            ]
+        })
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![3 => "[ab]".prop_map(Step::Member), 1 => (0..2usize).prop_map(Step::Element)]
     }
 
     proptest! {
@@ -352,6 +414,25 @@ mod tests {
             let expected = path.iter().try_fold(&document, |value, key| value.get(key));
             prop_assert_eq!(found(slot), string(expected));
             prop_assert_eq!(found(outer), string(document.get(&path[0])));
+        }
+
+        #[test]
+        fn of_equal_names_the_last_one_counts_however_deep(
+            body in repeating(),
+            paths in prop::collection::vec(prop::collection::vec(step(), 0..4), 1..6),
+        ) {
+            let document: Value = serde_json::from_str(&body).unwrap();
+            let mut asked = Paths::default();
+            let slots: Vec<usize> = paths.iter().map(|path| asked.add_steps(path)).collect();
+            let fields = asked.read(body.as_bytes()).unwrap();
+            for (slot, path) in slots.into_iter().zip(&paths) {
+                let expected = path.iter().try_fold(&document, |value, step| match step {
+                    Step::Member(name) => value.as_object()?.get(name),
+                    Step::Element(index) => value.as_array()?.get(*index),
+                });
+                let found = fields.raw(slot).map(|raw| serde_json::from_str(raw).unwrap());
+                prop_assert_eq!(found.as_ref(), expected, "{} {:?}", &body, path);
+            }
         }
     }
 }

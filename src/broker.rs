@@ -19,6 +19,7 @@
 mod absent;
 pub mod cloudevents;
 pub mod kafka;
+mod kind;
 pub mod log;
 pub mod material;
 pub mod nats;
@@ -27,6 +28,7 @@ pub mod rabbitmq;
 pub mod tls;
 
 pub use absent::Absent;
+pub use kind::Kind;
 pub use publication::Publication;
 
 use std::time::Duration;

@@ -43,7 +43,6 @@ use crate::{
     admit::Backlogs,
     broker::{self, Broker, Confirmation, Publication},
     clock::Steady,
-    event::Address,
     feed::{Feed, Outcome},
     journal::{self, Journal, Position},
     quiet::Quiet,
@@ -58,6 +57,7 @@ mod health;
 mod job;
 pub mod kept;
 mod lane;
+mod line;
 mod orders;
 mod overflow;
 mod relief;
@@ -71,11 +71,12 @@ pub use orders::{Client, Farewell, Order, Orders, Policy};
 pub use stats::{LaneProgress, State, Stats};
 pub use window::Capacity;
 
-use change::{Leaving, Succession};
+use change::Succession;
 use connect::Ending;
 use health::Health;
 use job::{Job, LaneKind};
 use lane::{Lane, LaneWake};
+use line::Line;
 use relief::Relief;
 
 /// How often a message is tried in place before it is parked.
@@ -164,14 +165,16 @@ pub struct Dispatcher {
     limits: Limits,
     main: Lane,
     parked: Lane,
+    /// While messages for the next client fill the main lane: what the present one is owed behind them.
+    ahead: Option<Lane>,
     shared: Shared,
     stats: Arc<Stats>,
     orders: Orders,
-    /// The present client's: see [`Client`].
-    kind: Option<&'static str>,
-    takes: fn(&Address) -> bool,
+    line: Line,
+    /// The client that goes on as soon as the present one lets go.
     succession: Option<Succession>,
-    leaving: Option<Leaving>,
+    /// Work that is for a client that takes over later.
+    held_over: Vec<Job>,
     /// Whether it ends because its broker is gone.
     has_left: bool,
     /// Parked messages below this make room.
@@ -230,6 +233,7 @@ enum Wake {
     Kept(Vec<SetAside>),
     Main(LaneWake),
     Parked(LaneWake),
+    Ahead(LaneWake),
     Due,
     Tick,
     /// The connection has something to say of itself.
@@ -262,6 +266,7 @@ impl Dispatcher {
         shared.progress.save(&name, main.saved_position());
         let relief = Relief::at_start(parked.end());
         let parked = Lane::open(LaneKind::Parked, parked, &name, &limits)?;
+        let line = Line::vacant(main.journal().end());
         let stats = Arc::new(Stats::new());
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -270,14 +275,14 @@ impl Dispatcher {
             limits,
             main,
             parked,
+            ahead: None,
             health: Health::new(shared.holds.clone(), stats.clone()),
             shared,
             stats,
             orders: Orders::new(Policy::of(&limits)),
-            kind: None,
-            takes: |_| true,
+            line,
             succession: None,
-            leaving: None,
+            held_over: Vec::new(),
             has_left: false,
             overflow_end: Position(0),
             unsent: VecDeque::new(),
@@ -318,7 +323,8 @@ impl Dispatcher {
     /// Publishes until `stop`, then drains what can be drained within [`Limits::drain`]; or until its
     /// broker is gone and everything that it was owed is settled.
     pub async fn run(mut self, mut client: Client, stop: CancellationToken) -> Result<(), Error> {
-        (self.kind, self.takes) = (client.kind, client.takes);
+        self.line = Line::of(&client, self.main.journal().end());
+        self.stats.goes_on_through(client.kind);
         let ending = Ending::new(stop, self.limits.drain);
         while self.connect(&mut client, &ending).await? {
             match self.serve(&mut *client.broker, &ending).await? {
@@ -380,7 +386,8 @@ impl Dispatcher {
         // holds nothing back, and how long that one waits is known. More would only cost memory.
         let reads = |lane: &Lane| connected || lane.window().unsettled() == 0;
         let read_parked = reads(&self.parked);
-        let read_main = self.relief.reads_main(parked_next, parked_waits)
+        let read_main = self.ahead.is_none()
+            && self.relief.reads_main(parked_next, parked_waits)
             && (self.relief.is_on() || reads(&self.main));
         let due = self.retries.first_key_value().map(|((at, _), _)| *at);
         let wake = tokio::select! {
@@ -393,6 +400,7 @@ impl Dispatcher {
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)),
                 if connected && due.is_some() => Wake::Due,
             wake = self.parked.next(read_parked) => Wake::Parked(wake?),
+            Some(wake) = lane::next_of(&mut self.ahead, connected) => Wake::Ahead(wake?),
             wake = self.main.next(read_main) => Wake::Main(wake?),
         };
         Ok(wake)
@@ -408,11 +416,11 @@ impl Dispatcher {
             Wake::Main(LaneWake::Saved(position)) => {
                 self.shared.progress.save(&self.name, position);
             }
-            Wake::Parked(LaneWake::Saved(_)) => {}
+            Wake::Parked(LaneWake::Saved(_)) | Wake::Ahead(LaneWake::Saved(_)) => {}
             Wake::Due => self.enqueue_due(),
-            Wake::Main(LaneWake::Read(jobs)) | Wake::Parked(LaneWake::Read(jobs)) => {
-                self.take(jobs);
-            }
+            Wake::Main(LaneWake::Read(jobs))
+            | Wake::Parked(LaneWake::Read(jobs))
+            | Wake::Ahead(LaneWake::Read(jobs)) => self.take(jobs),
             Wake::Tick => {
                 self.main.start_saving();
                 self.parked.start_saving();
@@ -425,9 +433,7 @@ impl Dispatcher {
                 return self.yield_to_relief();
             }
             Wake::Told => {
-                if let Some(order) = self.orders.take() {
-                    self.follow(order);
-                }
+                self.orders.take().into_iter().for_each(|order| self.follow(order));
             }
             Wake::Flow => return self.health.note_flow(&self.name).map_err(Down),
         }
@@ -440,7 +446,7 @@ impl Dispatcher {
             job.turn = self.next_turn;
             self.next_turn += 1;
             let Some(job) = self.unless_overflow(job) else { continue };
-            if job.not_before_ms > now_ms && !self.is_over() {
+            if job.not_before_ms > now_ms && !self.line.is_over() {
                 // Bounded, since the clock may have been set back meanwhile.
                 let wait = Duration::from_millis(job.not_before_ms - now_ms).min(RETRY.max);
                 self.retry_after(job, wait);

@@ -70,8 +70,11 @@ impl Event {
 /// Where a message goes on its broker.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// A topic of Kafka or of the `log` broker, with Kafka's record key.
+    /// A topic of Kafka, with the record key. Version 1 of the [record](Record) has it for the `log`
+    /// broker's topics as well.
     Topic { topic: ByteString, key: Option<ByteString> },
+    /// A topic of the `log` broker.
+    LogTopic(ByteString),
     /// A RabbitMQ exchange and routing key.
     Exchange { exchange: ByteString, routing_key: ByteString },
     /// A NATS subject.
@@ -81,7 +84,7 @@ pub enum Address {
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Address::Topic { topic, .. } => write!(f, "{topic}"),
+            Address::Topic { topic, .. } | Address::LogTopic(topic) => write!(f, "{topic}"),
             Address::Exchange { exchange, routing_key } => write!(f, "{exchange}/{routing_key}"),
             Address::Subject(subject) => write!(f, "{subject}"),
         }
@@ -179,6 +182,7 @@ pub(crate) mod tests {
         prop_oneof![
             (text(), prop::option::of(text()))
                 .prop_map(|(topic, key)| Address::Topic { topic, key }),
+            text().prop_map(Address::LogTopic),
             (text(), text())
                 .prop_map(|(exchange, routing_key)| Address::Exchange { exchange, routing_key }),
             text().prop_map(Address::Subject),

@@ -364,6 +364,19 @@ impl Journal {
         cursor::names(&*self.shared.storage, &cursor::dir_of(&self.shared.dir))
     }
 
+    /// Removes the cursor of this name, which is not open: the next of that name begins at
+    /// [`first`](Self::first) again.
+    pub async fn forget_cursor(&self, name: &str) -> Result<(), Error> {
+        let file = cursor::dir_of(&self.shared.dir).join(cursor::file_name(name)?);
+        let remove = move |shared: &Shared| match shared.storage.remove(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &file)(error))
+            }
+            _ => Ok(()),
+        };
+        self.removing(remove).await
+    }
+
     /// Removes the segments that lie wholly below a position, never the active one. Every cursor
     /// that matters has durably passed it: that is the caller's to see to.
     pub async fn release(&self, below: Position) -> Result<(), Error> {

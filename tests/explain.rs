@@ -206,7 +206,7 @@ fn an_accepted_request_says_which_secret_and_each_route_with_its_messages_or_why
     assert_eq!(messages[1]["routing_key"], "order.created");
     let cannot = messages[2]["cannot"].as_str().expect("a reason");
     assert!(cannot.contains("{data.customer} cannot be filled"), "{cannot}");
-    for (route, why) in [(talk, "other sources"), (rest, "another took it")] {
+    for (route, why) in [(talk, "its `source:` takes chat"), (rest, "another took it")] {
         assert_eq!(route["matched"], false, "{route}");
         assert!(
             route["why"]["message"].as_str().is_some_and(|words| words.contains(why)),

@@ -107,8 +107,11 @@ fuzz_target!(|given: Given| {
     let mut paths = Paths::default();
     let condition = match Condition::compile(&text, &mut paths) {
         Ok(condition) => condition,
-        Err(error) => {
-            assert!(text.get(error.range.clone()).is_some(), "{text:?}: {error:?}");
+        Err(errors) => {
+            assert!(!errors.is_empty(), "{text:?}");
+            for error in errors {
+                assert!(text.get(error.range.clone()).is_some(), "{text:?}: {error:?}");
+            }
             return;
         }
     };

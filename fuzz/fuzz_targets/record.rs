@@ -38,6 +38,7 @@ enum Target<'a> {
     Topic(&'a str, Option<&'a str>),
     Exchange(&'a str, &'a str),
     Subject(&'a str),
+    LogTopic(&'a str),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -76,6 +77,7 @@ fn message(owed: &Owed) -> Message {
             Ok(Address::Exchange { exchange: exchange.into(), routing_key: routing_key.into() })
         }
         Target::Subject(subject) => Ok(Address::Subject(subject.into())),
+        Target::LogTopic(topic) => Ok(Address::LogTopic(topic.into())),
     };
     Message {
         route: owed.route.into(),

@@ -85,9 +85,7 @@ fn expected(target: &Target, fill: impl Fn(&[Filled], Rule) -> Option<String>) -
             };
             Address::Topic { topic: fill(topic, Rule::Kafka)?.into(), key }
         }
-        Target::Log { topic } => {
-            Address::Topic { topic: fill(topic, Rule::Log)?.into(), key: None }
-        }
+        Target::Log { topic } => Address::LogTopic(fill(topic, Rule::Log)?.into()),
         Target::RabbitMq { exchange, routing_key } => Address::Exchange {
             exchange: fill(exchange, Rule::Amqp)?.into(),
             routing_key: fill(routing_key, Rule::Amqp)?.into(),

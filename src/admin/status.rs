@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     config::Facts,
     ready::Reason,
-    view::{Broker, View},
+    view::{Broker, Role, View},
 };
 use crate::{
     clock::{now_ms, rfc3339},
@@ -93,6 +93,9 @@ pub struct ConfigStatus {
     /// Why the file as it is now is not in force; none if it is.
     pub problems: Vec<String>,
     pub restart_needed: Vec<String>,
+    /// Why the daemon could not start with `waypost.toml` as it is now.
+    #[serde(default)]
+    pub settings_problem: Option<String>,
 }
 
 /// One broker.
@@ -100,7 +103,7 @@ pub struct ConfigStatus {
 pub struct BrokerStatus {
     pub name: String,
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Role,
     pub state: State,
     /// Of the state; RFC 3339.
     pub since: String,
@@ -182,7 +185,7 @@ impl View {
         let (lag_records, lag_bytes) = self.lag(broker);
         BrokerStatus {
             name: broker.name.to_string(),
-            kind: broker.kind.to_owned(),
+            kind: broker.role(),
             state: condition.state,
             since: rfc3339(condition.since_ms),
             since_seconds: now_ms().saturating_sub(condition.since_ms) / 1000,
@@ -204,7 +207,8 @@ impl View {
 
 impl ConfigStatus {
     fn of(facts: &Facts) -> ConfigStatus {
-        let Facts { file, in_force, last_attempt, restart_needed } = facts.clone();
+        let Facts { file, in_force, last_attempt, restart_needed, settings_problem } =
+            facts.clone();
         ConfigStatus {
             file,
             hash: in_force.hash,
@@ -212,6 +216,7 @@ impl ConfigStatus {
             last_good: in_force.last_good,
             problems: last_attempt.problems,
             restart_needed,
+            settings_problem,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::{
     admit::Backlogs,
+    broker,
     clock::now_ms,
     dedupe,
     dispatch::{self, Holds, LaneProgress},
@@ -62,18 +64,39 @@ pub struct View {
 #[derive(Clone)]
 pub struct Broker {
     pub name: ByteString,
-    /// What `type:` says in the routing table, or what stands in for one that is not there.
-    pub kind: &'static str,
+    pub role: Role,
     pub stats: Arc<dispatch::Stats>,
     pub parked: Journal,
     /// Bytes that it may have parked.
     pub backlog_bytes: u64,
 }
 
-/// Whether a broker of this kind is in the routing table: what stands in for one that is not is never
-/// down.
-pub fn is_there(kind: &str) -> bool {
-    !matches!(kind, "unrouted" | "removed")
+/// Whose dispatcher it is: what operators are shown as the type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Of what no route takes.
+    Unrouted,
+    /// A broker's that is in the routing table no more, and still owed something.
+    Removed,
+    /// A broker's of the routing table, of this type.
+    #[serde(untagged)]
+    Listed(broker::Kind),
+}
+
+impl Role {
+    /// Whether the broker is in the routing table: what stands in for one that is not is never down.
+    pub fn is_there(self) -> bool {
+        matches!(self, Role::Listed(_))
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Unrouted => "unrouted",
+            Role::Removed => "removed",
+            Role::Listed(kind) => kind.name(),
+        }
+    }
 }
 
 impl View {
@@ -126,9 +149,12 @@ impl View {
 }
 
 impl Broker {
-    /// Whether it is in the routing table.
-    pub fn is_there(&self) -> bool {
-        is_there(self.kind)
+    /// What it is now: one of another type takes over only after what the last one was owed.
+    pub fn role(&self) -> Role {
+        match (self.role, self.stats.condition().kind) {
+            (Role::Listed(_), Some(kind)) => Role::Listed(kind),
+            (role, _) => role,
+        }
     }
 
     /// Messages set aside that are neither confirmed nor given up on.

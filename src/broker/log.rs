@@ -135,7 +135,8 @@ impl Broker for Log {
     }
 
     async fn publish(&mut self, publication: &Publication) -> Result<Confirmation, Error> {
-        let Address::Topic { topic, .. } = &publication.address else {
+        // The latter is what records of version 1 have.
+        let (Address::LogTopic(topic) | Address::Topic { topic, .. }) = &publication.address else {
             return Err(Error::Refused("the address is not a topic".to_owned()));
         };
         topic::check_name(topic).map_err(Error::Refused)?;
@@ -198,7 +199,7 @@ mod tests {
             headers: Vec::new(),
             body: body.into(),
         };
-        let address = Address::Topic { topic: topic.into(), key: None };
+        let address = Address::LogTopic(topic.into());
         Publication::binary(Arc::new(event), address)
     }
 
@@ -264,6 +265,16 @@ mod tests {
         for n in 0..200 {
             assert_eq!(bodies(&dir.path().join(format!("t{n}.jsonl"))), ["0", "1", "2"]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_topic_in_a_record_of_version_1_is_written_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = connected(Settings::new(dir.path())).await;
+        let mut old = publication("t", "1");
+        old.address = Address::Topic { topic: "t".into(), key: None };
+        log.publish(&old).await.unwrap().await.unwrap();
+        assert_eq!(bodies(&dir.path().join("t.jsonl")), ["1"]);
     }
 
     #[tokio::test]

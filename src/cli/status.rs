@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 
 use super::{Error, block_on, operator, print, printable};
 use crate::{
-    admin::{BrokerStatus, SourceStatus, Status, is_there},
+    admin::{BrokerStatus, SourceStatus, Status},
     dispatch::State,
     settings::Settings,
 };
@@ -124,6 +124,12 @@ fn routes(out: &mut String, status: &Status) -> std::fmt::Result {
             config.restart_needed.join(", ")
         )?;
     }
+    if let Some(problem) = &config.settings_problem {
+        writeln!(out, "    the daemon could not start with the settings as they are now:")?;
+        for line in problem.lines() {
+            writeln!(out, "    {}", printable(line, MAX_REASON_CHARS))?;
+        }
+    }
     Ok(())
 }
 
@@ -175,7 +181,7 @@ fn brokers(out: &mut String, status: &Status) -> std::fmt::Result {
             out,
             "{:<NAME_CHARS$}  {:<8}  {:<15}  {:>6}  {:>6}  {:>7.1}  {:>6}",
             name(&broker.name),
-            broker.kind,
+            broker.kind.name(),
             format!("{} {}", state(broker.state), span(broker.since_seconds)),
             count(broker.lag_records),
             if oldest > 0.0 { span(oldest as u64) } else { "-".to_owned() },
@@ -191,7 +197,7 @@ fn brokers(out: &mut String, status: &Status) -> std::fmt::Result {
 
 /// What stands in for a broker that is not there is of interest only if something came its way.
 fn is_worth_a_line(broker: &BrokerStatus) -> bool {
-    is_there(&broker.kind) || broker.lag_records > 0 || broker.dead_letters > 0
+    broker.kind.is_there() || broker.lag_records > 0 || broker.dead_letters > 0
 }
 
 /// What is not as it should be.
@@ -363,6 +369,7 @@ a-broker-with-a…  rabbitmq  DOWN 1d            1.2M      2h     12.3       3
         let mut status = status();
         status.config.problems = vec!["routes.yaml:3:4: no\n 3 | x".to_owned()];
         (status.config.last_good, status.config.restart_needed) = (true, vec!["listen".to_owned()]);
+        status.config.settings_problem = Some("waypost.toml: no\nmore".to_owned());
         let text = text(&status);
         let expected = "\
 routes        0123456789ab since 2026-01-02T03:04:05.678Z
@@ -371,6 +378,9 @@ routes        0123456789ab since 2026-01-02T03:04:05.678Z
     routes.yaml:3:4: no
      3 | x
     changed, and a restart is needed: listen
+    the daemon could not start with the settings as they are now:
+    waypost.toml: no
+    more
 ";
         assert!(text.contains(expected), "{text}");
     }

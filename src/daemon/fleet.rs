@@ -12,10 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
 use rustc_hash::FxHashMap;
-use tokio::{
-    task::{JoinError, JoinSet},
-    time::Instant,
-};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -62,11 +59,11 @@ enum Role {
 }
 
 impl Role {
-    fn name(&self) -> &'static str {
+    fn shown(&self) -> admin::Role {
         match self {
-            Role::Listed(kind) => kind.name(),
-            Role::Unrouted => "unrouted",
-            Role::Removed => "removed",
+            Role::Listed(kind) => admin::Role::Listed(kind.of_type()),
+            Role::Unrouted => admin::Role::Unrouted,
+            Role::Removed => admin::Role::Removed,
         }
     }
 }
@@ -95,6 +92,8 @@ struct Addition {
     client: Client,
     dispatcher: Dispatcher,
     parked: Journal,
+    /// Whether no broker had this name before.
+    is_new: bool,
 }
 
 impl Prepared {
@@ -181,13 +180,14 @@ impl Fleet {
             let opened = opener.open(added, changed, &mut prepared);
             (prepared, opened)
         });
-        let (prepared, opened) = opening.await.map_err(Error::Panicked)?;
-        if let Err(error) = opened {
-            self.let_go(&held);
-            self.abandon(prepared).await;
-            return Err(error);
-        }
-        Ok(prepared)
+        let (prepared, error) = match opening.await {
+            Ok((prepared, Ok(()))) => return Ok(prepared),
+            Ok((prepared, Err(error))) => (prepared, error),
+            Err(panicked) => (Prepared::default(), Error::Panicked(panicked)),
+        };
+        self.let_go(&held);
+        self.abandon(prepared).await;
+        Err(error)
     }
 
     /// The table is not put in force after all.
@@ -195,9 +195,15 @@ impl Fleet {
         let held: Vec<_> =
             prepared.changed.into_iter().map(|(settings, _)| settings.name).collect();
         self.let_go(&held);
-        for Addition { dispatcher, parked, .. } in prepared.added {
+        for Addition { name, dispatcher, parked, is_new, .. } in prepared.added {
             dispatcher.abandon();
             parked.close().await;
+            if !is_new {
+                continue;
+            }
+            if let Err(error) = self.opener.shared.main.forget_cursor(&name).await {
+                tracing::warn!(broker = %name, %error, "a cursor that nobody needs stays behind");
+            }
         }
     }
 
@@ -210,19 +216,18 @@ impl Fleet {
     /// Tells the dispatchers what the table says, which is in force by now; `past` are those that
     /// were.
     pub fn commit(&mut self, table: &Table, prepared: Prepared, past: &[Weak<Table>]) {
-        let now = Instant::now();
         let Prepared { added, changed, removed } = prepared;
         for (BrokerSettings { name, kind, .. }, client) in changed {
             let Some(member) = self.members.get_mut(&name) else { continue };
-            let reason = format!("broker `{name}` became one of type {}", kind.name());
-            member.tell(Role::Listed(Box::new(kind)), Some(client), past, now, reason);
+            let reason = format!("broker `{name}` became one of type {}", kind.of_type().name());
+            member.tell(Role::Listed(Box::new(kind)), Some(client), past, reason);
         }
         for name in removed {
             let Some(member) = self.members.get_mut(&name) else { continue };
             let drain_for = humantime::format_duration(member.drain_for);
             tracing::info!(broker = %name, %drain_for, "a broker is removed: what it is owed goes first");
             let reason = format!("broker `{name}` was removed from routes.yaml");
-            member.tell(Role::Removed, None, past, now, reason);
+            member.tell(Role::Removed, None, past, reason);
         }
         added.into_iter().for_each(|addition| self.start(addition));
         self.set_policies(table);
@@ -230,18 +235,18 @@ impl Fleet {
     }
 
     fn start(&mut self, addition: Addition) {
-        let Addition { name, role, client, dispatcher, parked } = addition;
+        let Addition { name, role, client, dispatcher, parked, .. } = addition;
         let orders = dispatcher.orders();
         let shown = admin::Broker {
             name: name.clone(),
-            kind: role.name(),
+            role: role.shown(),
             stats: dispatcher.stats(),
             parked: parked.clone(),
             backlog_bytes: self.opener.settings.backlog_bytes(),
         };
         if let Role::Removed = role {
             let reason = not_listed(&name).into();
-            let farewell = Farewell { tables: Vec::new(), until: Instant::now(), reason };
+            let farewell = Farewell { tables: Vec::new(), time: Duration::ZERO, reason };
             orders.tell(Order { client: None, farewell });
         }
         let member = Member { role, drain_for: DRAIN_FOR, orders, shown };
@@ -304,17 +309,10 @@ impl Fleet {
 }
 
 impl Member {
-    fn tell(
-        &mut self,
-        role: Role,
-        client: Option<Client>,
-        past: &[Weak<Table>],
-        now: Instant,
-        reason: String,
-    ) {
+    fn tell(&mut self, role: Role, client: Option<Client>, past: &[Weak<Table>], reason: String) {
         let reason = format!("{reason}, and its time to drain (drain.for) is over").into();
-        let farewell = Farewell { tables: past.to_vec(), until: now + self.drain_for, reason };
-        self.shown.kind = role.name();
+        let farewell = Farewell { tables: past.to_vec(), time: self.drain_for, reason };
+        self.shown.role = role.shown();
         self.role = role;
         self.orders.tell(Order { client, farewell });
     }
@@ -355,8 +353,9 @@ impl Opener {
         policy: &BrokerPolicy,
     ) -> Result<Addition, Error> {
         let backlog_bytes = policy.backlog_bytes.unwrap_or(self.settings.backlog_bytes());
+        let is_new = !self.shared.main.cursor_names()?.iter().any(|known| **known == *name);
         let (dispatcher, parked) = self.dispatcher(&name, backlog_bytes)?;
-        Ok(Addition { name, role, client, dispatcher, parked })
+        Ok(Addition { name, role, client, dispatcher, parked, is_new })
     }
 
     /// What the table says, and the settings where it does not.

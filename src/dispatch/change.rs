@@ -9,8 +9,8 @@
 //!   Then the other client takes over, or the dispatcher ends; its cursor stays where it is and pins
 //!   nothing.
 //!
-//! Messages for the client that takes over are held over meanwhile: those past the boundary, and
-//! those with an address that the present one does not take.
+//! If it is told something else meanwhile, that comes after: the clients stand in a [`Line`], and each
+//! has its time. Messages for those that take over are held over until then.
 
 use std::time::Duration;
 
@@ -20,9 +20,10 @@ use tokio::time::Instant;
 use super::{
     CLOSE, Dispatcher,
     job::{Job, LaneKind},
-    orders::{Client, Farewell, Order},
+    lane::Lane,
+    line::Left,
+    orders::{Client, Order},
 };
-use crate::{event::Address, journal::Position};
 
 /// How long what is in flight may take once another client is to go on.
 const FINISH: Duration = Duration::from_secs(5);
@@ -34,109 +35,47 @@ pub(super) struct Succession {
     by: Instant,
 }
 
-/// The present client is being left.
-pub(super) struct Leaving {
-    farewell: Farewell,
-    /// Who takes over.
-    successor: Option<Client>,
-    /// Which addresses are of the kind of the client that is being left.
-    takes: fn(&Address) -> bool,
-    /// Everything owed before lies below this.
-    boundary: Option<Position>,
-    /// Whether what is left becomes dead letters.
-    is_over: bool,
-    /// What is for the client that takes over.
-    held_over: Vec<Job>,
-    /// Dead letters of this dispatcher before.
-    dead_before: u64,
-}
-
-impl Leaving {
-    fn is_for_successor(&self, job: &Job) -> bool {
-        let past = |boundary| job.lane == LaneKind::Main && job.position >= boundary;
-        let of_other_kind = |address: &Address| !(self.takes)(address);
-        self.successor.is_some()
-            && (self.boundary.is_some_and(past)
-                || job.message.address.as_ref().is_ok_and(of_other_kind))
-    }
-}
-
 impl Dispatcher {
     /// Takes in what it was told.
     pub(super) fn follow(&mut self, order: Order) {
-        let Order { client, farewell } = order;
-        match client {
-            Some(client) if self.kind.is_none() || self.kind == client.kind => {
-                self.stay();
-                self.succeed(client);
-            }
-            successor => self.leave(successor, farewell),
+        let dead_letters = self.stats.dead_letters.get();
+        if let Some(client) = self.line.follow(order, Instant::now(), dead_letters) {
+            self.succeed(client);
         }
+        self.enqueue_held_over();
         self.look_after_leave();
-    }
-
-    fn leave(&mut self, successor: Option<Client>, farewell: Farewell) {
-        if let Some(leaving) = &mut self.leaving {
-            // Its time has begun; but more may have been added to what it is owed.
-            leaving.farewell.tables = farewell.tables;
-            (leaving.successor, leaving.boundary) = (successor, None);
-            let held_over = std::mem::take(&mut leaving.held_over);
-            return self.requeue(held_over);
-        }
-        self.leaving = Some(Leaving {
-            farewell,
-            successor,
-            takes: self.takes,
-            boundary: None,
-            is_over: false,
-            held_over: Vec::new(),
-            dead_before: self.stats.dead_letters.get(),
-        });
-    }
-
-    /// The present client is not left after all, or the next one takes over.
-    fn stay(&mut self) {
-        if let Some(leaving) = self.leaving.take() {
-            self.requeue(leaving.held_over);
-        }
     }
 
     fn succeed(&mut self, client: Client) {
         self.succession = Some(Succession { client, by: Instant::now() + FINISH });
     }
 
-    /// Once a tick, and when told: finds the boundary, and the end of the time.
+    /// Once a tick, and when told: finds the boundaries, and the end of the time.
     pub(super) fn look_after_leave(&mut self) {
-        let Some(leaving) = &mut self.leaving else { return };
-        let Farewell { tables, until, reason } = &leaving.farewell;
-        let no_more_comes = tables.iter().all(|table| table.strong_count() == 0);
-        let finds_boundary = leaving.boundary.is_none() && no_more_comes;
-        if finds_boundary {
-            leaving.boundary = Some(self.main.journal().end());
+        let found = self.line.find_boundaries(self.main.journal().end());
+        if let Some(reason) = self.line.runs_out(Instant::now()) {
+            self.succeed(Client::absent(&reason));
         }
-        if !leaving.is_over && *until <= Instant::now() {
-            leaving.is_over = true;
-            let absent = Client::absent(reason);
-            self.succeed(absent);
-        }
-        if finds_boundary {
-            // What is past it may wait to be sent.
+        if found {
+            // What is past one may wait to be sent.
             self.requeue(Vec::new());
         }
+        self.look_ahead();
     }
 
-    /// Keeps a job for the client that takes over; gives back one that is not for it.
+    /// Keeps a job for a client that takes over; gives back one that is not for any.
     pub(super) fn hold_over(&mut self, job: Job) -> Option<Job> {
-        match &mut self.leaving {
-            Some(leaving) if leaving.is_for_successor(&job) => leaving.held_over.push(job),
-            _ => return Some(job),
+        if !self.line.is_for_successor(&job) {
+            return Some(job);
         }
+        self.held_over.push(job);
         None
     }
 
-    /// Whether what is left becomes dead letters, so that nothing waits for its time.
-    pub(super) fn is_over(&self) -> bool {
-        self.leaving.as_ref().is_some_and(|leaving| leaving.is_over)
+    /// Others may take over, or be left: each job that was held over goes where it belongs now.
+    fn enqueue_held_over(&mut self) {
+        let held_over = std::mem::take(&mut self.held_over);
+        self.requeue(held_over);
     }
 
     /// Whether another client is to go on, and the present one should send nothing more.
@@ -157,11 +96,12 @@ impl Dispatcher {
         // A broker that is down by now makes no difference any more.
         let _down = self.harvest();
         self.publishing = FuturesUnordered::new();
-        (self.kind, self.takes, self.fruitless) = (next.kind, next.takes, 0);
+        self.fruitless = 0;
         *client = next;
+        self.stats.goes_on_through(self.line.kind());
         self.health.renewed(&self.name);
         let mut jobs: Vec<Job> = self.in_flight.drain().map(|(_, job)| job).collect();
-        if self.is_over() {
+        if self.line.is_over() {
             jobs.extend(std::mem::take(&mut self.retries).into_values());
             self.parked_retries = 0;
         }
@@ -176,29 +116,53 @@ impl Dispatcher {
         if self.has_left || !self.owes_nothing_before() {
             return self.has_left;
         }
-        let successor = self.leaving.as_mut().and_then(|leaving| leaving.successor.take());
-        match successor {
+        if let Some(ahead) = self.ahead.take() {
+            self.main.pass(ahead);
+        }
+        match self.line.next(Instant::now(), self.stats.dead_letters.get()) {
             Some(client) => {
-                self.stay();
+                tracing::info!(broker = %self.name, "all is settled that the broker was owed before");
                 self.succeed(client);
+                self.enqueue_held_over();
             }
             None => self.has_left = self.orders.end(),
         }
         self.has_left
     }
 
+    fn held_over_of(&self, lane: LaneKind) -> usize {
+        self.held_over.iter().filter(|job| job.lane == lane).count()
+    }
+
+    /// If what is held over fills the main lane, what the present client is owed behind it is read
+    /// ahead.
+    fn look_ahead(&mut self) {
+        let (Some(boundary), Some(kind)) = (self.line.boundary(), self.line.kind()) else { return };
+        let held_over = self.held_over_of(LaneKind::Main);
+        let is_stuck = held_over > 0
+            && self.main.is_full_of(held_over)
+            && self.main.next_position() < boundary;
+        if self.ahead.is_none() && is_stuck {
+            self.ahead = Some(self.main.ahead(kind, boundary, &self.limits));
+        }
+    }
+
     fn owes_nothing_before(&self) -> bool {
-        let Some(leaving) = &self.leaving else { return false };
-        let held_over = leaving.held_over.len();
-        let unsettled = self.main.window().unsettled() + self.parked.window().unsettled();
-        let read_main = |boundary| {
-            // Held over, they may fill the window: then the rest is left to the next client.
-            self.main.next_position() >= boundary
-                || held_over > 0 && self.main.is_full_of(self.main.window().unsettled())
-        };
-        unsettled == held_over
-            && leaving.boundary.is_some_and(read_main)
-            && self.parked.has_read_all()
+        let Some(boundary) = self.line.boundary() else { return false };
+        if !self.in_flight.is_empty() {
+            return false;
+        }
+        let held_main = self.held_over_of(LaneKind::Main);
+        let held_parked = self.held_over_of(LaneKind::Parked);
+        let is_through = || self.ahead.as_ref().is_some_and(Lane::is_through);
+        let read_main = self.main.next_position() >= boundary || is_through();
+        // Held over, they may fill the window: then the rest is left to the next client.
+        let read_parked =
+            self.parked.has_read_all() || held_parked > 0 && self.parked.is_full_of(held_parked);
+        read_main
+            && read_parked
+            && self.main.window().unsettled() == held_main
+            && self.parked.window().unsettled() == held_parked
             && self.succession.is_none()
             && self.keeping.is_empty()
             && self.relief.is_idle()
@@ -206,17 +170,16 @@ impl Dispatcher {
 
     /// The broker is gone: nothing of it stays but its cursor.
     pub(super) fn forget(&self) {
-        let Some(leaving) = &self.leaving else { return };
+        let Some(left) = self.line.left(self.stats.dead_letters.get()) else { return };
         self.shared.progress.forget(&self.name);
         self.shared.backlogs.set_full(&self.name, false);
-        let dead_letters = self.stats.dead_letters.get() - leaving.dead_before;
-        match (dead_letters, leaving.is_over) {
-            (0, false) => tracing::info!(
+        match left {
+            Left { dead_letters: 0, was_over: false } => tracing::info!(
                 broker = %self.name, "a broker is gone: all that it was owed is settled"
             ),
             // One that was gone before this start.
-            (0, true) => {}
-            (dead_letters, _) => tracing::warn!(
+            Left { dead_letters: 0, was_over: true } => {}
+            Left { dead_letters, .. } => tracing::warn!(
                 broker = %self.name, dead_letters,
                 "a broker is gone, and what it was still owed are dead letters"
             ),

@@ -61,6 +61,11 @@ impl Dispatcher {
         match job.lane {
             LaneKind::Main => self.main.settle(job.position),
             LaneKind::Parked => self.parked.settle(job.position),
+            LaneKind::Ahead => {
+                if let Some(ahead) = &mut self.ahead {
+                    ahead.settle(job.position);
+                }
+            }
         }
         self.shared.feed.tell(&job.event, job.message, outcome);
     }
@@ -181,7 +186,7 @@ impl Dispatcher {
             );
         }
         match outcome {
-            Outcome::DeadLetter(reason) if job.lane == LaneKind::Main => {
+            Outcome::DeadLetter(reason) if job.lane != LaneKind::Parked => {
                 let not_before_ms = now_ms.saturating_add(RETRY.max.as_millis() as u64);
                 self.park(job, not_before_ms, reason.clone());
             }

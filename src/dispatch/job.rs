@@ -16,6 +16,8 @@ use crate::{
 pub enum LaneKind {
     Parked,
     Main,
+    /// The main journal too, ahead of where that lane stopped: see [`Lane::ahead`](super::lane::Lane::ahead).
+    Ahead,
 }
 
 /// See the module.
@@ -74,10 +76,10 @@ impl Suspicion {
 }
 
 impl Job {
-    /// A message of a record of the main journal.
-    pub fn new(position: Position, event: &Arc<Event>, message: Message) -> Job {
+    /// A message that was read for the first time.
+    pub fn new(lane: LaneKind, position: Position, event: &Arc<Event>, message: Message) -> Job {
         Job {
-            lane: LaneKind::Main,
+            lane,
             position,
             turn: 0,
             event: event.clone(),
@@ -94,11 +96,10 @@ impl Job {
     /// A parked message, with what was tried before.
     pub fn resume(position: Position, kept: Kept) -> Job {
         Job {
-            lane: LaneKind::Parked,
             attempts: kept.attempts,
             first_ms: kept.first_ms,
             not_before_ms: kept.at_ms,
-            ..Job::new(position, &Arc::new(kept.event), kept.message)
+            ..Job::new(LaneKind::Parked, position, &Arc::new(kept.event), kept.message)
         }
     }
 

@@ -1,7 +1,9 @@
 //! A lane: one journal read at one cursor. A dispatcher has two of the same kind: the main journal,
 //! and its broker's own journal of parked messages.
+//!
+//! Sometimes a third reads ahead in the main journal, without a cursor of its own.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -14,7 +16,8 @@ use super::{
     window::Window,
 };
 use crate::{
-    event::Record,
+    broker,
+    event::{Message, Record},
     journal::{self, Cursor, Item, Journal, Position, Reader},
 };
 
@@ -52,6 +55,24 @@ pub struct Lane {
     saving: Option<JoinHandle<Result<Saved, Error>>>,
     /// Whether the last attempt found the disk full: the next is left to the tick.
     postponed: bool,
+    /// What alone is read.
+    only: Option<Stretch>,
+    /// What was read by a lane ahead, and is settled.
+    passed: Vec<Stretch>,
+}
+
+/// The messages on addresses of one type in a range of the main journal.
+#[derive(Clone, Debug)]
+struct Stretch {
+    range: Range<Position>,
+    kind: broker::Kind,
+}
+
+impl Stretch {
+    fn holds(&self, position: Position, message: &Message) -> bool {
+        let is_of_kind = |address| broker::Kind::of(address) == self.kind;
+        self.range.contains(&position) && message.address.as_ref().is_ok_and(is_of_kind)
+    }
 }
 
 impl Lane {
@@ -73,7 +94,45 @@ impl Lane {
             cursor: Some(cursor),
             saving: None,
             postponed: false,
+            only: None,
+            passed: Vec::new(),
         })
+    }
+
+    /// A lane for the messages of one type from where this one has read to, up to `end`, while this one
+    /// reads no further.
+    pub fn ahead(&self, kind: broker::Kind, end: Position, limits: &Limits) -> Lane {
+        let start = self.next_position();
+        Lane {
+            kind: LaneKind::Ahead,
+            broker: self.broker.clone(),
+            reader: self.journal.reader(start),
+            journal: self.journal.clone(),
+            window: Window::new(start, limits.window),
+            cursor: None,
+            saving: None,
+            postponed: false,
+            only: Some(Stretch { range: start..end, kind }),
+            passed: Vec::new(),
+        }
+    }
+
+    /// Whether this lane, which is [ahead](Self::ahead), has come to its end and all is settled.
+    pub fn is_through(&self) -> bool {
+        let Some(only) = &self.only else { return false };
+        self.next_position() >= only.range.end && self.window.unsettled() == 0
+    }
+
+    /// Skips what was read and settled ahead.
+    pub fn pass(&mut self, ahead: Lane) {
+        self.passed.retain(|stretch| stretch.range.end > self.reader.position());
+        self.passed.extend(ahead.only);
+    }
+
+    fn is_ours(&self, position: Position, message: &Message) -> bool {
+        message.broker == self.broker
+            && self.only.as_ref().is_none_or(|only| only.holds(position, message))
+            && !self.passed.iter().any(|passed| passed.holds(position, message))
     }
 
     pub fn journal(&self) -> &Journal {
@@ -130,7 +189,7 @@ impl Lane {
         let time_ms;
         let unreadable = |cause: String| Error::Unreadable { position, cause };
         match self.kind {
-            LaneKind::Main => {
+            LaneKind::Main | LaneKind::Ahead => {
                 let owes = Record::owes(&bytes, &self.broker);
                 if !owes.map_err(|e| unreadable(e.to_string()))? {
                     self.window.skip(position.next());
@@ -139,8 +198,8 @@ impl Lane {
                 let record = Record::decode(bytes).map_err(|e| unreadable(e.to_string()))?;
                 let event = Arc::new(record.event);
                 time_ms = event.time_ms;
-                let owed = record.messages.into_iter().filter(|m| m.broker == self.broker);
-                jobs.extend(owed.map(|message| Job::new(position, &event, message)));
+                let owed = record.messages.into_iter().filter(|m| self.is_ours(position, m));
+                jobs.extend(owed.map(|message| Job::new(self.kind, position, &event, message)));
             }
             LaneKind::Parked => {
                 let kept = Kept::decode(bytes).map_err(|e| unreadable(e.to_string()))?;
@@ -155,6 +214,10 @@ impl Lane {
     /// One message of the record at `position` is settled.
     pub fn settle(&mut self, position: Position) {
         self.window.settle(position);
+        if self.kind == LaneKind::Ahead {
+            // No cursor has to be saved first.
+            self.window.save(self.window.cursor());
+        }
     }
 
     /// Whether the window fills up with settled messages that only a save lets go.
@@ -234,4 +297,11 @@ async fn save(
         journal.release(saved.cursor.position()).await?;
     }
     Ok(saved)
+}
+
+/// The next of a lane, if there is one that has not come to its end. Cancel-safe.
+pub async fn next_of(lane: &mut Option<Lane>, read: bool) -> Option<Result<LaneWake, Error>> {
+    let lane = lane.as_mut()?;
+    let end = lane.only.as_ref()?.range.end;
+    Some(lane.next(read && lane.next_position() < end).await)
 }

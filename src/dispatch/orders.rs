@@ -1,7 +1,8 @@
 //! What a dispatcher is told while it runs: which client to go on with, when to leave, how patient to
-//! be. The last word counts, so there is never more than one waiting, and nobody waits to tell.
+//! be. Nobody waits to tell.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -9,28 +10,27 @@ use std::{
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
 use rustc_hash::FxHashMap;
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 use super::Limits;
 use crate::{
-    broker::{Absent, Broker},
-    event::Address,
-    routing::{Table, WhenFull},
+    broker::{self, Absent, Broker},
+    routing::{BrokerKind, Table, WhenFull},
 };
 
-/// A client, and what is for it.
+/// A client.
 pub struct Client {
-    /// What `type:` says; `None` where it only stands in for a broker that is not there.
-    pub kind: Option<&'static str>,
-    /// Which addresses are of that kind.
-    pub takes: fn(&Address) -> bool,
+    /// `None` where it only stands in for a broker that is not there.
+    pub kind: Option<broker::Kind>,
+    /// What it was built from, where that is known: equal settings are the same connection.
+    pub settings: Option<Arc<BrokerKind>>,
     pub broker: Box<dyn Broker>,
 }
 
 impl Client {
     /// One that makes dead letters of everything, for this reason.
     pub fn absent(reason: &str) -> Client {
-        Client { kind: None, takes: |_| true, broker: Box::new(Absent::new(reason)) }
+        Client { kind: None, settings: None, broker: Box::new(Absent::new(reason)) }
     }
 }
 
@@ -46,8 +46,9 @@ pub struct Order {
 pub struct Farewell {
     /// The tables that were in force. While a request runs on one of them, there may be more.
     pub tables: Vec<Weak<Table>>,
-    /// When what is left becomes dead letters.
-    pub until: Instant,
+    /// How long it goes on, from now or from when it takes over; then what is left becomes dead
+    /// letters.
+    pub time: Duration,
     /// Why it does.
     pub reason: ByteString,
 }
@@ -96,7 +97,8 @@ struct Mailbox {
 
 #[derive(Default)]
 struct State {
-    order: Option<Order>,
+    /// In the order in which they were given. At most one a reload since the dispatcher last looked.
+    orders: VecDeque<Order>,
     /// Somebody is about to tell it something: it must not end meanwhile.
     is_held: bool,
     has_ended: bool,
@@ -124,7 +126,8 @@ impl Orders {
     /// Tells it what to become. One that has ended does not hear it: see [`hold`](Self::hold).
     pub fn tell(&self, order: Order) {
         let mut state = self.lock();
-        (state.order, state.is_held) = (Some(order), false);
+        state.orders.push_back(order);
+        state.is_held = false;
         self.0.told.notify_one();
     }
 
@@ -142,14 +145,14 @@ impl Orders {
         self.0.told.notified().await;
     }
 
-    pub(super) fn take(&self) -> Option<Order> {
-        self.lock().order.take()
+    pub(super) fn take(&self) -> VecDeque<Order> {
+        std::mem::take(&mut self.lock().orders)
     }
 
     /// The dispatcher ends, unless somebody has something to tell it.
     pub(super) fn end(&self) -> bool {
         let mut state = self.lock();
-        state.has_ended = state.order.is_none() && !state.is_held;
+        state.has_ended = state.orders.is_empty() && !state.is_held;
         state.has_ended
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Dispatcher, job::Job};
 use crate::{
+    broker,
     clock::now_ms,
     feed::Outcome,
     journal::Position,
@@ -34,6 +35,8 @@ pub struct Condition {
     pub since_ms: u64,
     /// What is wrong, in words for operators.
     pub trouble: Option<String>,
+    /// The type of the client that it goes on through; `None` if that stands in for one.
+    pub kind: Option<broker::Kind>,
 }
 
 /// How far one lane is.
@@ -102,7 +105,8 @@ pub struct Stats {
 
 impl Stats {
     pub(super) fn new() -> Stats {
-        let condition = Condition { state: State::Connecting, since_ms: now_ms(), trouble: None };
+        let (state, since_ms) = (State::Connecting, now_ms());
+        let condition = Condition { state, since_ms, trouble: None, kind: None };
         Stats {
             connections: Counter::default(),
             connect_failures: Counter::default(),
@@ -145,6 +149,10 @@ impl Stats {
         }
         condition.state = state;
         condition.trouble = trouble.map(str::to_owned);
+    }
+
+    pub(super) fn goes_on_through(&self, kind: Option<broker::Kind>) {
+        self.lock().kind = kind;
     }
 
     pub(super) fn handed_over(&self, again: bool) {

@@ -17,13 +17,14 @@ use super::*;
 use crate::{
     broker::{Confirmation, Error as Failure, Flow, Hold},
     event::{
-        Record,
+        Address, Record,
         tests::{binary, plain},
     },
     journal::{Entry, Options, RealDisk, Storage},
 };
 
 mod change;
+mod line;
 
 /// Says what becomes of each message, and remembers what it confirmed.
 #[derive(Default)]
@@ -136,8 +137,7 @@ impl Broker for Scripted {
 /// A client of the type that the messages are for.
 fn client(script: &Arc<Script>) -> Client {
     let broker = Box::new(Scripted(script.clone()));
-    let takes = |address: &Address| matches!(address, Address::Subject(_));
-    Client { kind: Some("scripted"), takes, broker }
+    Client { kind: Some(broker::Kind::Nats), settings: None, broker }
 }
 
 const LIMITS: Limits = Limits {
@@ -204,6 +204,11 @@ impl World {
 
     /// The same for somebody who has something to tell it.
     async fn run_and(&self, done: impl Fn(&World, &Orders) -> bool) {
+        self.run_with(client(&self.script), done).await;
+    }
+
+    /// The same for one that begins with this client.
+    async fn run_with(&self, client: Client, done: impl Fn(&World, &Orders) -> bool) {
         let storage: Arc<dyn Storage> = Arc::new(RealDisk);
         let parked = self.parked.clone();
         let parked = Journal::open(storage, &self.dir.path().join("parked"), parked).unwrap();
@@ -212,7 +217,7 @@ impl World {
         *self.stats.lock().unwrap() = dispatcher.stats();
         let orders = dispatcher.orders();
         let stop = CancellationToken::new();
-        let running = tokio::spawn(dispatcher.run(client(&self.script), stop.clone()));
+        let running = tokio::spawn(dispatcher.run(client, stop.clone()));
         // By the machine's clock: the disk is a real one.
         let started = std::time::Instant::now();
         while !done(self, &orders) {

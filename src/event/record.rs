@@ -9,9 +9,10 @@
 //! u8      version
 //! list    messages: string route, string broker, u8 kind, then
 //!           0  string reason                        could not be rendered
-//!           1  string topic, option key             Kafka, log
+//!           1  string topic, option key             Kafka
 //!           2  string exchange, string routing_key  RabbitMQ
 //!           3  string subject                       NATS
+//!           4  string topic                         log
 //!         then u8 format (0 binary, 1 structured, 2 raw)
 //!         and list headers: string name, string value
 //! u64     time_ms
@@ -22,7 +23,8 @@
 //! ...     body: the rest
 //! ```
 //!
-//! Version 1 had neither format nor headers of a message: binary, and none. It is still read, since
+//! Version 1 had neither format nor headers of a message: binary, and none; and kind 1 for topics of
+//! `log` as well, so that a message did not say which of the two it is for. It is still read, since
 //! journals, parked messages and dead letters of that time hold it; it is never written.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -183,6 +185,10 @@ fn put_message(out: &mut BytesMut, message: &Message) {
             out.put_u8(3);
             put_text(out, subject);
         }
+        Ok(Address::LogTopic(topic)) => {
+            out.put_u8(4);
+            put_text(out, topic);
+        }
     }
     out.put_u8(match message.format {
         Format::Binary => 0,
@@ -248,7 +254,7 @@ impl<'b> Input<&'b [u8]> {
 
     fn skip_address(&mut self) -> Result<(), Error> {
         match self.u8()? {
-            0 | 3 => self.skip_text().map(drop),
+            0 | 3 | 4 => self.skip_text().map(drop),
             1 => {
                 self.skip_text()?;
                 self.skip_option()
@@ -306,6 +312,7 @@ impl Input<Bytes> {
             1 => Ok(Address::Topic { topic: self.text()?, key: self.option()? }),
             2 => Ok(Address::Exchange { exchange: self.text()?, routing_key: self.text()? }),
             3 => Ok(Address::Subject(self.text()?)),
+            4 => Ok(Address::LogTopic(self.text()?)),
             kind => return Err(Error::MessageKind(kind)),
         };
         let (format, headers) = match version {

@@ -3,7 +3,8 @@
 //!
 //! `parse` reads the text. `check` compiles: it knows every name, says where a mistake stands, and
 //! replaces what a condition reads of the body by the slot of that field, so that nothing else of the
-//! body is built. `value` is JSON as CEL sees it.
+//! body is built. `constant` tells what fails or is false whatever the event. `value` is JSON as CEL
+//! sees it.
 //!
 //! An evaluation that fails (a missing field, a wrong type) is no match. It takes time in the
 //! length of the text and of the body, whatever a sender says: see `check`.
@@ -29,6 +30,7 @@ use super::{input::Input, template::shorten};
 use crate::body::Paths;
 
 mod check;
+mod constant;
 mod parse;
 mod pattern;
 mod reference;
@@ -51,6 +53,8 @@ pub struct Condition {
     expression: IdedExpr,
     /// What stands in the expression as `@0`, `@1` and so on.
     references: Vec<Reference>,
+    /// Whether it is false, or fails, whatever the event.
+    is_never: bool,
 }
 
 /// Why text is not a condition, and where in it, in bytes.
@@ -81,15 +85,22 @@ pub enum Why {
 }
 
 impl Condition {
-    /// Compiles. The body fields it reads are added to `paths`.
-    pub fn compile(text: &str, paths: &mut Paths) -> Result<Condition, Error> {
+    /// Compiles. The body fields it reads are added to `paths`. Every mistake is told, as far as the
+    /// text can be read and up to a bound.
+    pub fn compile(text: &str, paths: &mut Paths) -> Result<Condition, Vec<Error>> {
         let (expression, references) = check::compile(text, paths)?;
-        Ok(Condition { text: text.to_owned(), expression, references })
+        let is_never = constant::is_never(&expression);
+        Ok(Condition { text: text.to_owned(), expression, references, is_never })
     }
 
     /// As it stands in the file.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether no event fulfils it, as far as can be known of it alone.
+    pub fn is_never(&self) -> bool {
+        self.is_never
     }
 
     /// Whether the event fulfils it.
@@ -120,19 +131,43 @@ impl Condition {
                     None => Why::Missing(name.to_string()),
                 }
             }
-            ExecutionError::NoSuchKey(name) => Why::Missing(shorten(&name).to_owned()),
+            other => other.into(),
+        }
+    }
+}
+
+impl From<ExecutionError> for Why {
+    fn from(error: ExecutionError) -> Why {
+        Why::Failed(match error {
+            ExecutionError::NoSuchKey(name) => return Why::Missing(shorten(&name).to_owned()),
             ExecutionError::NoSuchOverload(overload) => {
                 let name = overload.function().trim_matches(['_', '@']);
                 let types = overload.argument_types().join(" and ");
-                Why::Failed(format!("`{name}` does not go with {types}"))
+                format!("`{name}` does not go with {types}")
             }
             ExecutionError::UnsupportedBinaryOperator(name, left, right) => {
-                let (left, right) = (left.type_of(), right.type_of());
-                Why::Failed(format!("`{name}` does not go with {left} and {right}"))
+                format!("`{name}` does not go with {} and {}", type_of(&left), type_of(&right))
             }
-            // Some of these repeat what the event holds.
-            other => Why::Failed(shorten(&other.to_string()).to_owned()),
-        }
+            ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+                "it divides by zero".to_owned()
+            }
+            ExecutionError::Overflow(name, ..) => format!("`{name}` gives too large a number"),
+            ExecutionError::FunctionError { function, message } => match &*function {
+                "timestamp" => "`timestamp` takes a text like `2026-01-01T00:00:00Z`".to_owned(),
+                "duration" => "`duration` takes a text like `1h30m`".to_owned(),
+                // What the library says may repeat what the event holds.
+                _ => format!("`{function}`: {}", shorten(&message)),
+            },
+            other => shorten(&other.to_string()).to_owned(),
+        })
+    }
+}
+
+/// What CEL calls the type of a value; the library has another word for one of them.
+fn type_of(value: &cel::Value) -> String {
+    match value {
+        cel::Value::Float(_) => "double".to_owned(),
+        other => other.type_of().to_string(),
     }
 }
 

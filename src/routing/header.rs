@@ -2,6 +2,7 @@
 //! CloudEvents or to Waypost itself is refused: nothing may pass for an attribute, or be routed by.
 
 use super::template;
+use crate::source::sounds_secret;
 
 /// The most headers of a target.
 pub const MAX_HEADERS: usize = 16;
@@ -30,8 +31,22 @@ impl Rule {
                  like `-`, `_` and `.`"
             ));
         }
-        if let Some(whose) = self.owner(&name.to_ascii_lowercase()) {
+        let lower = name.to_ascii_lowercase();
+        if let Some(whose) = self.owner(&lower) {
             return Err(format!("the header `{name}` belongs to {whose}; choose another name"));
+        }
+        if sounds_like_a_secret(name) {
+            return Err(format!(
+                "the header `{name}` sounds secret, and brokers, consumers and logs see it: leave it \
+                 out, or choose another name"
+            ));
+        }
+        if looks_like_a_secret(value) {
+            return Err(
+                "the value looks like a secret, and brokers, consumers and logs see it: leave \
+                        the header out"
+                    .to_owned(),
+            );
         }
         if value.len() > MAX_VALUE_BYTES {
             return Err(format!("a header's value has at most {MAX_VALUE_BYTES} bytes"));
@@ -69,6 +84,26 @@ impl Rule {
     }
 }
 
+/// Whether a header may hold a secret, and must not be shown.
+pub fn may_be_secret(name: &str, value: &str) -> bool {
+    sounds_like_a_secret(name) || looks_like_a_secret(value)
+}
+
+fn sounds_like_a_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    sounds_secret(&name) || name.contains("passw")
+}
+
+/// Whether a value begins as secrets do, or holds a key.
+fn looks_like_a_secret(value: &str) -> bool {
+    const BEGINNINGS: [&str; 4] = ["bearer ", "basic ", "whsec_", "whsk_"];
+    let value = value.trim_start();
+    let begins = |beginning: &str| {
+        value.get(..beginning.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(beginning))
+    };
+    BEGINNINGS.iter().any(|beginning| begins(beginning)) || value.contains("-----BEGIN")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +135,17 @@ mod tests {
             (Nats, "x", "{data.x}", Some("fixed text")),
             (Nats, "x", r#"{"a": 1}"#, None),
             (Nats, "x", "日本", None),
+            (Kafka, "Authorization", "x", Some("sounds secret")),
+            (Kafka, "proxy-authorization", "x", Some("sounds secret")),
+            (Kafka, "Cookie", "x", Some("sounds secret")),
+            (RabbitMq, "x-api-key", "x", Some("sounds secret")),
+            (RabbitMq, "db_password", "x", Some("sounds secret")),
+            (Nats, "x", "Bearer eyJhbGciOi", Some("looks like a secret")),
+            (Nats, "x", " basic dXNlcjpwdw==", Some("looks like a secret")),
+            (Nats, "x", "whsec_MDEy", Some("looks like a secret")),
+            (Nats, "x", "-----BEGIN PRIVATE KEY-----", Some("looks like a secret")),
+            (Nats, "x", "bearers of news", None),
+            (Nats, "x", "日", None),
         ] {
             match (rule.check(name, value), refused) {
                 (Ok(()), None) => {}

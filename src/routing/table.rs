@@ -13,9 +13,10 @@ use super::{
 };
 use crate::{
     body::Paths,
-    broker::{kafka, nats, rabbitmq},
-    event::{Address, Format, Headers},
+    broker::{self, kafka, nats, rabbitmq},
+    event::{Format, Headers},
     meter::Counter,
+    nearest::listed,
     source::Source,
 };
 
@@ -91,23 +92,12 @@ pub enum BrokerKind {
 
 impl BrokerKind {
     /// What `type:` says.
-    pub fn name(&self) -> &'static str {
+    pub fn of_type(&self) -> broker::Kind {
         match self {
-            BrokerKind::Kafka { .. } => "kafka",
-            BrokerKind::RabbitMq { .. } => "rabbitmq",
-            BrokerKind::Nats { .. } => "nats",
-            BrokerKind::Log { .. } => "log",
-        }
-    }
-
-    /// Which addresses are of its kind.
-    pub fn takes(&self) -> fn(&Address) -> bool {
-        match self {
-            BrokerKind::Kafka(_) | BrokerKind::Log { .. } => {
-                |address| matches!(address, Address::Topic { .. })
-            }
-            BrokerKind::RabbitMq(_) => |address| matches!(address, Address::Exchange { .. }),
-            BrokerKind::Nats(_) => |address| matches!(address, Address::Subject(_)),
+            BrokerKind::Kafka(_) => broker::Kind::Kafka,
+            BrokerKind::RabbitMq(_) => broker::Kind::RabbitMq,
+            BrokerKind::Nats(_) => broker::Kind::Nats,
+            BrokerKind::Log { .. } => broker::Kind::Log,
         }
     }
 }
@@ -128,12 +118,30 @@ struct Route {
 /// `match:`
 #[derive(Debug)]
 struct Matcher {
-    /// Empty: any.
-    sources: Vec<Pattern>,
-    /// Empty: any.
-    types: Vec<Pattern>,
+    sources: Patterns,
+    types: Patterns,
     /// Takes only what no route without this took.
     otherwise: bool,
+}
+
+/// Patterns of names, of which one is enough; without any, every name is taken.
+#[derive(Debug)]
+struct Patterns {
+    all: Vec<Pattern>,
+    /// For people.
+    shown: ByteString,
+}
+
+impl Patterns {
+    fn new(names: &[String]) -> Patterns {
+        let shown: Vec<&str> = names.iter().map(|name| &**name).collect();
+        let all = names.iter().map(|name| Pattern::new(name)).collect();
+        Patterns { all, shown: listed(&shown).into() }
+    }
+
+    fn take(&self, name: &str) -> bool {
+        self.all.is_empty() || self.all.iter().any(|pattern| pattern.matches(name))
+    }
 }
 
 #[derive(Debug)]
@@ -147,6 +155,7 @@ struct Target {
 #[derive(Debug)]
 enum AddressTemplate {
     Topic { topic: Template, key: Option<Template> },
+    LogTopic(Template),
     Exchange { exchange: Template, routing_key: Template },
     Subject(Template),
 }

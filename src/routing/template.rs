@@ -16,6 +16,10 @@ mod parse;
 /// Longest slug, in bytes.
 const MAX_SLUG_BYTES: usize = 64;
 
+/// Said of a field that is not there. Many bodies have a `data` of their own.
+const NO_FIELD: &str = "the body has no such field (`data` stands for the whole body: one in its own `data` is \
+     {data.data.NAME})";
+
 /// A compiled template and the rule its result must keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -183,7 +187,7 @@ fn field<'i>(input: &'i Input, slot: usize) -> Result<Cow<'i, str>, Unfilled<'i>
     match fields.text(slot) {
         Ok(text) if text.is_empty() => Err(Unfilled::Nothing("the event has none".into())),
         Ok(text) => Ok(text),
-        Err(NoText::Missing) => Err(Unfilled::Nothing("the body has no such field".into())),
+        Err(NoText::Missing) => Err(Unfilled::Nothing(NO_FIELD.into())),
         Err(NoText::NotScalar) => Err(Unfilled::Unfit("the field is an object or a list")),
         Err(NoText::NotUnicode) => Err(Unfilled::Unfit("the field is not Unicode text")),
     }

@@ -167,7 +167,7 @@ pub fn changes(log: &Path, sink: Sink) -> (usize, usize) {
 }
 
 /// Waits until something is so.
-pub async fn eventually(what: &str, done: impl Fn() -> bool) {
+pub async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {
         assert!(started.elapsed() < WITHIN, "waiting until {what}");

@@ -124,6 +124,7 @@ pub struct Load {
     running: Arc<AtomicBool>,
     ledger: Arc<Mutex<Vec<String>>>,
     refused: Arc<AtomicU64>,
+    unanswered: Arc<AtomicU64>,
     connections: Vec<JoinHandle<()>>,
 }
 
@@ -147,20 +148,26 @@ impl Load {
     ) -> Load {
         let running = Arc::new(AtomicBool::new(true));
         let (ledger, refused) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicU64>::default());
+        let unanswered = Arc::<AtomicU64>::default();
         let (next, webhook) = (Arc::<AtomicU64>::default(), Arc::new(webhook));
         let connections = (0..connections).map(|_| {
             let (running, ledger, refused) = (running.clone(), ledger.clone(), refused.clone());
             let (next, webhook, address) = (next.clone(), webhook.clone(), address.clone());
+            let unanswered = unanswered.clone();
             tokio::spawn(async move {
                 while running.load(Ordering::Relaxed) {
                     let address = *address.lock().expect("the address");
                     let Ok(mut sender) = Sender::connect(address).await else {
+                        unanswered.fetch_add(1, Ordering::Relaxed);
                         tokio::time::sleep(Duration::from_millis(20)).await;
                         continue;
                     };
                     while running.load(Ordering::Relaxed) {
                         let event = webhook(next.fetch_add(1, Ordering::Relaxed));
-                        let Ok(answer) = sender.post(&event).await else { break };
+                        let Ok(answer) = sender.post(&event).await else {
+                            unanswered.fetch_add(1, Ordering::Relaxed);
+                            break;
+                        };
                         if answer.status.is_success() {
                             let id = answer.event_id.expect("an accepted event has an id");
                             ledger.lock().expect("the ledger").push(id);
@@ -174,7 +181,7 @@ impl Load {
             })
         });
         let connections = connections.collect();
-        Load { running, ledger, refused, connections }
+        Load { running, ledger, refused, unanswered, connections }
     }
 
     /// How many were answered 2xx so far.
@@ -190,6 +197,11 @@ impl Load {
     /// How many were answered otherwise so far.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many connections and requests came to nothing so far: the outcome is not known.
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// Waits until this many more were accepted.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use async_nats::jetstream::stream;
 
-use super::{accepted, eventually, reload, to_topic, with};
+use super::{accepted, eventually, reload, replace, to_topic, with};
 use crate::common::{
     brokers::Nats,
     consume,
@@ -180,6 +180,7 @@ async fn a_broker_of_another_type_takes_over_after_what_the_old_one_was_owed() {
     let owed: Vec<String> = (0..5).map(|n| accepted(&daemon, n)).collect();
     reload(&daemon, dir.path(), &with("live: { type: log }", "{ broker: live, topic: types }"));
     let later: Vec<String> = (5..10).map(|n| accepted(&daemon, n)).collect();
+    assert_eq!(broker_names(&daemon), ["live:nats", "unrouted:unrouted"], "as yet");
     nats.restart();
     assert_eq!(arrived(&nats, "types", owed.len()).await, owed);
     kept::wait_for_logged(dir.path(), "types", later.len()).await;
@@ -187,6 +188,82 @@ async fn a_broker_of_another_type_takes_over_after_what_the_old_one_was_owed() {
     assert_eq!(broker_names(&daemon), ["live:log", "unrouted:unrouted"]);
     assert!(daemon.stop().success());
     assert_eq!(dead_letters(dir.path()), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_removed_before_its_new_type_had_its_turn_loses_nothing() {
+    let mut nats = nats("gone").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::start(dir.path(), &with(&live(&nats, ""), &to("gone.a")), &[]);
+    nats.kill();
+    let first: Vec<String> = (0..5).map(|n| accepted(&daemon, n)).collect();
+    reload(
+        &daemon,
+        dir.path(),
+        &with("live: { type: log, dir: gone }", "{ broker: live, topic: gone }"),
+    );
+    let then: Vec<String> = (5..10).map(|n| accepted(&daemon, n)).collect();
+    reload(&daemon, dir.path(), &to_topic("elsewhere"));
+    assert_eq!(broker_names(&daemon), ["live:removed", "local:log", "unrouted:unrouted"]);
+    nats.restart();
+    assert_eq!(arrived(&nats, "gone", first.len()).await, first);
+    await_metrics(&daemon, "the end of the broker", |scrape| !scrape.text.contains("\"live\""));
+    assert_eq!(kept::logged_in(&dir.path().join("gone"), "gone"), then);
+    assert!(daemon.stop().success());
+    assert_eq!(dead_letters(dir.path()), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn back_at_its_first_type_a_broker_delivers_to_each_what_was_accepted_for_it() {
+    let (mut one, other) = (nats("again").await, nats("again").await);
+    let dir = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::start(dir.path(), &with(&live(&one, ""), &to("again.a")), &[]);
+    one.kill();
+    let first: Vec<String> = (0..5).map(|n| accepted(&daemon, n)).collect();
+    reload(&daemon, dir.path(), &with("live: { type: log }", "{ broker: live, topic: again }"));
+    let then: Vec<String> = (5..10).map(|n| accepted(&daemon, n)).collect();
+    // No request runs on the first table any more, which is looked for once a second.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    reload(&daemon, dir.path(), &with(&live(&other, ""), &to("again.a")));
+    let last: Vec<String> = (10..15).map(|n| accepted(&daemon, n)).collect();
+    one.restart();
+    assert_eq!(arrived(&one, "again", first.len()).await, first);
+    assert_eq!(arrived(&other, "again", last.len()).await, last);
+    assert_eq!(kept::logged(dir.path(), "again"), then);
+    assert!(daemon.stop().success());
+    assert_eq!(dead_letters(dir.path()), [""; 0]);
+}
+
+#[test]
+fn a_broker_of_a_table_that_could_not_be_put_in_force_leaves_no_cursor_behind() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let good = to_topic("good");
+    let daemon = Daemon::start(dir.path(), &good, &[]);
+    // The last step that can fail does.
+    let last_good = daemon.data_dir().join("routes.last-good.yaml");
+    std::fs::remove_file(&last_good).expect("to remove a file");
+    std::fs::create_dir(&last_good).expect("to create a directory");
+    let text = with(
+        "local: { type: log }, more: { type: log, dir: more }",
+        "{ broker: local, topic: good }, { broker: more, topic: more }",
+    );
+    replace(&dir.path().join("routes.yaml"), &text);
+    let cursors = || {
+        let files = std::fs::read_dir(daemon.data_dir().join("journal/cursors")).expect("cursors");
+        let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let (status, output) = daemon.command(&["reload"]);
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("cannot keep it as the last good one"), "{output}");
+    assert_eq!(cursors(), ["local", "unrouted"]);
+    accepted(&daemon, 0);
+    std::fs::remove_dir(&last_good).expect("to remove a directory");
+    reload(&daemon, dir.path(), &text);
+    assert_eq!(cursors(), ["local", "more", "unrouted"]);
+    assert!(daemon.stop().success());
+    assert_eq!(kept::logged_in(&dir.path().join("more"), "more"), [""; 0], "it is owed nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ pub(super) fn write(view: &View, out: &mut Families) -> fmt::Result {
 
 fn connection(view: &View, brokers: &[Broker], out: &mut Families) -> fmt::Result {
     let kinds = brokers.iter().map(|broker| {
-        ([("broker", broker.name.to_string()), ("type", broker.kind.to_owned())], 1_u64)
+        ([("broker", broker.name.to_string()), ("type", broker.role().name().to_owned())], 1_u64)
     });
     out.gauges("waypost_broker_info", "The type of each broker.", kinds)?;
     let up = |broker: &Broker| {
@@ -25,7 +25,7 @@ fn connection(view: &View, brokers: &[Broker], out: &mut Families) -> fmt::Resul
         matches!(state, State::Connected | State::Draining) as u64
     };
     let help = "Whether the broker is connected, as far as is known.";
-    let there = brokers.iter().filter(|broker| broker.is_there());
+    let there = brokers.iter().filter(|broker| broker.role.is_there());
     let there = there.map(|broker| (label(broker), up(broker)));
     out.gauges("waypost_broker_up", help, there)?;
     let help =

@@ -223,6 +223,9 @@ impl From<&Message> for MessageShown {
                 topic: topic.to_string(),
                 key: key.as_ref().map(ToString::to_string),
             },
+            Ok(Address::LogTopic(topic)) => {
+                AddressShown::Topic { topic: topic.to_string(), key: None }
+            }
             Ok(Address::Exchange { exchange, routing_key }) => AddressShown::Exchange {
                 exchange: exchange.to_string(),
                 routing_key: routing_key.to_string(),

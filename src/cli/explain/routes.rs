@@ -60,8 +60,8 @@ impl From<TracedMessage> for MessageShown {
 
 fn code(why: &Mismatch) -> &'static str {
     match why {
-        Mismatch::Source => "source",
-        Mismatch::Type => "type",
+        Mismatch::Source(_) => "source",
+        Mismatch::Type(_) => "type",
         Mismatch::Condition => "condition-false",
         Mismatch::ConditionError(_) => "condition-error",
         Mismatch::OthersTook => "others-took",

@@ -1,23 +1,23 @@
 //! What a dispatcher does when it is told to change: its client, its patience, or to leave.
 
 use super::*;
-use crate::routing::{self, Table, WhenFull};
+use crate::routing::{self, BrokerKind, Table, WhenFull};
 
 /// A routing table that says nothing, for requests to run on.
-fn table() -> Arc<Table> {
+pub(super) fn table() -> Arc<Table> {
     let text = "sources: {}\nbrokers: { a: { type: log } }\nroutes: []\n";
     Arc::new(routing::compile("routes.yaml", text, &|_| None).unwrap())
 }
 
 /// Whether this is the first time.
-fn once(done: &AtomicBool) -> bool {
+pub(super) fn once(done: &AtomicBool) -> bool {
     !done.swap(true, Relaxed)
 }
 
-fn farewell(tables: &[&Arc<Table>], for_ms: u64) -> Farewell {
+pub(super) fn farewell(tables: &[&Arc<Table>], for_ms: u64) -> Farewell {
     Farewell {
         tables: tables.iter().map(|table| Arc::downgrade(table)).collect(),
-        until: Instant::now() + Duration::from_millis(for_ms),
+        time: Duration::from_millis(for_ms),
         reason: "it was removed".into(),
     }
 }
@@ -66,6 +66,37 @@ async fn what_the_old_client_does_not_finish_goes_through_the_new_one_in_order()
     assert_eq!(world.confirmed(), Vec::<String>::new());
     assert_eq!(*next.confirmed.lock().unwrap(), ids);
     assert_eq!(world.stats().condition().trouble, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_comes_back_as_it_was_goes_on_with_what_it_has_in_flight() {
+    let world = World::new();
+    let ids = names("gated", 4);
+    world.append(&refs(&ids)).await;
+    let settings = Arc::new(BrokerKind::Log { dir: None, rotate_bytes: None, keep: None });
+    let as_it_was =
+        |script: &Arc<Script>| Client { settings: Some(settings.clone()), ..client(script) };
+    let needless = Arc::<Script>::default();
+    let (told, started) = (AtomicBool::new(false), Instant::now());
+    world
+        .run_with(as_it_was(&world.script), |world, orders| {
+            if world.stats().in_flight.get() == 4 && once(&told) {
+                let farewell = || farewell(&[], 3_600_000);
+                orders.tell(Order { client: None, farewell: farewell() });
+                orders.tell(Order { client: Some(as_it_was(&needless)), farewell: farewell() });
+            }
+            // Longer than a client that is left has for what is in flight.
+            if told.load(Relaxed) && started.elapsed() > Duration::from_secs(10) {
+                world.script.gate.send_replace(true);
+            }
+            world.cursor() == Position(4)
+        })
+        .await;
+    let mut confirmed = world.confirmed();
+    confirmed.sort();
+    assert_eq!(confirmed, ids, "each once");
+    assert_eq!(world.script.connections.load(Relaxed), 1);
+    assert_eq!(needless.connections.load(Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,80 +201,6 @@ async fn somebody_who_is_about_to_tell_something_keeps_a_broker_from_ending() {
         })
         .await;
     assert_eq!(step.load(Relaxed), 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn another_type_takes_over_after_what_the_old_one_was_owed_and_gets_only_its_own() {
-    let world = World::new();
-    let request = Mutex::new(Some(table()));
-    let next = Arc::<Script>::default();
-    // Of both kinds, as long as requests still run on the old table; then of the new kind alone.
-    let old = || Address::Subject("a".into());
-    let new = || Address::Topic { topic: "t".into(), key: None };
-    let append = async |id: &str, address: Address| {
-        world.shared.main.append_durable(entry_to(id, "b", "{}", address)).await.unwrap();
-    };
-    append("good-1", old()).await;
-    let told = AtomicBool::new(false);
-    let run = world.run_and(|world, orders| {
-        if world.cursor() == Position(1) && once(&told) {
-            let request = request.lock().unwrap();
-            let farewell = farewell(&[request.as_ref().unwrap()], 3_600_000);
-            let successor = Client {
-                kind: Some("other"),
-                takes: |address| matches!(address, Address::Topic { .. }),
-                broker: Box::new(Scripted(next.clone())),
-            };
-            orders.tell(Order { client: Some(successor), farewell });
-        }
-        world.cursor() == Position(5)
-    });
-    let mixed = async {
-        while !told.load(Relaxed) {
-            tokio::time::sleep(TICK).await;
-        }
-        append("new-1", new()).await;
-        append("good-2", old()).await;
-        append("new-2", new()).await;
-        tokio::time::sleep(TICK * 3).await;
-        request.lock().unwrap().take();
-        tokio::time::sleep(TICK * 3).await;
-        // Past the boundary.
-        append("new-3", new()).await;
-    };
-    tokio::join!(run, mixed);
-    assert_eq!(world.confirmed(), ["good-1", "good-2"]);
-    assert_eq!(*next.confirmed.lock().unwrap(), ["new-1", "new-2", "new-3"]);
-    assert_eq!(world.dead(), Vec::<String>::new());
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_waited_for_another_type_that_is_removed_too_is_not_lost() {
-    let world = World::new();
-    let request = table();
-    let address = Address::Topic { topic: "t".into(), key: None };
-    let entry = entry_to("new-1", "b", "{}", address);
-    world.shared.main.append_durable(entry).await.unwrap();
-    let (told, again) = (AtomicBool::new(false), AtomicBool::new(false));
-    world
-        .run_and(|world, orders| {
-            let stats = world.stats();
-            if stats.condition().state == State::Connecting && once(&told) {
-                let successor = Client { kind: Some("other"), ..client(&Arc::default()) };
-                let farewell = farewell(&[&request], 3_600_000);
-                orders.tell(Order { client: Some(successor), farewell });
-            }
-            // It is read, and waits for the successor.
-            if stats.main.unsettled() == 1 && stats.in_flight.get() == 0 && once(&again) {
-                orders.tell(Order { client: None, farewell: farewell(&[], 0) });
-            }
-            stats.condition().state == State::Ended
-        })
-        .await;
-    assert!(again.load(Relaxed));
-    // Through the old client after all, which here takes everything.
-    assert_eq!(world.confirmed(), ["new-1"]);
-    assert_eq!(world.stats().main.cursor(), Position(1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,8 @@
 //! in the length of the body. Loops stand in one another at most [`MAX_LOOPS`] deep, since loops
 //! over fixed lists multiply.
 
+use std::ops::Range;
+
 use cel::{
     IdedExpr,
     common::ast::{
@@ -18,15 +20,19 @@ use cel::{
 };
 
 use super::{
-    Error,
+    Error, constant,
     parse::parse,
     pattern::{MATCHES, Pattern},
     reference::Reference,
 };
 use crate::{
     body::{Paths, Step},
+    nearest::{listed, nearest},
     source,
 };
+
+/// Most mistakes that are told of one condition.
+const MAX_ERRORS: usize = 10;
 
 /// How deep loops may be nested.
 const MAX_LOOPS: usize = 2;
@@ -90,12 +96,32 @@ const FUNCTIONS: [&str; 25] = [
     "uint",
 ];
 
-/// Compiles; see the module.
-pub fn compile(text: &str, paths: &mut Paths) -> Result<(IdedExpr, Vec<Reference>), Error> {
-    let (mut expression, places) = parse(text)?;
-    let mut checker = Checker { text, places, paths, references: Vec::new(), loops: Vec::new() };
-    checker.check(&mut expression, Outside::Used)?;
-    Ok((expression, checker.references))
+/// Loops and `has`, which the parser knows.
+const MACROS: [&str; 6] = ["has", "all", "exists", "exists_one", "map", "filter"];
+
+/// Compiles; see the module. Of what cannot be parsed one error is told, of the rest all.
+pub fn compile(text: &str, paths: &mut Paths) -> Result<(IdedExpr, Vec<Reference>), Vec<Error>> {
+    let (mut expression, places) = parse(text).map_err(|error| vec![error])?;
+    let (references, loops, errors) = Default::default();
+    let mut checker = Checker { text, places, paths, references, loops, errors };
+    checker.check(&mut expression, Outside::Used);
+    for (node, why) in constant::failures(&expression) {
+        let message = format!("whatever the event, this fails: {why}");
+        match &node.expr {
+            Expr::Call(call) if !OPERATORS.contains(&&*call.func_name) => {
+                checker.report_at(node.id, &call.func_name, message);
+            }
+            _ => checker.report(node.id, message),
+        }
+    }
+    let Checker { references, mut errors, .. } = checker;
+    if errors.is_empty() {
+        return Ok((expression, references));
+    }
+    errors.sort_by_key(|error| (error.range.start, error.range.end));
+    errors.dedup();
+    errors.truncate(MAX_ERRORS);
+    Err(errors)
 }
 
 /// Whether what stands outside of the loop at hand may stand here.
@@ -114,34 +140,40 @@ struct Checker<'c> {
     references: Vec<Reference>,
     /// The variables of the loops around, the innermost last.
     loops: Vec<String>,
+    errors: Vec<Error>,
 }
 
 impl Checker<'_> {
-    fn check(&mut self, node: &mut IdedExpr, outside: Outside) -> Result<(), Error> {
+    fn check(&mut self, node: &mut IdedExpr, outside: Outside) {
         if let Some(root) = self.path(&node.expr) {
             return self.refer(node, root, outside);
         }
         match &mut node.expr {
-            Expr::Literal(_) | Expr::Unspecified => Ok(()),
-            Expr::Ident(name) => {
-                let name = name.clone();
-                self.variable(node.id, &name, outside)
-            }
+            Expr::Literal(_) | Expr::Unspecified => {}
+            Expr::Ident(name) => self.variable(node.id, name, outside),
             Expr::Select(select) => self.check(&mut select.operand, outside),
             Expr::Call(call) => self.call(node.id, call, outside),
-            Expr::List(list) => {
-                list.elements.iter_mut().try_for_each(|item| self.check(item, Outside::Used))
-            }
-            Expr::Map(map) => map.entries.iter_mut().try_for_each(|entry| match &mut entry.expr {
-                EntryExpr::MapEntry(entry) => {
-                    self.check(&mut entry.key, Outside::Used)?;
-                    self.check(&mut entry.value, Outside::Used)
+            Expr::List(list) => self.check_all(&mut list.elements),
+            Expr::Map(map) => {
+                for entry in &mut map.entries {
+                    match &mut entry.expr {
+                        EntryExpr::MapEntry(entry) => {
+                            self.check(&mut entry.key, Outside::Used);
+                            self.check(&mut entry.value, Outside::Used);
+                        }
+                        EntryExpr::StructField(_) => {
+                            self.report(node.id, "there are no messages here");
+                        }
+                    }
                 }
-                EntryExpr::StructField(_) => Err(self.error(node.id, "there are no messages here")),
-            }),
-            Expr::Struct(_) => Err(self.error(node.id, "there are no message types here")),
+            }
+            Expr::Struct(_) => self.report(node.id, "there are no message types here"),
             Expr::Comprehension(comprehension) => self.comprehension(node.id, comprehension),
         }
+    }
+
+    fn check_all(&mut self, nodes: &mut [IdedExpr]) {
+        nodes.iter_mut().for_each(|node| self.check(node, Outside::Used));
     }
 
     /// `data` or `headers` with the names after it, as far as they are fixed.
@@ -171,9 +203,9 @@ impl Checker<'_> {
     }
 
     /// Puts a reference in the place of a path.
-    fn refer(&mut self, node: &mut IdedExpr, path: Path, outside: Outside) -> Result<(), Error> {
+    fn refer(&mut self, node: &mut IdedExpr, path: Path, outside: Outside) {
         if !path.test {
-            self.allow(node.id, &path.root, outside)?;
+            self.allow(node.id, &path.root, outside);
         }
         let Path { root, steps, test } = path;
         let reference = match &steps[..] {
@@ -184,7 +216,7 @@ impl Checker<'_> {
                 });
                 Reference::Field { slot: self.paths.add_steps(steps), test, shown }
             }
-            [] => return Ok(()),
+            [] => return,
             [Step::Member(written)] => {
                 let name = written.to_ascii_lowercase();
                 if !source::keeps_header(&name) {
@@ -192,17 +224,16 @@ impl Checker<'_> {
                         "the header `{name}` is not kept with an event: it may hold a secret, or \
                          belongs to the connection"
                     );
-                    return Err(self.error_at(node.id, written, message));
+                    return self.report_at(node.id, written, message);
                 }
                 Reference::Header { name, test }
             }
             _ => {
                 let message = "a header is a text, by its name: `headers[\"x-name\"]`";
-                return Err(self.error_at(node.id, "headers", message));
+                return self.report_at(node.id, "headers", message);
             }
         };
         node.expr = self.reference(reference);
-        Ok(())
     }
 
     fn reference(&mut self, reference: Reference) -> Expr {
@@ -214,28 +245,32 @@ impl Checker<'_> {
         Expr::Ident(Reference::name(number))
     }
 
-    fn variable(&self, id: u64, name: &str, outside: Outside) -> Result<(), Error> {
+    fn variable(&mut self, id: u64, name: &str, outside: Outside) {
         if self.loops.iter().any(|variable| variable == name) {
             return self.allow(id, name, outside);
         }
         if VARIABLES.contains(&name) || TYPES.contains(&name) || name.starts_with('@') {
-            return Ok(());
+            return;
         }
-        let known = VARIABLES.join(", ");
-        Err(self.error(id, format!("unknown variable `{name}`; known are {known}")))
+        let known = VARIABLES.into_iter().chain(self.loops.iter().map(String::as_str));
+        let advice = match nearest(name, known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known are {}", listed(&VARIABLES)),
+        };
+        self.report(id, format!("unknown variable `{name}`; {advice}"));
     }
 
-    /// Whether `name` may stand here, in the innermost loop.
-    fn allow(&self, id: u64, name: &str, outside: Outside) -> Result<(), Error> {
+    /// Reports it if `name` may not stand here, in the innermost loop.
+    fn allow(&mut self, id: u64, name: &str, outside: Outside) {
         match self.loops.last() {
             Some(variable) if variable != name && outside == Outside::Used => {
                 let message = format!(
                     "inside this loop `{name}` may only be compared, with `{variable}` or something \
                      fixed: looking through it for every `{variable}` could take for ever"
                 );
-                Err(self.error_at(id, name, message))
+                self.report_at(id, name, message);
             }
-            _ => Ok(()),
+            _ => {}
         }
     }
 
@@ -254,98 +289,112 @@ impl Checker<'_> {
         }
     }
 
-    fn call(&mut self, id: u64, call: &mut CallExpr, outside: Outside) -> Result<(), Error> {
+    fn call(&mut self, id: u64, call: &mut CallExpr, outside: Outside) {
         let name = &*call.func_name;
         if COMPARISONS.contains(&name) {
             let both = call.args.iter().all(|side| self.is_outside(&side.expr));
             let outside = if both { Outside::Used } else { Outside::Compared };
-            return call.args.iter_mut().try_for_each(|side| self.check(side, outside));
+            return call.args.iter_mut().for_each(|side| self.check(side, outside));
         }
         if let (operators::INDEX, [operand, index]) = (name, &mut call.args[..]) {
-            self.check(operand, outside)?;
+            self.check(operand, outside);
             return self.check(index, Outside::Used);
         }
         if !OPERATORS.contains(&name) && !FUNCTIONS.contains(&name) {
-            return Err(self.error_at(id, name, self.unknown_function(name)));
+            self.report_at(id, name, unknown_function(name));
         }
         if name == "matches" {
-            self.matches(id, call)?;
+            self.matches(id, call);
         }
         if let Some(target) = &mut call.target {
-            self.check(target, Outside::Used)?;
+            self.check(target, Outside::Used);
         }
-        call.args.iter_mut().try_for_each(|argument| self.check(argument, Outside::Used))
-    }
-
-    fn unknown_function(&self, name: &str) -> String {
-        match name {
-            "has" | "all" | "exists" | "exists_one" | "existsOne" | "map" | "filter" => {
-                format!("`{name}` is written otherwise: `has(data.x)`, `data.list.{name}(x, …)`")
-            }
-            _ => format!(
-                "unknown function `{name}`; known are has, all, exists, exists_one, map, filter, {}",
-                FUNCTIONS.join(", ")
-            ),
-        }
+        self.check_all(&mut call.args);
     }
 
     /// `text.matches("…")`, or `matches(text, "…")`, with its expression compiled.
-    fn matches(&mut self, id: u64, call: &mut CallExpr) -> Result<(), Error> {
-        let target = call.target.take().map(|target| *target);
-        let arguments: Vec<IdedExpr> = target.into_iter().chain(call.args.drain(..)).collect();
-        let [text, pattern]: [IdedExpr; 2] = arguments
-            .try_into()
-            .map_err(|_| self.error_at(id, "matches", "write `text.matches(\"expression\")`"))?;
+    fn matches(&mut self, id: u64, call: &mut CallExpr) {
+        let (target, mut arguments) = (call.target.as_deref(), call.args.iter());
+        let both = (target.or_else(|| arguments.next()), arguments.next(), arguments.next());
+        let (Some(text), Some(pattern), None) = both else {
+            return self.report_at(id, "matches", "write `text.matches(\"expression\")`");
+        };
         let Expr::Literal(LiteralValue::String(expression)) = &pattern.expr else {
             let message = "the regular expression of `matches` must be a fixed text";
-            return Err(self.error_at(id, "matches", message));
+            return self.report_at(id, "matches", message);
         };
-        let compiled = Pattern::compile(expression.inner());
-        let compiled = compiled.map_err(|error| self.error(pattern.id, last_line(&error)))?;
-        let expr = self.reference(Reference::Pattern(compiled));
-        call.func_name = MATCHES.to_owned();
-        call.args = vec![text, IdedExpr { id: pattern.id, expr }];
-        Ok(())
+        match Pattern::compile(expression.inner()) {
+            Err(error) => self.report(pattern.id, last_line(&error)),
+            Ok(compiled) => {
+                let expr = self.reference(Reference::Pattern(compiled));
+                let pattern = IdedExpr { id: pattern.id, expr };
+                let args = vec![text.clone(), pattern];
+                *call = CallExpr { func_name: MATCHES.to_owned(), target: None, args };
+            }
+        }
     }
 
-    fn comprehension(&mut self, id: u64, parts: &mut ComprehensionExpr) -> Result<(), Error> {
+    fn comprehension(&mut self, id: u64, parts: &mut ComprehensionExpr) {
         if self.loops.len() == MAX_LOOPS {
             let message = format!("loops may stand in one another {MAX_LOOPS} deep at most");
-            return Err(self.error(id, message));
+            return self.report(id, message);
         }
-        self.check(&mut parts.iter_range, Outside::Used)?;
-        self.check(&mut parts.accu_init, Outside::Used)?;
+        self.check(&mut parts.iter_range, Outside::Used);
+        self.check(&mut parts.accu_init, Outside::Used);
         let variable = &parts.iter_var;
         if VARIABLES.contains(&&**variable) || self.loops.contains(variable) {
             let message = format!("`{variable}` is taken; call the loop's variable otherwise");
-            return Err(self.error_at(id, variable, message));
+            return self.report_at(id, variable, message);
         }
         self.loops.push(variable.clone());
         for part in [&mut parts.loop_cond, &mut parts.loop_step, &mut parts.result] {
-            self.check(part, Outside::Used)?;
+            self.check(part, Outside::Used);
         }
         self.loops.pop();
-        Ok(())
     }
 
-    /// A problem with the word `name` of a node; the node's own place may be that of its bracket or
-    /// dot, so the nearest such word is meant.
-    fn error_at(&self, id: u64, name: &str, message: impl Into<String>) -> Error {
-        let error = self.error(id, message);
-        let nearest = self.text.match_indices(name).map(|(at, _)| at);
-        match nearest.min_by_key(|at| at.abs_diff(error.range.start)) {
-            Some(start) => Error { range: start..start + name.len(), ..error },
-            None => error,
-        }
+    /// Reports a problem with the word `name` of a node; the node's own place may be that of its
+    /// bracket or dot, so the nearest such word is meant.
+    fn report_at(&mut self, id: u64, name: &str, message: impl Into<String>) {
+        let place = self.place(id);
+        let words = self.text.match_indices(name).map(|(at, _)| at..at + name.len());
+        let gap = |word: &Range<usize>| match word.start <= place.start {
+            true => place.start.saturating_sub(word.end),
+            false => word.start.saturating_sub(place.end),
+        };
+        let range = words.min_by_key(gap).unwrap_or(place);
+        self.errors.push(Error { message: message.into(), range });
     }
 
-    fn error(&self, id: u64, message: impl Into<String>) -> Error {
+    fn report(&mut self, id: u64, message: impl Into<String>) {
+        let range = self.place(id);
+        self.errors.push(Error { message: message.into(), range });
+    }
+
+    /// Where a node stands, or at least its sign.
+    fn place(&self, id: u64) -> Range<usize> {
         let place = self.places.offset_for(id);
         let place = place.map(|(start, stop)| start as usize..stop as usize + 1);
         let place = place.filter(|place| self.text.get(place.clone()).is_some());
-        let range = place.unwrap_or(0..self.text.len());
-        Error { message: message.into(), range }
+        place.unwrap_or(0..self.text.len())
     }
+}
+
+fn unknown_function(name: &str) -> String {
+    if MACROS.contains(&name) || name == "existsOne" {
+        return format!("`{name}` is written otherwise: `has(data.x)`, `data.list.{name}(x, …)`");
+    }
+    match nearest(name, FUNCTIONS.into_iter().chain(MACROS)) {
+        Some(near) => format!("unknown function `{name}`; did you mean `{near}`?"),
+        None => format!("unknown function `{name}`; known are {}", listed(&known_functions())),
+    }
+}
+
+/// The best known first: not all of them are listed.
+fn known_functions() -> Vec<&'static str> {
+    let usual = ["contains", "startsWith", "endsWith", "matches", "size"];
+    let others = FUNCTIONS.into_iter().filter(|name| !usual.contains(name));
+    usual.into_iter().chain(MACROS).chain(others).collect()
 }
 
 /// What a regular expression's error says at its end; before that it draws a picture.

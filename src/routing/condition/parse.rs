@@ -136,7 +136,7 @@ fn syntax(text: &str, errors: ParseErrors) -> Error {
     }
     let range = place(text, line as usize, column.max(1) as usize);
     let message = match first.msg.strip_prefix("Syntax error: ") {
-        None => first.msg,
+        None => literal(first.msg),
         Some(_) if range.is_empty() => "the condition ends too early".to_owned(),
         Some(_) => match &text[range.clone()] {
             "and" => "write `&&`, not `and`".to_owned(),
@@ -147,6 +147,17 @@ fn syntax(text: &str, errors: ParseErrors) -> Error {
         },
     };
     Error { message, range }
+}
+
+/// About a literal; what the library says of why is for its own people.
+fn literal(message: String) -> String {
+    match message.split_once(": ") {
+        Some(("invalid string literal" | "invalid bytes literal", _)) => {
+            "this text in quotes holds an escape that CEL does not know; write `\\\\` for a plain `\\`"
+                .to_owned()
+        }
+        _ => message,
+    }
 }
 
 /// The range of the word at a line and column, both from 1 and the latter in characters.

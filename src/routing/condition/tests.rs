@@ -20,7 +20,8 @@ fn event(body: &str) -> Event {
 
 fn judge(text: &str, event: &Event) -> Result<bool, Why> {
     let mut paths = Paths::default();
-    let condition = Condition::compile(text, &mut paths).unwrap_or_else(|e| panic!("{text}: {e}"));
+    let condition =
+        Condition::compile(text, &mut paths).unwrap_or_else(|e| panic!("{text}: {e:?}"));
     condition.holds(&Input::new(event, &paths))
 }
 
@@ -94,7 +95,8 @@ fn what_gives_no_verdict_says_why() {
         (&object, "data.x > 3", "the event has no `data.x`"),
         (&object, "data.a.x.y == 3", "the event has no `data.a.x.y`"),
         (&object, "data.text > 3", "`>` does not go with string and int"),
-        (&object, "data.one + 0.5 > 1.0", "`add` does not go with int and float"),
+        (&object, "data.one + 0.5 > 1.0", "`add` does not go with int and double"),
+        (&object, "data.float + data.one > 1.0", "`add` does not go with double and int"),
         (&object, "data.text", "it gives a string"),
         (&object, "data.tags.x", "no"),
         (&object, "data.items[7].n == 1", "the event has no `data.items[7].n`"),
@@ -134,10 +136,14 @@ fn a_mistake_is_shown_in_its_place() {
         ("data.delta >", "", "ends too early"),
         ("data.delta > > 1", ">", "`>` does not belong here"),
         ("data.delta > 'x", "'", "does not belong here"),
-        ("dta.delta > 0.3", "dta", "unknown variable `dta`; known are source, type"),
+        ("dta.delta > 0.3", "dta", "unknown variable `dta`; did you mean `data`?"),
+        ("event.delta > 0.3", "event", "unknown variable `event`; known are source, type"),
+        ("sorce == 'x'", "sorce", "did you mean `source`?"),
         ("'日本' == dta.x", "dta", "unknown variable `dta`"),
         ("source == 'x' &&\n  tpye == 'y'", "tpye", "unknown variable `tpye`"),
-        ("lower(source) == 'x'", "lower", "unknown function `lower`"),
+        ("lower(source) == 'x'", "lower", "unknown function `lower`; known are contains, "),
+        ("source.startWith('x')", "startWith", "did you mean `startsWith`?"),
+        ("data.list.exist(i, i == 1)", "exist", "did you mean `exists`?"),
         ("source.lower() == 'x'", "lower", "unknown function `lower`"),
         ("data.items.exists(i)", "exists", "is written otherwise"),
         ("'a text'", "'a text'", "gives a text"),
@@ -160,12 +166,76 @@ fn a_mistake_is_shown_in_its_place() {
         ("optional.of(1) == 1", "", "unknown"),
         ("Foo{a: 1} == 1", "", "no message types"),
     ] {
-        let error = Condition::compile(text, &mut Paths::default()).unwrap_err();
+        let errors = Condition::compile(text, &mut Paths::default()).unwrap_err();
+        let error = &errors[0];
         assert!(error.message.contains(expected), "{text}: {error}");
         if !place.is_empty() {
             assert_eq!(&text[error.range.clone()], place, "{text}: {error}");
         }
         assert!(text.get(error.range.clone()).is_some(), "{text}: {error:?}");
+    }
+}
+
+#[test]
+fn every_mistake_of_a_condition_is_told() {
+    let text = "sorce == 'x' && lower(tpye) == 'y' && headers.cookie == timestamp('never')";
+    let errors = Condition::compile(text, &mut Paths::default()).unwrap_err();
+    let places: Vec<&str> = errors.iter().map(|error| &text[error.range.clone()]).collect();
+    assert_eq!(places[..4], ["sorce", "lower", "tpye", "cookie"], "{errors:?}");
+    assert!(errors[4].message.contains("whatever the event, this fails"), "{errors:?}");
+    assert_eq!(errors.len(), 5);
+    let many = vec!["x == 1"; 200].join("||");
+    let errors = Condition::compile(&many, &mut Paths::default()).unwrap_err();
+    assert!(errors.len() <= 10, "{}", errors.len());
+}
+
+#[test]
+fn what_fails_whatever_the_event_is_told_at_load() {
+    for (text, place, expected) in [
+        ("time > timestamp('garbage')", "timestamp", "`timestamp`"),
+        ("timestamp('2026-01-01T00:00:00Z') < timestamp('x')", "timestamp('x", "`timestamp`"),
+        ("timestamp('x') < timestamp('2026-01-01T00:00:00Z')", "timestamp('x", "`timestamp`"),
+        ("time - time < duration('x')", "duration", "`duration`"),
+        ("time.getHours('Eurpe/Berlin') < 8", "getHours", "unknown time zone Eurpe/Berlin"),
+        ("timestamp(data.at).getHours('Eurpe/Berlin') < 8", "getHours", "unknown time zone"),
+        ("data.items.exists(i, i.at < timestamp('garbage'))", "timestamp", "`timestamp`"),
+        ("1 / 0 == 1", "/", "divides by zero"),
+        ("data.x > 1 + 1.5", "+", "`add` does not go with int and double"),
+        ("size('x')", "size", "it gives a int"),
+        ("'x' < 3", "<", "does not go with string and int"),
+        ("[1][3] == 1 || true", "[", "ndex out of bounds"),
+        ("{'a': 1}.b == 1", ".", "has no `b`"),
+        ("data.x == 'a' ? duration('x') == duration('1s') : true", "duration", "`duration`"),
+    ] {
+        let errors = Condition::compile(text, &mut Paths::default()).unwrap_err();
+        let error = &errors[0];
+        assert!(error.message.contains(expected), "{text}: {error}");
+        assert!(text[error.range.start..].starts_with(place), "{text}: {error:?}");
+        assert_eq!(errors.len(), 1, "{text}: {errors:?}");
+    }
+}
+
+#[test]
+fn a_condition_that_is_never_true_is_known_by_what_it_says() {
+    for (text, expected) in [
+        ("false", true),
+        ("1 > 2", true),
+        ("data.x > 3 && 1 > 2", true),
+        ("(1 > 2 || 'a' == 'b') && data.x", true),
+        ("data.x ? false : 1 > 2", true),
+        ("duration('1m') > duration('1h')", true),
+        ("data.x > 3 || 1 > 2", false),
+        ("data.x ? true : false", false),
+        ("1 < 2", false),
+        ("data.x", false),
+        ("[1, 2].all(x, x > 1)", false),
+    ] {
+        let condition = Condition::compile(text, &mut Paths::default()).unwrap();
+        assert_eq!(condition.is_never(), expected, "{text}");
+        if expected {
+            let event = event(BODY);
+            assert_ne!(judge(text, &event), Ok(true), "{text}");
+        }
     }
 }
 
@@ -313,7 +383,9 @@ mod properties {
 
         #[test]
         fn any_text_is_a_condition_or_an_error_in_its_place(text in "\\PC{0,24}|[a-z.()'&|!<=\\[\\]{}? ]{0,24}") {
-            if let Err(error) = Condition::compile(&text, &mut Paths::default()) {
+            let errors = Condition::compile(&text, &mut Paths::default()).err();
+            prop_assert!(errors.as_ref().is_none_or(|errors| !errors.is_empty()));
+            for error in errors.into_iter().flatten() {
                 prop_assert!(text.get(error.range.clone()).is_some(), "{error:?}");
                 prop_assert!(!error.message.is_empty());
             }

@@ -278,6 +278,7 @@ pub struct Target {
     /// How the event is put into a message.
     pub format: Option<Format>,
     /// Fixed headers beside the event's own. No placeholders, no secrets.
+    #[schemars(extend("x-secret" = "headers"))]
     pub headers: Option<BTreeMap<String, String>>,
 }
 

@@ -8,7 +8,7 @@ use super::{
     tree::{Key, Kind, Node, Span},
     url,
 };
-use crate::secret;
+use crate::{routing::header, secret};
 
 /// The places and texts of what must not be shown.
 #[derive(Debug, Default)]
@@ -32,10 +32,20 @@ impl Secrets {
                 url::secrets(text).into_iter().for_each(|part| self.put(node, text, part));
             }
             (Some("material"), Some(text)) if looks_like_path(text) => {}
+            (Some("headers"), None) => self.headers(node),
             // Names that the file may give are none, unless nothing follows them.
             _ if schema["type"] == "object" => self.hide_values(node),
             _ => self.hide(node),
         }
+    }
+
+    /// Hides the headers that must not be where they are.
+    fn headers(&mut self, node: &Node) {
+        let entries = node.entries().iter();
+        let is_secret = |(key, value): &&(Key, Node)| {
+            header::may_be_secret(&key.name, value.text().unwrap_or_default())
+        };
+        entries.filter(is_secret).for_each(|(_, value)| self.hide(value));
     }
 
     /// Hides all that a value is, keys too, whatever it is meant to be.

@@ -9,8 +9,9 @@ use serde::{
 use serde_json::{Number, Value};
 use serde_saphyr::{DuplicateKeyPolicy, Location, NonFiniteFloatPolicy, Spanned};
 
-/// Deepest nesting that is read: a routing table has nine levels.
-const MAX_DEPTH: usize = 64;
+/// Deepest nesting that is read: a routing table has nine levels, and reading takes much of the stack
+/// for each.
+const MAX_DEPTH: usize = 16;
 
 /// Most nodes, after every alias is followed.
 const MAX_NODES: usize = 250_000;

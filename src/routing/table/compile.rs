@@ -3,6 +3,8 @@
 //! The mirror is walked beside the tree that it was read from: a [`Place`] follows each value, so that
 //! whatever is wrong with it can be pointed at.
 
+use std::ops::Range;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Table;
@@ -52,7 +54,7 @@ pub fn compile(text: &str, content: &Content, sound: bool, env: Option<Env>) -> 
     let sound = sound && problems.iter().all(|p| p.severity == Severity::Warning);
     // What is doubtful about a table can only be said of all of it.
     if sound {
-        problems.extend(doubts::of(file, place));
+        problems.extend(doubts::of(file, &routes, place));
     }
     let table = sound.then(|| Table::new(sources, brokers, routes, paths));
     Compiled { table, problems }
@@ -90,6 +92,15 @@ impl<'c> Compiler<'c> {
     ) -> Skipped {
         self.problems.push(Diagnostic::error(code, span, message).help(help));
         Skipped
+    }
+
+    /// Where a part of a setting's text stands, `value`; see [`Place::within`].
+    fn within(&self, place: Place, value: &str, part: Range<usize>) -> Span {
+        match self.problems.len() < MAX_PROBLEMS {
+            true => place.within(self.text, value, part),
+            // Nobody is shown more, and each would be looked for in all of the file.
+            false => place.span(),
+        }
     }
 
     /// The names that a part of the file gives, those of what is broken too.

@@ -28,11 +28,11 @@ struct Types {
 impl Index {
     /// Adds the route at a place.
     pub fn add(&mut self, place: usize, matcher: &Matcher) {
-        let exact = matcher.sources.iter().map(Pattern::exact).collect::<Option<Vec<_>>>();
+        let exact = matcher.sources.all.iter().map(Pattern::exact).collect::<Option<Vec<_>>>();
         match exact.filter(|sources| !sources.is_empty()) {
-            None => self.any_source.add(place, &matcher.types),
+            None => self.any_source.add(place, &matcher.types.all),
             Some(sources) => sources.into_iter().for_each(|source| {
-                self.by_source.entry(source.to_owned()).or_default().add(place, &matcher.types);
+                self.by_source.entry(source.to_owned()).or_default().add(place, &matcher.types.all);
             }),
         }
     }

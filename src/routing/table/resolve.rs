@@ -13,10 +13,12 @@ use crate::{
 /// Why a route does not take an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    #[error("it takes events of other sources")]
-    Source,
-    #[error("it takes events of other types")]
-    Type,
+    /// The sources that it takes.
+    #[error("its `source:` takes {0}")]
+    Source(ByteString),
+    /// The types that it takes.
+    #[error("its `type:` takes {0}")]
+    Type(ByteString),
     #[error("its condition is false")]
     Condition,
     /// The condition cannot be applied to this event.
@@ -159,14 +161,11 @@ fn owe(messages: &mut Vec<Message>, message: Message) -> Option<ByteString> {
 
 impl Matcher {
     pub(super) fn matches(&self, event: &Event) -> Verdict {
-        let takes = |patterns: &[super::Pattern], name: &str| {
-            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
-        };
-        if !takes(&self.sources, &event.source) {
-            return Err(Mismatch::Source);
+        if !self.sources.take(&event.source) {
+            return Err(Mismatch::Source(self.sources.shown.clone()));
         }
-        if !takes(&self.types, &event.kind) {
-            return Err(Mismatch::Type);
+        if !self.types.take(&event.kind) {
+            return Err(Mismatch::Type(self.types.shown.clone()));
         }
         Ok(())
     }
@@ -199,6 +198,7 @@ impl AddressTemplate {
                 topic: topic.render(input)?,
                 key: key.as_ref().map(|key| key.render(input)).transpose()?,
             },
+            AddressTemplate::LogTopic(topic) => Address::LogTopic(topic.render(input)?),
             AddressTemplate::Exchange { exchange, routing_key } => Address::Exchange {
                 exchange: exchange.render(input)?,
                 routing_key: routing_key.render(input)?,

@@ -43,6 +43,7 @@ fn owed(table: &Table, event: &Event) -> Vec<String> {
         Ok(Address::Topic { topic, key }) => {
             format!("{} {topic} {}", message.broker, key.as_deref().unwrap_or("-"))
         }
+        Ok(Address::LogTopic(topic)) => format!("{} {topic} -", message.broker),
         Ok(address) => format!("{} {address}", message.broker),
         Err(reason) => format!("{} ! {reason}", message.broker),
     };
@@ -166,7 +167,7 @@ fn a_trace_says_of_each_route_why() {
 routes:
   - { name: otherwise, match: { otherwise: true }, to: [{ broker: local, topic: other }] }
   - { name: of sonzai, match: { source: sonzai }, to: [{ broker: local, topic: t }] }
-  - { name: of type y, match: { type: "y.*" }, to: [{ broker: local, topic: t }] }
+  - { name: of type y, match: { type: ["y.*", z] }, to: [{ broker: local, topic: t }] }
   - { name: "false", match: { type: x }, when: data.n > 5, to: [{ broker: local, topic: t }] }
   - { name: broken, match: { type: x }, when: data.m > 5, to: [{ broker: local, topic: t }] }
   - { name: first, match: { type: x }, when: data.n == 1, to: [{ broker: local, topic: t }] }
@@ -178,10 +179,10 @@ routes:
     let Trace { routes, messages } = table.trace(&event("chat", "x", r#"{"n":1}"#));
     let reason = |at: usize| routes[at].outcome.as_ref().unwrap_err().clone();
     let missing = Mismatch::ConditionError(crate::routing::Why::Missing("data.m".to_owned()));
+    let (source, kind) = (Mismatch::Source("sonzai".into()), Mismatch::Type("y.* and z".into()));
+    assert_eq!(kind.to_string(), "its `type:` takes y.* and z");
     for (at, expected) in
-        [Mismatch::OthersTook, Mismatch::Source, Mismatch::Type, Mismatch::Condition, missing]
-            .into_iter()
-            .enumerate()
+        [Mismatch::OthersTook, source, kind, Mismatch::Condition, missing].into_iter().enumerate()
     {
         assert_eq!(reason(at), expected);
     }
@@ -262,22 +263,72 @@ fn a_source_counts_on_through_a_reload_unless_it_is_another_s() {
     assert_eq!(duplicates(&other, "/hooks/sonzai/x"), 1);
 }
 
+#[test]
+fn no_table_is_too_deep_for_the_stack_of_who_reads_it() {
+    for (open, close) in [("[", "]"), ("{a: ", "}"), ("\n      - ", "")] {
+        for depth in [12, 60, 250, 100_000] {
+            let deep = if close.is_empty() {
+                format!("{open}{}1", "- ".repeat(depth))
+            } else {
+                format!("{}1{}", open.repeat(depth), close.repeat(depth))
+            };
+            let text = format!("\nroutes:\n  - name: a\n    extra: {deep}\n");
+            let examined = routing::examine("routes.yaml", &text, Some(&env));
+            assert!(!examined.problems.is_empty(), "{open} {depth}");
+        }
+    }
+}
+
+#[test]
+fn an_event_meets_no_more_routes_in_a_table_of_a_thousand_than_in_one_of_ten() {
+    let table = |count: usize| {
+        let mut routes = String::from("\nroutes:\n");
+        for n in 0..count {
+            let kind = match n % 10 {
+                0 => "x".to_owned(),
+                1 => "\"*\"".to_owned(),
+                2 => format!("[shop{n}.paid, shop{n}.sent, shop{n}.lost]"),
+                3 => format!("\"shop{n}.*\""),
+                _ => format!("shop{}.order_{n}", n / 10),
+            };
+            // What an event of type `x` may match is in the first ten.
+            let kind = if n >= 10 && n % 10 < 2 { format!("shop{n}.x") } else { kind };
+            let source = ["sonzai", "chat"][n % 2];
+            routes.push_str(&format!(
+                "  - {{ name: r{n}, match: {{ source: [{source}, chat], type: {kind} }}, to: [{{ \
+                 broker: local, topic: t }}] }}\n"
+            ));
+        }
+        compile(&routes)
+    };
+    let (small, large) = (table(10), table(1000));
+    for (source, kind, expected) in [("chat", "x", 2), ("chat", "shop1.order_4", 1), ("no", "x", 0)]
+    {
+        let event = event(source, kind, "{}");
+        let candidates = large.index.candidates(&event);
+        assert!(candidates.len() <= expected, "{source} {kind}: {candidates:?}");
+        if kind == "x" {
+            assert_eq!(small.index.candidates(&event), candidates);
+        }
+    }
+}
+
 mod properties {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn names() -> impl Strategy<Value = Vec<Pattern>> {
+    fn names() -> impl Strategy<Value = Patterns> {
         let name = prop_oneof![
             3 => "[ab](\\.[ab]){0,2}",
             1 => "[ab*]{1,3}(\\.[ab*]{1,2}){0,2}",
             1 => Just("**".to_owned()),
         ];
-        prop::collection::vec(name.prop_map(|name| Pattern::new(&name)), 0..3)
+        prop::collection::vec(name, 0..3).prop_map(|names| Patterns::new(&names))
     }
 
     /// Sources, types, `otherwise:` and `when:`.
-    type Rough = (Vec<Pattern>, Vec<Pattern>, bool, Option<&'static str>);
+    type Rough = (Patterns, Patterns, bool, Option<&'static str>);
 
     fn route() -> impl Strategy<Value = Rough> {
         let conditions = [None, Some("data.n > 1"), Some("data.m == 'x'"), Some("true")];
@@ -297,7 +348,7 @@ mod properties {
                 retry_for: None,
                 targets: vec![Target {
                     broker: "local".into(),
-                    address: AddressTemplate::Topic { topic, key: None },
+                    address: AddressTemplate::LogTopic(topic),
                     format: Format::default(),
                     headers: if place % 3 == 0 { vec![("x".into(), "y".into())] } else { vec![] },
                 }],

@@ -7,6 +7,7 @@
 //!              | "data" step+ | "headers" step
 //! step         "." word | "[" (quoted | digits) "]"
 //! default      word | quoted
+//! word         without white space, which belongs in quotes
 //! quoted       any text in double quotes; \\" and \\\\ stand for the characters themselves
 //! ```
 
@@ -15,8 +16,13 @@ use std::ops::Range;
 use super::Error;
 use crate::{
     body::{Paths, Step},
+    nearest::nearest,
     source,
 };
+
+/// What a placeholder's name may begin with.
+const ROOTS: [&str; 9] =
+    ["type", "id", "source", "subject", "agentid", "userid", "projectid", "data", "headers"];
 
 /// What ends a name.
 const NAME_ENDS: &[char] = &['.', '[', ']', '|', '"', '{', '}'];
@@ -26,6 +32,12 @@ const DEFAULT_ENDS: &[char] = &['|', '"', '{', '}'];
 
 /// Longest name, default or text in quotes, in bytes.
 const MAX_WORD_BYTES: usize = 256;
+
+/// Longest template, in bytes: twice the longest address.
+pub const MAX_TEMPLATE_BYTES: usize = 2048;
+
+/// Most steps of a field's path: reading a body recurses as deep.
+const MAX_STEPS: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -60,6 +72,10 @@ pub enum Variable {
 
 /// The parts, each with its place.
 pub fn parse(text: &str, paths: &mut Paths) -> Result<Vec<(Part, Range<usize>)>, Error> {
+    if text.len() > MAX_TEMPLATE_BYTES {
+        let message = format!("this is longer than {MAX_TEMPLATE_BYTES} bytes");
+        return Err(error(message, 0..text.len()));
+    }
     let mut parts = Vec::new();
     let mut plain = String::new();
     let (mut at, mut began) = (0, 0);
@@ -108,6 +124,10 @@ impl<'t> Cursor<'t> {
         let mut steps = Vec::new();
         while let Some(step) = self.step()? {
             steps.push(step);
+            if steps.len() > MAX_STEPS {
+                let message = format!("a field lies at most {MAX_STEPS} names deep");
+                return Err(error(message, begin..self.at));
+            }
         }
         let name = begin..self.at;
         let variable = self.variable(root, &steps, name.clone(), paths)?;
@@ -123,23 +143,12 @@ impl<'t> Cursor<'t> {
                 _ if default.is_some() => {
                     return Err(error("a placeholder has one default, and `slug` after it", range));
                 }
-                ("", _) => {
-                    let message = "the default is empty, and nothing in an address may be";
-                    return Err(error(message, from - 1..self.at));
-                }
+                ("", _) => return Err(self.no_default(from)),
                 _ => default = Some(word),
             }
         }
         if !self.takes('}') {
-            return match self.rest().chars().next() {
-                None => Err(self.unclosed(begin)),
-                Some(c) => Err(error(
-                    format!(
-                        "`{c}` cannot stand here; put names with it in quotes: {{data[\"…\"]}}"
-                    ),
-                    self.at..self.at + c.len_utf8(),
-                )),
-            };
+            return Err(self.unexpected(begin));
         }
         Ok(Placeholder { variable, shown: self.text[name].to_owned(), default, slug })
     }
@@ -154,10 +163,47 @@ impl<'t> Cursor<'t> {
         taken
     }
 
-    /// As far as none of these signs comes.
+    /// As far as none of these signs comes; white space in it would be a part of a name, and nobody
+    /// means that.
     fn word(&mut self, ends: &[char]) -> Result<&'t str, Error> {
         let rest = self.rest();
-        self.take(rest.find(ends).unwrap_or(rest.len()))
+        let word = &rest[..rest.find(ends).unwrap_or(rest.len())];
+        match word.find(char::is_whitespace) {
+            Some(space) => {
+                self.at += space;
+                Err(self.spaces())
+            }
+            None => self.take(word.len()),
+        }
+    }
+
+    /// About the white space that comes next.
+    fn spaces(&self) -> Error {
+        let spaces = self.rest().len() - self.rest().trim_start().len();
+        let message = "remove the spaces in this placeholder, or put the text with them in quotes: \
+                       {data[\"odd key\"]}, {data.field|\"a default\"}";
+        error(message, self.at..self.at + spaces)
+    }
+
+    /// About what comes where the placeholder should end.
+    fn unexpected(&self, begin: usize) -> Error {
+        match self.rest().chars().next() {
+            None => self.unclosed(begin),
+            Some(c) if c.is_whitespace() => self.spaces(),
+            Some(c) => error(
+                format!("`{c}` cannot stand here; put names with it in quotes: {{data[\"…\"]}}"),
+                self.at..self.at + c.len_utf8(),
+            ),
+        }
+    }
+
+    /// About a `|`, at a byte from where a default should stand.
+    fn no_default(&self, from: usize) -> Error {
+        let message = match self.rest().starts_with('{') {
+            true => "a default is fixed text: no placeholder can stand in it",
+            false => "the default is empty, and nothing in an address may be",
+        };
+        error(message, from - 1..self.at)
     }
 
     fn take(&mut self, bytes: usize) -> Result<&'t str, Error> {
@@ -246,16 +292,26 @@ impl<'t> Cursor<'t> {
             ("data", steps) => Variable::Data(paths.add_steps(steps)),
             ("headers", [Step::Member(header)]) => Variable::Header(kept_header(header, place)?),
             ("headers", _) => return Err(error("write {headers.NAME}", place)),
-            _ => {
-                let message = format!(
-                    "unknown placeholder `{{{name}}}`; known are {{type}}, {{id}}, {{source}}, \
-                     {{subject}}, {{agentid}}, {{userid}}, {{projectid}}, {{data.FIELD}} and \
-                     {{headers.NAME}}"
-                );
-                return Err(error(message, place));
-            }
+            _ => return Err(unknown(name, root, place)),
         })
     }
+}
+
+fn unknown(name: &str, root: &str, place: Range<usize>) -> Error {
+    let advice = match nearest(root, ROOTS) {
+        Some(near @ ("data" | "headers")) => {
+            format!("did you mean `{{{near}{}}}`?", &name[root.len()..])
+        }
+        Some(near) => format!("did you mean `{{{near}}}`?"),
+        None => {
+            let known = ROOTS.map(|root| match root {
+                "data" | "headers" => format!("{{{root}.NAME}}"),
+                _ => format!("{{{root}}}"),
+            });
+            format!("known are {}", known.join(", "))
+        }
+    };
+    error(format!("unknown placeholder `{{{name}}}`; {advice}"), place)
 }
 
 fn kept_header(name: &str, place: Range<usize>) -> Result<String, Error> {

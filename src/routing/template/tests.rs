@@ -76,7 +76,7 @@ fn a_default_fills_in_where_an_event_has_nothing() {
         (&object, "a.{data.z|eu.west}", Rule::NatsSubject, Ok("a.eu.west")),
         (&object, r#"{data.z|"slug"}"#, Rule::Key, Ok("slug")),
         (&object, r#"{data.z|"a } | \"b\" \\ "}"#, Rule::Key, Ok(r#"a } | "b" \ "#)),
-        (&object, "{data.z|Über uns|slug}", Rule::Key, Ok("ber-uns")),
+        (&object, r#"{data.z|"Über uns"|slug}"#, Rule::Key, Ok("ber-uns")),
         (&object, "{data.name|slug}", Rule::NatsSubject, Ok("zo-co")),
         (&object, "{data.k|slug}", Rule::NatsSubject, Ok("x-y")),
         (&object, "{type|slug}", Rule::NatsSubject, Ok("agent-message")),
@@ -136,9 +136,12 @@ fn text_that_is_no_template_is_refused_in_its_place() {
         ("a{", "{", "not closed"),
         ("a{id", "{id", "not closed"),
         ("a}", "}", "closes nothing"),
-        ("a.{typo}", "typo", "unknown placeholder `{typo}`"),
+        ("a.{tpye}", "tpye", "unknown placeholder `{tpye}`; did you mean `{type}`?"),
+        ("a.{dta.region}", "dta.region", "did you mean `{data.region}`?"),
+        ("a.{header.x-team}", "header.x-team", "did you mean `{headers.x-team}`?"),
+        ("a.{event}", "event", "known are {type}, {id}, "),
         ("{database}", "database", "unknown placeholder"),
-        ("{id.x}", "id.x", "unknown placeholder"),
+        ("{id.x}", "id.x", "did you mean `{id}`?"),
         ("{data}", "data", "names no field"),
         ("{data.}", ".", "missing after the dot"),
         ("{data.a..b}", ".", "missing after the dot"),
@@ -149,6 +152,19 @@ fn text_that_is_no_template_is_refused_in_its_place() {
         (r#"{data["x"}"#, r#"["x""#, "`[` is not closed"),
         ("{data.a]}", "]", "cannot stand here"),
         ("{data.a|}", "|", "the default is empty"),
+        ("{data.a|{type}}", "|", "a default is fixed text"),
+        ("{data.a | eu}", " ", "remove the spaces"),
+        ("{data.a| eu}", " ", "remove the spaces"),
+        ("{data.a|e  u}", "  ", "or put the text with them in quotes"),
+        ("{data.a|eu }", " ", "remove the spaces"),
+        ("{data.a|eu| slug}", " ", "remove the spaces"),
+        ("{ data.a }", " ", "remove the spaces"),
+        ("{data.a }", " ", "remove the spaces"),
+        ("{data. a}", " ", "remove the spaces"),
+        ("{data.a\u{a0}|eu}", "\u{a0}", "remove the spaces"),
+        (r#"{data["a"] |eu}"#, " ", "remove the spaces"),
+        (r#"{data.a|"eu" }"#, " ", "remove the spaces"),
+        ("{data[ 0]}", " ", "remove the spaces"),
         ("{data.a|x|y}", "y", "one default"),
         ("{data.a|slug|x}", "x", "nothing may follow"),
         ("{headers}", "headers", "write {headers.NAME}"),
@@ -158,6 +174,24 @@ fn text_that_is_no_template_is_refused_in_its_place() {
         assert!(error.message.contains(expected), "{text}: {error}");
         assert_eq!(&text[error.range], place, "{text}");
     }
+}
+
+#[test]
+fn a_template_is_bounded_before_a_body_is_read_as_deep() {
+    let compile = |text: &str| Template::compile(text, Rule::Key, &mut Paths::default());
+    let path = |steps| format!("{{data{}}}", ".a".repeat(steps));
+    assert!(compile(&path(32)).is_ok());
+    for (text, expected) in [
+        (path(33), "at most 32 names deep"),
+        (format!("{{data{}}}", "[0]".repeat(33)), "at most 32 names deep"),
+        (path(200_000), "longer than 2048 bytes"),
+        ("x".repeat(2049), "longer than 2048 bytes"),
+        ("{id}".repeat(513), "longer than 2048 bytes"),
+    ] {
+        let error = compile(&text).unwrap_err();
+        assert!(error.message.contains(expected), "{error}");
+    }
+    assert!(compile(&"x".repeat(2048)).is_ok());
 }
 
 #[test]
@@ -175,8 +209,8 @@ fn what_can_never_be_an_address_is_refused_before_any_event() {
         ("{id}.", Rule::NatsSubject, Some("empty token")),
         (".{id}", Rule::NatsSubject, Some("empty token")),
         ("$JS.{id}", Rule::NatsSubject, Some("belong to the server")),
-        ("{data.region|e u}", Rule::NatsSubject, Some("white space")),
-        ("{data.region|e u|slug}", Rule::NatsSubject, None),
+        (r#"{data.region|"e u"}"#, Rule::NatsSubject, Some("white space")),
+        (r#"{data.region|"e u"|slug}"#, Rule::NatsSubject, None),
     ] {
         let outcome = Template::compile(text, rule, &mut Paths::default());
         match (outcome, expected) {

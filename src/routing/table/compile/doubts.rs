@@ -1,24 +1,41 @@
 //! What compiles and probably does not do what was meant.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use super::routes::patterns;
 use crate::{
+    nearest::listed,
     routing::{
+        condition::Condition,
         diagnostic::{Code, Diagnostic},
         file::{
             File, Place,
-            mirror::{Match, OneOrMany, Route, Source, Target},
+            mirror::{Match, OneOrMany, Route, Source},
         },
         pattern::Pattern,
+        table,
     },
     source::miibo,
 };
 
-/// Everything doubtful about a file without errors.
-pub fn of(file: &File, place: Place) -> Vec<Diagnostic> {
-    let rules: Vec<Rule> = file.routes.iter().map(Rule::of).collect();
-    let doubts = Doubts { file, place, rules };
+/// With how many routes of the same `match:` and `when:` one is compared.
+const MAX_COMPARED: usize = 100;
+
+/// Everything doubtful about a file without errors; `routes` is what its routes compiled to.
+pub fn of(file: &File, routes: &[table::Route], place: Place) -> Vec<Diagnostic> {
+    let rules: Vec<Rule> =
+        file.routes.iter().zip(routes).map(|(route, compiled)| Rule { route, compiled }).collect();
+    let (mut taken, mut wanted) = (BTreeSet::new(), BTreeSet::new());
+    for rule in &rules {
+        for (name, source) in rule.sources_of(file) {
+            if rule.may_take(source) {
+                wanted.insert(name);
+            }
+            if !rule.is_otherwise() && rule.takes_all(source) {
+                taken.insert(name);
+            }
+        }
+    }
+    let doubts = Doubts { file, place, rules, taken, wanted };
     let mut found = doubts.routes();
     found.extend(doubts.sources());
     found.extend(doubts.brokers());
@@ -30,43 +47,57 @@ struct Doubts<'f> {
     place: Place<'f>,
     /// One a route.
     rules: Vec<Rule<'f>>,
+    /// The sources of which the routes without `otherwise:` take everything.
+    taken: BTreeSet<&'f str>,
+    /// Those of which some route may take something.
+    wanted: BTreeSet<&'f str>,
 }
 
 /// A route, and what it takes.
 struct Rule<'f> {
     route: &'f Route,
-    sources: Vec<Pattern>,
-    types: Vec<Pattern>,
+    /// What it compiled to.
+    compiled: &'f table::Route,
 }
 
-impl Rule<'_> {
-    fn of(route: &Route) -> Rule<'_> {
-        let Match { source, r#type, .. } = &route.r#match;
-        Rule { route, sources: patterns(source), types: patterns(r#type) }
-    }
-
+impl<'f> Rule<'f> {
     fn is_otherwise(&self) -> bool {
         self.route.r#match.otherwise == Some(true)
     }
 
-    fn takes_source(&self, name: &str) -> bool {
-        any(&self.sources, name)
+    /// The sources that it takes, by their names. Names in full are looked up: a file may have
+    /// thousands of routes and of sources.
+    fn sources_of(&self, file: &'f File) -> Vec<(&'f str, &'f Source)> {
+        let named = |(name, source): (&'f String, &'f Source)| (&**name, source);
+        let patterns = &self.compiled.matcher.sources;
+        let exact: Option<BTreeSet<&str>> = patterns.all.iter().map(Pattern::exact).collect();
+        match exact.filter(|names| !names.is_empty()) {
+            Some(names) => names
+                .iter()
+                .filter_map(|name| file.sources.get_key_value(*name))
+                .map(named)
+                .collect(),
+            None => {
+                let takes = |(name, _): &(&String, &Source)| patterns.take(name);
+                file.sources.iter().filter(takes).map(named).collect()
+            }
+        }
     }
 
-    /// Whether some event of the source may match.
-    fn may_take(&self, name: &str, source: &Source) -> bool {
+    /// Whether some event of a source that it takes may match.
+    fn may_take(&self, source: &Source) -> bool {
         let possible = types(source);
-        self.takes_source(name)
-            && (possible.is_empty() || possible.iter().any(|kind| any(&self.types, kind)))
+        possible.is_empty() || possible.iter().any(|kind| self.compiled.matcher.types.take(kind))
     }
 
-    /// Whether every event of the source matches.
-    fn takes_all(&self, name: &str, source: &Source) -> bool {
+    /// Whether every event of a source that it takes matches.
+    fn takes_all(&self, source: &Source) -> bool {
         let possible = types(source);
         let given = self.route.r#match.r#type.as_ref().map(OneOrMany::as_slice);
         let all_types = given.is_none_or(|types| types.iter().any(|kind| kind == "**"))
-            || (!possible.is_empty() && possible.iter().all(|kind| any(&self.types, kind)));
-        self.route.when.is_none() && self.takes_source(name) && all_types
+            || (!possible.is_empty()
+                && possible.iter().all(|kind| self.compiled.matcher.types.take(kind)));
+        self.route.when.is_none() && all_types
     }
 }
 
@@ -74,45 +105,45 @@ impl Doubts<'_> {
     fn routes(&self) -> Vec<Diagnostic> {
         let places = (0..).map(|index| self.place.key("routes").item(index));
         let mut found = Vec::new();
-        for (index, (rule, place)) in self.rules.iter().zip(places).enumerate() {
+        let mut before: HashMap<Terms, Vec<&Route>> = HashMap::new();
+        for (rule, place) in self.rules.iter().zip(places) {
             if let Some((at, why, help)) = self.never(rule) {
                 let within = if at == "when" { place } else { place.key("match") };
                 let span = within.key(at).span();
                 let message = format!("this route can never match: {why}");
                 found.push(Diagnostic::warning(Code::NeverMatches, span, message).help(help));
             }
-            let same = |other: &&Rule| does_the_same(other.route, rule.route);
-            if let Some(other) = self.rules[..index].iter().find(same) {
+            let alike = before.entry(Terms::of(rule.route)).or_default();
+            let same =
+                |other: &&&Route| rule.route.to.iter().all(|target| other.to.contains(target));
+            if let Some(other) = alike.iter().take(MAX_COMPARED).find(same) {
                 let span = place.key("name").span();
-                let message = format!("this route does what `{}` does already", other.route.name);
+                let message = format!("this route does what `{}` does already", other.name);
                 let help = "messages that are the same are sent once: remove one of the two";
                 found.push(Diagnostic::warning(Code::DuplicateRoute, span, message).help(help));
             }
+            alike.push(rule.route);
         }
         found
     }
 
     /// Why no event can ever match: the key that says so, the reason, and what to do.
     fn never(&self, rule: &Rule) -> Option<(&'static str, String, String)> {
-        if rule.route.when.as_ref().is_some_and(|when| when.trim() == "false") {
+        if rule.compiled.condition.as_ref().is_some_and(Condition::is_never) {
             let help = "remove the route, or the condition".to_owned();
             return Some(("when", "its condition is never true".to_owned(), help));
         }
-        let sources = || self.file.sources.iter().filter(|(name, _)| rule.takes_source(name));
-        if sources().next().is_none() {
+        let sources = rule.sources_of(self.file);
+        if sources.is_empty() {
             let help = "a pattern is compared with the names of sources".to_owned();
             return Some(("source", "its `source:` takes none of the sources".to_owned(), help));
         }
-        if !sources().any(|(name, source)| rule.may_take(name, source)) {
-            let names: Vec<&str> = sources().map(|(name, _)| &**name).collect();
-            let why = format!("no event of {} has such a type", names.join(" or "));
+        if !sources.iter().any(|(_, source)| rule.may_take(source)) {
+            let names: Vec<&str> = sources.iter().map(|(name, _)| *name).collect();
+            let why = format!("no event of {} has such a type", listed(&names));
             return Some(("type", why, format!("its types are {}", miibo::TYPE_NAMES.join(", "))));
         }
-        let taken = |(name, source): (&String, &Source)| {
-            let mut others = self.rules.iter().filter(|other| !other.is_otherwise());
-            others.any(|other| other.takes_all(name, source))
-        };
-        if rule.is_otherwise() && sources().all(taken) {
+        if rule.is_otherwise() && sources.iter().all(|(name, _)| self.taken.contains(name)) {
             let why = "the routes without `otherwise:` take everything of its sources".to_owned();
             let help = "remove it, or narrow the route that takes everything".to_owned();
             return Some(("otherwise", why, help));
@@ -123,8 +154,7 @@ impl Doubts<'_> {
     fn sources(&self) -> Vec<Diagnostic> {
         let place = self.place.key("sources");
         let unrouted = place.entries().filter(|(name, _)| {
-            let source = self.file.sources.get(*name);
-            source.is_some_and(|source| !self.rules.iter().any(|rule| rule.may_take(name, source)))
+            self.file.sources.contains_key(*name) && !self.wanted.contains(name)
         });
         let doubt = |(name, place): (&str, Place)| {
             let message = format!("no route takes an event of source `{name}`");
@@ -156,20 +186,27 @@ fn types(source: &Source) -> &'static [&'static str] {
     }
 }
 
-/// Whether some pattern takes a name; no pattern takes any.
-fn any(patterns: &[Pattern], name: &str) -> bool {
-    patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
+/// Which events a route takes, in whatever order it says so.
+#[derive(PartialEq, Eq, Hash)]
+struct Terms<'f> {
+    sources: Option<BTreeSet<&'f str>>,
+    types: Option<BTreeSet<&'f str>>,
+    otherwise: bool,
+    when: Option<&'f str>,
 }
 
-/// Whether two routes take the same events, and one's targets are all the other's, too.
-fn does_the_same(one: &Route, other: &Route) -> bool {
-    let names = |given: &Option<OneOrMany>| -> Option<BTreeSet<String>> {
-        given.as_ref().map(|given| given.as_slice().iter().cloned().collect())
-    };
-    let rule = |route: &Route| {
+impl<'f> Terms<'f> {
+    fn of(route: &'f Route) -> Terms<'f> {
         let Match { source, r#type, otherwise } = &route.r#match;
-        (names(source), names(r#type), otherwise.unwrap_or(false), route.when.clone())
-    };
-    let has = |target: &Target| one.to.iter().any(|theirs| theirs == target);
-    rule(one) == rule(other) && other.to.iter().all(has)
+        Terms {
+            sources: names(source),
+            types: names(r#type),
+            otherwise: otherwise.unwrap_or(false),
+            when: route.when.as_deref(),
+        }
+    }
+}
+
+fn names(given: &Option<OneOrMany>) -> Option<BTreeSet<&str>> {
+    given.as_ref().map(|given| given.as_slice().iter().map(|name| &**name).collect())
 }

@@ -10,8 +10,7 @@ use crate::routing::{
         File, Place,
         mirror::{self, Match, OneOrMany},
     },
-    pattern::Pattern,
-    table::{Matcher, Route},
+    table::{Matcher, Patterns, Route},
 };
 
 impl Compiler<'_> {
@@ -63,9 +62,12 @@ impl Compiler<'_> {
     }
 
     fn condition(&mut self, text: &str, place: Place) -> Result<Condition, Skipped> {
-        Condition::compile(text, &mut self.paths).map_err(|error| {
-            let span = place.within(self.text, text, error.range.clone());
-            self.report(Code::InvalidCondition, span, error)
+        Condition::compile(text, &mut self.paths).map_err(|errors| {
+            for error in errors {
+                let span = self.within(place, text, error.range.clone());
+                self.report(Code::InvalidCondition, span, error);
+            }
+            Skipped
         })
     }
 
@@ -108,6 +110,6 @@ impl Compiler<'_> {
     }
 }
 
-pub(super) fn patterns(names: &Option<OneOrMany>) -> Vec<Pattern> {
-    names.iter().flat_map(OneOrMany::as_slice).map(|name| Pattern::new(name)).collect()
+fn patterns(names: &Option<OneOrMany>) -> Patterns {
+    Patterns::new(names.as_ref().map(OneOrMany::as_slice).unwrap_or_default())
 }

@@ -153,7 +153,7 @@ impl Compiler<'_> {
             }
             Broker::Log(_) => {
                 let topic = self.part(broker, place, "topic", &given.topic, Rule::LogTopic)?;
-                AddressTemplate::Topic { topic, key: None }
+                AddressTemplate::LogTopic(topic)
             }
             Broker::RabbitMq(_) => {
                 let mut part = |name, text| self.part(broker, place, name, text, Rule::AmqpName);
@@ -201,7 +201,7 @@ impl Compiler<'_> {
         self.exposes_no_secret(name, text, place)?;
         let plain = text.replace("$$", "$");
         Template::compile(&plain, rule, &mut self.paths).map_err(|error| {
-            let span = place.within(self.text, &plain, error.range.clone());
+            let span = self.within(place, &plain, error.range.clone());
             self.report(Code::InvalidTemplate, span, error)
         })
     }
