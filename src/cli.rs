@@ -5,6 +5,7 @@ use std::{fmt, io, path::Path, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
+    printable::escaped,
     routing::{self, Table},
     settings::{self, Flags, Settings},
 };
@@ -124,17 +125,22 @@ fn read_dotenv() -> Result<(), Error> {
     }
 }
 
-/// Reads the text of the routing table.
-fn read_routes(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|cause| {
+/// Reads the routing table, which may be no text.
+fn read_routes(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|cause| {
         let hint = "name another with --routes";
         Error::new(format!("cannot read the routing table {}: {cause}; {hint}", path.display()))
     })
 }
 
+/// Reads the text of the routing table.
+fn read_routes_text(path: &Path) -> Result<String, Error> {
+    routing::text(&path.display().to_string(), read_routes(path)?).map_err(Error::new)
+}
+
 /// Reads and compiles the routing table.
 fn read_table(path: &Path) -> Result<Table, Error> {
-    let text = read_routes(path)?;
+    let text = read_routes_text(path)?;
     let table = routing::compile(&path.display().to_string(), &text, &environment);
     table.map_err(Error::new)
 }
@@ -150,28 +156,21 @@ fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error>
     runtime.map_err(Error::new)?.block_on(work)
 }
 
-/// Writes to standard output; a reader that went away (`| head`) is no error.
-fn print(text: &str) -> Result<(), Error> {
+/// Writes to standard output; whether anybody still reads it. A reader that went away (`| head`) is no
+/// error, and changes nothing about what a command ends with.
+fn print(text: &str) -> Result<bool, Error> {
     use io::Write;
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => other.map_err(Error::new),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::new(error)),
     }
 }
 
 /// Payload text for a terminal: control characters escaped, cut at a length.
 fn printable(text: &str, max_chars: usize) -> String {
-    let mut out = String::new();
-    for (at, character) in text.chars().enumerate() {
-        if at == max_chars {
-            out.push('…');
-            break;
-        }
-        if character.is_control() {
-            out.extend(character.escape_default());
-        } else {
-            out.push(character);
-        }
+    match text.char_indices().nth(max_chars) {
+        Some((end, _)) => escaped(&text[..end]) + "…",
+        None => escaped(text),
     }
-    out
 }

@@ -29,7 +29,7 @@
 //! `cli` → `daemon` → {`ingress`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
 //! `broker`, `routing`, `source`, `signature`} → `event`. The ingress never sees brokers, brokers
 //! never see the journal, and the journal knows bytes and positions only. `certificates`, `clock`,
-//! `meter`, `nearest`, `private`, `quiet`, `secret`, `body` and `feed` are small and know nothing of the rest.
+//! `meter`, `nearest`, `printable`, `private`, `quiet`, `secret`, `body` and `feed` are small and know nothing of the rest.
 //!
 //! # Invariants
 //!
@@ -63,6 +63,7 @@ pub mod ingress;
 pub mod journal;
 pub mod meter;
 mod nearest;
+mod printable;
 mod private;
 pub mod quiet;
 pub mod routing;

@@ -20,7 +20,7 @@ pub mod table;
 mod template;
 
 pub use condition::Why;
-pub use diagnostic::{Invalid, Problem, Severity};
+pub use diagnostic::{Invalid, Problem, Severity, Tally};
 pub use file::schema;
 pub use secrets::{Place, Secrets, secrets};
 pub use table::{
@@ -45,12 +45,22 @@ pub fn compile_unseen(file: &str, text: &str) -> Result<Table, Invalid> {
     examine(file, text, None).into_table(file)
 }
 
+/// The text of a `routes.yaml`, or where it is none.
+pub fn text(file: &str, bytes: Vec<u8>) -> Result<String, Invalid> {
+    String::from_utf8(bytes).map_err(|error| {
+        let Examined { problems, tally, .. } = examine_bytes(file, error.as_bytes(), None);
+        Invalid::new(file, problems, tally)
+    })
+}
+
 /// What there is to say about a file.
 pub struct Examined {
     /// `None` if there are errors.
     pub table: Option<Table>,
-    /// In the file's order.
+    /// In the file's order; of very many, the worst.
     pub problems: Vec<Problem>,
+    /// How many there are.
+    pub tally: Tally,
     /// How many sources, brokers and routes could be read.
     pub parts: [usize; 3],
 }
@@ -59,7 +69,7 @@ impl Examined {
     fn into_table(self, file: &str) -> Result<Table, Invalid> {
         match self.table {
             Some(table) => Ok(table.with_warnings(self.problems)),
-            None => Err(Invalid::new(file, self.problems)),
+            None => Err(Invalid::new(file, self.problems, self.tally)),
         }
     }
 }
@@ -67,7 +77,22 @@ impl Examined {
 /// Says everything that is wrong with, or doubtful about, the text of a `routes.yaml`. Without an
 /// environment no secret is looked at, and no file is read.
 pub fn examine(file: &str, text: &str, env: Option<Env>) -> Examined {
-    let file::Read { content, problems: mut found, masks } = file::read(text);
+    examined(file, text, file::read(text), env)
+}
+
+/// The same for what may be no text.
+pub fn examine_bytes(file: &str, bytes: &[u8], env: Option<Env>) -> Examined {
+    match bytes.utf8_chunks().next() {
+        Some(chunk) if !chunk.invalid().is_empty() => {
+            let text = chunk.valid();
+            examined(file, text, file::read_to_bad_byte(text), env)
+        }
+        chunk => examine(file, chunk.map_or("", |chunk| chunk.valid()), env),
+    }
+}
+
+fn examined(file: &str, text: &str, read: file::Read, env: Option<Env>) -> Examined {
+    let file::Read { content, problems: mut found, masks } = read;
     let mut parts = [0; 3];
     let mut table = None;
     if let Some(content) = &content {
@@ -77,7 +102,7 @@ pub fn examine(file: &str, text: &str, env: Option<Env>) -> Examined {
         found.extend(compiled.problems);
         table = compiled.table;
     }
-    diagnostic::sort(&mut found, MAX_PROBLEMS);
+    let tally = diagnostic::sort(&mut found, MAX_PROBLEMS);
     let problems = found.into_iter().map(|found| Problem::new(file, &masks, found)).collect();
-    Examined { table, problems, parts }
+    Examined { table, problems, tally, parts }
 }

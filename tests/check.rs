@@ -7,8 +7,9 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    env, fs, io,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use serde_json::Value;
@@ -145,6 +146,31 @@ fn json_tells_the_same_to_programs() {
     let outcome = check("warned", "short_secret.yaml", &["--json"]);
     let report: Value = serde_json::from_str(&outcome.out).expect("JSON");
     assert_eq!((&report["ok"], &report["warnings"]), (&true.into(), &1.into()), "{report}");
+}
+
+#[test]
+fn all_problems_are_counted_where_not_all_are_shown() {
+    let target = "      - { broker: lokal, topic: events }\n";
+    let table = MANY.replace(target, &target.repeat(500));
+    let run =
+        |arguments: &[&str]| waypost_reading(&routes("valid"), arguments, &ENV, table.as_bytes());
+    let outcome = run(&["check", "-"]);
+    let told = outcome.out.lines().filter(|line| line.starts_with("<stdin>:")).count();
+    let last = outcome.out.lines().last();
+    assert_eq!((told, last), (200, Some("508 errors (200 of 508 shown: mend some first)")));
+    let report: Value = serde_json::from_str(&run(&["check", "-", "--json"]).out).expect("JSON");
+    assert_eq!(report["errors"], 508);
+}
+
+#[test]
+fn a_reader_that_went_away_makes_no_bad_file_good() {
+    for (kind, name, code) in [("invalid", "empty.yaml", 1), ("valid", "log.yaml", 0)] {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
+        command.current_dir(routes(kind)).args(["check", name]).envs(ENV).stdout(writer);
+        assert_eq!(command.status().expect("to run").code(), Some(code), "{name}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Error, environment, print};
 use crate::{
-    routing::{self, Examined, Problem, Severity, diagnostic::tally},
+    routing::{self, Examined, Problem, Tally},
     settings::Settings,
 };
 
@@ -52,40 +52,45 @@ struct Report<'r> {
     ok: bool,
     errors: usize,
     warnings: usize,
+    /// Of very many, the worst.
     problems: &'r [Problem],
 }
 
 pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error> {
     let path = arguments.file.as_deref().unwrap_or(&settings.routes);
-    let (file, text) = read(path)?;
+    let (file, bytes) = read(path)?;
     let env: Option<crate::secret::Env> = match arguments.no_secrets {
         true => None,
         false => Some(&environment),
     };
-    let Examined { problems, parts, .. } = routing::examine(&file, &text, env);
-    let count = |severity| problems.iter().filter(|p| p.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let Examined { problems, parts, tally, .. } = routing::examine_bytes(&file, &bytes, env);
+    let Tally { errors, warnings } = tally;
     let ok = errors == 0 && (warnings == 0 || !arguments.strict);
     let shown = match arguments.json {
         true => {
             let report = Report { file: &file, ok, errors, warnings, problems: &problems };
             serde_json::to_string_pretty(&report).map_err(Error::new)? + "\n"
         }
-        false => listing(&file, &problems, parts),
+        false => listing(&file, &problems, tally, parts),
     };
     print(&shown)?;
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The problems one by one, and what they come to.
-fn listing(file: &str, problems: &[Problem], [sources, brokers, routes]: [usize; 3]) -> String {
+fn listing(
+    file: &str,
+    problems: &[Problem],
+    tally: Tally,
+    [sources, brokers, routes]: [usize; 3],
+) -> String {
     if problems.is_empty() {
         let [sources, brokers, routes] =
             [(sources, "source"), (brokers, "broker"), (routes, "route")].map(counted);
         return format!("{file}: {sources}, {brokers}, {routes}: good\n");
     }
     let lines = problems.iter().map(|problem| format!("{problem}\n\n"));
-    lines.collect::<String>() + &tally(problems) + "\n"
+    lines.collect::<String>() + &tally.with_shown(problems.len()) + "\n"
 }
 
 /// `1 source`, `2 sources`.
@@ -93,14 +98,12 @@ fn counted((count, one): (usize, &str)) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
-/// The text, and what messages call its file.
-fn read(path: &Path) -> Result<(String, String), Error> {
+/// What is in the file, and what messages call it.
+fn read(path: &Path) -> Result<(String, Vec<u8>), Error> {
     if path.as_os_str() == STDIN {
-        let mut text = Vec::new();
-        io::stdin().read_to_end(&mut text).map_err(Error::new)?;
-        let text = String::from_utf8(text)
-            .map_err(|_| Error::new("cannot read the routing table: it is not UTF-8"))?;
-        return Ok(("<stdin>".to_owned(), text));
+        let mut bytes = Vec::new();
+        io::stdin().read_to_end(&mut bytes).map_err(Error::new)?;
+        return Ok(("<stdin>".to_owned(), bytes));
     }
     Ok((path.display().to_string(), super::read_routes(path)?))
 }

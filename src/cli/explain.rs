@@ -15,7 +15,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Error, environment, print, read_routes};
+use super::{Error, environment, print, read_routes_text};
 use crate::{
     clock::{now_ms, rfc3339},
     event::Event,
@@ -106,35 +106,32 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error
     let expected = arguments.expect.as_deref().map(expect::read).transpose()?;
     let expected_at_ms = expected.as_ref().and_then(|expected| expected.at_ms);
     let at_ms = arguments.at.or(expected_at_ms).unwrap_or_else(now_ms);
-    let (explanation, redact) = found_out(&arguments, settings, at_ms)?;
-    let document = || serde_json::to_value(&explanation).map(|document| redact.value(document));
+    let explanation = found_out(&arguments, settings, at_ms)?;
+    let document = || serde_json::to_value(&explanation);
     if let Some(expected) = expected {
         return expect::compare(&expected, &document().map_err(Error::new)?, arguments.json);
     }
     print(&match arguments.json {
         true => format!("{:#}\n", document().map_err(Error::new)?),
-        false => redact.text(explanation.to_string()),
+        false => explanation.to_string(),
     })?;
     let refused = explanation.verdict.outcome == Outcome::Refused;
     Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn found_out(
-    arguments: &Arguments,
-    settings: &Settings,
-    at_ms: u64,
-) -> Result<(Explanation, Redact), Error> {
-    let text = read_routes(&settings.routes)?;
+fn found_out(arguments: &Arguments, settings: &Settings, at_ms: u64) -> Result<Explanation, Error> {
+    let text = read_routes_text(&settings.routes)?;
     let table = table(&settings.routes, &text, arguments.no_secrets)?;
     let secrets_of = |source: &str| {
         let secrets = || routing::secrets(&text, source, &environment);
         (!arguments.no_secrets).then(secrets).transpose().map_err(Error::new)
     };
     if let Some(id) = &arguments.event {
-        let explanation = recorded::explain(&table, id, &settings.data_dir)?;
+        let mut explanation = recorded::explain(&table, id, &settings.data_dir)?;
         let source = explanation.event.as_ref().map(|event| &*event.source);
         let secrets = source.map(secrets_of).transpose()?.flatten();
-        return Ok((explanation, Redact::of(None, secrets.as_ref())));
+        Redact::of(None, secrets.as_ref()).explanation(&mut explanation);
+        return Ok(explanation);
     }
     let raw = request(arguments, settings, &table, at_ms)?;
     explain(&table, &raw, at_ms, settings.ingress.max_body_bytes as usize, secrets_of)
@@ -183,15 +180,15 @@ fn read_bounded(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
 }
 
 /// Explains a request that is received at `at_ms`, milliseconds since the Unix epoch; `secrets_of`
-/// gives the texts of a source's secrets, or none if nothing is to be verified. The other value hides
-/// what must not be shown.
+/// gives the texts of a source's secrets, or none if nothing is to be verified. Nothing secret is in
+/// what comes of it.
 pub fn explain<E>(
     table: &Table,
     raw: &RawRequest,
     at_ms: u64,
     max_body_bytes: usize,
     secrets_of: impl Fn(&str) -> Result<Option<Secrets>, E>,
-) -> Result<(Explanation, Redact), E> {
+) -> Result<Explanation, E> {
     let path = raw.head.uri.path();
     let mut explanation = Explanation {
         at: rfc3339(at_ms),
@@ -207,7 +204,8 @@ pub fn explain<E>(
         .sources()
         .find_map(|(pattern, source)| Some((pattern, source, pattern.matches(path)?)))
     else {
-        return Ok((explanation, Redact::of(Some(raw), None)));
+        Redact::of(Some(raw), None).explanation(&mut explanation);
+        return Ok(explanation);
     };
     let secrets = secrets_of(&source.name)?;
     let case = Case { table, source, path_type, raw, at_ms };
@@ -229,7 +227,8 @@ pub fn explain<E>(
     });
     explanation.verdict = verdict;
     explanation.event = Some(EventShown::from(&event));
-    Ok((explanation, Redact::of(Some(raw), secrets.as_ref())))
+    Redact::of(Some(raw), secrets.as_ref()).explanation(&mut explanation);
+    Ok(explanation)
 }
 
 /// The event that the request is, or would be if it were accepted.

@@ -15,5 +15,6 @@ pub struct Arguments {}
 
 pub fn main(_: Arguments) -> Result<(), Error> {
     let document = serde_json::to_string_pretty(&routing::schema()).map_err(Error::new)?;
-    print(&(document + "\n"))
+    print(&(document + "\n"))?;
+    Ok(())
 }

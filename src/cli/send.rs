@@ -87,7 +87,8 @@ async fn post(endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Result<(), 
     let answer = response.into_body().collect().await.map_err(Error::new)?.to_bytes();
     let answer = printable(&String::from_utf8_lossy(&answer), MAX_ANSWER_CHARS);
     if status == StatusCode::OK {
-        return print(&format!("{status}  {}\n", id.unwrap_or_default()));
+        print(&format!("{status}  {}\n", id.unwrap_or_default()))?;
+        return Ok(());
     }
     Err(Error(format!("not accepted: {status} {answer}{}", advice(status))))
 }

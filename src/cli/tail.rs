@@ -59,7 +59,9 @@ async fn follow(arguments: &Arguments, address: SocketAddr, token: &Token) -> Re
         {
             let line: Vec<u8> = pending.drain(..=end).collect();
             left -= 1;
-            print(&show(&line, arguments.json)?)?;
+            if !print(&show(&line, arguments.json)?)? {
+                return Ok(());
+            }
         }
     }
     Ok(())

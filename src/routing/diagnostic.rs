@@ -5,6 +5,7 @@ use std::{cmp::Reverse, fmt};
 use serde::Serialize;
 
 use super::file::Span;
+use crate::printable::escaped;
 
 mod excerpt;
 mod suspects;
@@ -103,6 +104,14 @@ pub struct Problem {
 pub struct Invalid {
     file: String,
     problems: Vec<Problem>,
+    errors: usize,
+}
+
+/// How many problems there are, shown or not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub errors: usize,
+    pub warnings: usize,
 }
 
 impl Diagnostic {
@@ -122,12 +131,12 @@ impl Diagnostic {
 
 impl Invalid {
     /// Of all that is said about a file, what keeps it from compiling.
-    pub(super) fn new(file: &str, mut problems: Vec<Problem>) -> Invalid {
+    pub(super) fn new(file: &str, mut problems: Vec<Problem>, tally: Tally) -> Invalid {
         problems.retain(|problem| problem.severity == Severity::Error);
-        Invalid { file: file.to_owned(), problems }
+        Invalid { file: file.to_owned(), problems, errors: tally.errors }
     }
 
-    /// Every error, in the file's order.
+    /// Its errors, in the file's order; of very many, the first.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
@@ -155,26 +164,40 @@ impl Problem {
 }
 
 /// Sorts as one reads the file; at one place, what is worse comes first. Where there are more than
-/// `most`, the worse stay.
-pub fn sort(problems: &mut Vec<Diagnostic>, most: usize) {
+/// `most`, the worse stay. Says how many there were.
+pub fn sort(problems: &mut Vec<Diagnostic>, most: usize) -> Tally {
+    let in_order = |p: &Diagnostic| (p.span.line, p.span.column, Reverse(p.severity));
+    problems.sort_by_key(in_order);
+    problems.dedup_by(|a, b| (&a.span, &a.message) == (&b.span, &b.message));
+    let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
+    let tally = Tally { errors, warnings: problems.len() - errors };
     problems.sort_by_key(|p| Reverse(p.severity));
     problems.truncate(most);
-    problems.sort_by_key(|p| (p.span.line, p.span.column, Reverse(p.severity)));
-    problems.dedup_by(|a, b| (&a.span, &a.message) == (&b.span, &b.message));
+    problems.sort_by_key(in_order);
+    tally
+}
+
+impl Tally {
+    /// With how many of them are shown, where that is not all.
+    pub fn with_shown(self, shown: usize) -> String {
+        match self.errors + self.warnings {
+            all if all > shown => format!("{self} ({shown} of {all} shown: mend some first)"),
+            _ => self.to_string(),
+        }
+    }
 }
 
 /// `2 errors, 1 warning`, or nothing where there are none.
-pub fn tally(problems: &[Problem]) -> String {
-    let count = |severity, one: &str| {
-        let count = problems.iter().filter(|p| p.severity == severity).count();
-        match count {
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |count: usize, one: &str| match count {
             0 => None,
             1 => Some(format!("1 {one}")),
             _ => Some(format!("{count} {one}s")),
-        }
-    };
-    let counts = [count(Severity::Error, "error"), count(Severity::Warning, "warning")];
-    counts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+        };
+        let counts = [count(self.errors, "error"), count(self.warnings, "warning")];
+        f.write_str(&counts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
 }
 
 impl fmt::Display for Severity {
@@ -188,16 +211,16 @@ impl fmt::Display for Severity {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Problem { file, line, column, severity, message, .. } = self;
-        write!(f, "{file}:{line}:{column}: {severity}: {message}")?;
+        let Problem { file, line, column, severity, .. } = self;
+        write!(f, "{file}:{line}:{column}: {severity}: {}", escaped(&self.message))?;
         let margin = " ".repeat(line.to_string().len());
         if let Some(source) = &self.source {
             let (column, width) = self.caret;
-            let indent = " ".repeat(column.saturating_sub(1));
+            let (source, indent) = (escaped(source), " ".repeat(column.saturating_sub(1)));
             write!(f, "\n {line} | {source}\n {margin} | {indent}{}", "^".repeat(width.max(1)))?;
         }
         match &self.help {
-            Some(help) => write!(f, "\n {margin} = help: {help}"),
+            Some(help) => write!(f, "\n {margin} = help: {}", escaped(help)),
             None => Ok(()),
         }
     }
@@ -205,7 +228,8 @@ impl fmt::Display for Problem {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} has {}", self.file, tally(&self.problems))?;
+        let tally = Tally { errors: self.errors, warnings: 0 };
+        write!(f, "{} has {}", self.file, tally.with_shown(self.problems.len()))?;
         self.problems.iter().try_for_each(|problem| write!(f, "\n{problem}"))
     }
 }

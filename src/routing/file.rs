@@ -12,6 +12,7 @@ mod schema;
 mod secrets;
 mod structure;
 mod tree;
+mod url;
 
 pub use mirror::File;
 pub use place::Place;
@@ -59,8 +60,10 @@ pub fn read(text: &str) -> Read<'_> {
             return Read { content: None, problems: vec![problem], masks: Masks::unplaced(text) };
         }
     };
-    let structure::Checked { tree, mut problems, secrets } = structure::check(&whole, &schema());
-    let masks = Masks::placed(text, secrets.into_places(text));
+    let schema = schema();
+    let structure::Checked { tree, mut problems, secrets } =
+        structure::check(text, &whole, &schema);
+    let masks = Masks::placed(text, secrets.into_places(text, &schema::words(&schema)));
     let content = tree.and_then(|fitting| match mirror(&fitting) {
         Ok(file) => Some(Content { file, fitting, whole }),
         // What fits the schema deserialises: a test holds them to it.
@@ -70,6 +73,17 @@ pub fn read(text: &str) -> Read<'_> {
         }
     });
     Read { content, problems, masks }
+}
+
+/// Reads a file that is not UTF-8, and is what comes before the first byte that is none.
+pub fn read_to_bad_byte(before: &str) -> Read<'_> {
+    let line = before.rsplit(['\n', '\r']).next().unwrap_or_default();
+    let number = before.replace("\r\n", "\n").matches(['\n', '\r']).count() + 1;
+    let bytes = before.len()..before.len();
+    let span = Span { line: number, column: line.chars().count() + 1, bytes };
+    let problem = Diagnostic::error(Code::Syntax, span, "the file is not UTF-8 from here on")
+        .help("save it as UTF-8, as any editor can");
+    Read { content: None, problems: vec![problem], masks: Masks::unplaced(before) }
 }
 
 /// The mirror of a tree; a part that it lacks is empty.

@@ -1,11 +1,12 @@
 //! Compares what was found out with what was expected: a regression test of a routing table.
 //!
 //! Every member that the expectation has must be there and equal; what it does not have may be as it
-//! is, and `null` stands for what must not be there. A list is compared whole: as many items, in the same order, each by the same rule.
+//! is, and `null` stands for what must not be there. A list is compared whole: as many items, in the
+//! same order, each by the same rule. Numbers are the same however they are written.
 
 use std::{fmt::Write, path::Path, process::ExitCode};
 
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 use super::{MAX_EXPECTED_BYTES, parse_time, read_bounded};
 use crate::cli::{Error, print, printable};
@@ -45,6 +46,11 @@ pub fn read(path: &Path) -> Result<Expected, Error> {
         Some(other) => Some(parse_time(&other.to_string())),
     };
     let at_ms = at_ms.transpose().map_err(|hint| wrong(format!("`at`: {hint}")))?;
+    if members.is_empty() {
+        return Err(wrong(
+            "it expects nothing, and anything is as expected; write it with --json".to_owned(),
+        ));
+    }
     Ok(Expected { at_ms, document: Value::Object(members) })
 }
 
@@ -80,12 +86,22 @@ fn differ(
             }
         }
         (Value::Null, None) => {}
+        (Value::Number(expected), Some(Value::Number(found))) if same(expected, found) => {}
         (expected, found) if Some(expected) == found => {}
         (expected, found) => differences.push(Difference {
             path: path.clone(),
             expected: expected.clone(),
             found: found.cloned(),
         }),
+    }
+}
+
+/// Whether two numbers are, however they are written.
+fn same(one: &Number, other: &Number) -> bool {
+    let whole = |number: &Number| number.as_i128();
+    match (whole(one), whole(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.as_f64() == other.as_f64(),
     }
 }
 
@@ -135,6 +151,8 @@ mod tests {
             (found.clone(), &[]),
             (json!({ "b": { "c": "x" } }), &[]),
             (json!({ "list": [{ "n": 1 }, { "n": 2 }] }), &[]),
+            (json!({ "a": 1.0 }), &[]),
+            (json!({ "a": 1.5 }), &["a"]),
             (json!({ "a": 2, "b": { "c": "y" } }), &["a", "b.c"]),
             (json!({ "none": 1, "b": { "d": 1, "e": null } }), &["b.d", "none"]),
             (json!({ "list": [{ "n": 1 }] }), &["list"]),
@@ -146,6 +164,22 @@ mod tests {
             (json!({ "a": "1" }), &["a"]),
         ] {
             assert_eq!(paths(expected.clone(), found.clone()), differing, "{expected}");
+        }
+    }
+
+    #[test]
+    fn what_expects_nothing_is_no_expectation() {
+        for (text, expected) in [
+            ("{}", Some("expects nothing")),
+            (r#"{ "at": "2026-01-01T00:00:00Z" }"#, Some("expects nothing")),
+            ("[]", Some("not a JSON object")),
+            (r#"{ "routes": [] }"#, None),
+        ] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            let error = read(file.path()).err().map(|error| error.to_string());
+            assert_eq!(error.is_some(), expected.is_some(), "{text}: {error:?}");
+            assert!(error.unwrap_or_default().contains(expected.unwrap_or_default()), "{text}");
         }
     }
 }

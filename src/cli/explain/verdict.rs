@@ -26,6 +26,9 @@ use crate::{
     source::{self, Provider, Source},
 };
 
+/// Most units of a time span that are shown: who is years too late does not ask for the seconds.
+const MAX_UNITS: usize = 2;
+
 /// A request on a source's path.
 #[derive(Clone, Copy)]
 pub struct Case<'c> {
@@ -188,7 +191,10 @@ impl<'c> Case<'c> {
     fn late(&self, found: &Diagnosis) -> Option<Reason> {
         let signed_s = found.claim.timestamp_s?;
         let now_s = self.at_ms / 1000;
-        let span = |seconds| format_duration(Duration::from_secs(seconds));
+        let span = |seconds| {
+            let exact = format_duration(Duration::from_secs(seconds)).to_string();
+            exact.split(' ').take(MAX_UNITS).collect::<Vec<_>>().join(" ")
+        };
         let skew_s = signed_s.abs_diff(now_s);
         if skew_s <= TOLERANCE_S {
             return None;
@@ -197,7 +203,7 @@ impl<'c> Case<'c> {
         let side = if signed_s < now_s { "before" } else { "after" };
         let right = found.fit.as_ref().is_some_and(|fit| fit.mistakes.is_empty());
         let then = match right && found.faults.is_empty() {
-            true => format!("; with --at {} it is in time", rfc3339(signed_s.saturating_mul(1000))),
+            true => format!(" With --at {} it is in time.", rfc3339(signed_s.saturating_mul(1000))),
             false => String::new(),
         };
         let words = format!(

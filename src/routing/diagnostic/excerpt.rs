@@ -6,7 +6,7 @@
 use std::{borrow::Cow, ops::Range};
 
 use super::suspects;
-use crate::routing::file::Span;
+use crate::{printable, routing::file::Span};
 
 /// What stands for a secret.
 const MASK: &str = "••••";
@@ -14,8 +14,11 @@ const MASK: &str = "••••";
 /// Longest excerpt of a line that is shown, in characters.
 const MAX_EXCERPT: usize = 160;
 
-/// Shortest secret that is looked for in messages: a shorter one would blot out words.
+/// Shortest secret that is looked for in messages, where they quote something.
 const MIN_SCRUBBED_BYTES: usize = 4;
+
+/// Shortest that is looked for everywhere in them: a shorter one would blot out words.
+const MIN_SCRUBBED_ANYWHERE_BYTES: usize = 8;
 
 /// What of the file must not be shown.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ pub struct Masks<'t> {
 /// A line for people.
 pub struct Excerpt {
     pub line: String,
-    /// Where the caret goes, in characters from 1.
+    /// Where the caret goes, in columns of a terminal from 1.
     pub column: usize,
     /// How many carets.
     pub width: usize,
@@ -49,7 +52,8 @@ impl<'t> Masks<'t> {
             .map(str::to_owned)
             .collect();
         // The longest first, so that nothing is left of one that holds another.
-        words.sort_by_key(|word| std::cmp::Reverse(word.len()));
+        words.sort_by(|one, other| (other.len(), other).cmp(&(one.len(), one)));
+        words.dedup();
         Masks { text, ranges, words, placed: true }
     }
 
@@ -63,7 +67,7 @@ impl<'t> Masks<'t> {
         let mut message = Cow::Borrowed(message);
         for word in &self.words {
             if message.contains(&**word) {
-                message = message.replace(&**word, MASK).into();
+                message = without(&message, word).into();
             }
         }
         self.scrub_words(&message)
@@ -77,7 +81,7 @@ impl<'t> Masks<'t> {
     /// How many characters a span has on its first line, where that is known.
     pub fn width(&self, span: &Span) -> Option<usize> {
         let source = self.text.get(span.bytes.clone()).filter(|source| !source.is_empty())?;
-        Some(source.lines().next().unwrap_or_default().trim_end().chars().count().max(1))
+        Some(lines(source).next().unwrap_or_default().trim_end().chars().count().max(1))
     }
 
     /// The line of a span, and where its caret goes.
@@ -91,18 +95,20 @@ impl<'t> Masks<'t> {
         let to = line[from..].char_indices().nth(chars).map_or(line.len(), |(at, _)| from + at);
         let masked = self.masked(start, line);
         let (before, within) = (masked.width(0..from), masked.width(from..to));
-        let shown: String = masked.to_string().chars().take(MAX_EXCERPT).collect();
-        let cut = masked.width(0..line.len()) > MAX_EXCERPT;
-        let column = before.min(MAX_EXCERPT) + 1;
-        let width = within.max(1).min((MAX_EXCERPT + 1).saturating_sub(before).max(1));
-        Excerpt { line: shown + if cut { "…" } else { "" }, column, width }
+        let whole = masked.to_string();
+        let shown: String = whole.chars().take(MAX_EXCERPT).collect();
+        let end = printable::width(&shown);
+        let column = before.min(end) + 1;
+        let width = within.max(1).min((end + 1).saturating_sub(before).max(1));
+        let more = if shown.len() < whole.len() { "…" } else { "" };
+        Excerpt { line: shown + more, column, width }
     }
 
     /// A line's text, and where in the file it begins.
     fn line(&self, number: usize) -> Option<(usize, &'t str)> {
-        let line = self.text.split_inclusive('\n').nth(number.checked_sub(1)?)?;
+        let line = lines(self.text).nth(number.checked_sub(1)?)?;
         let start = line.as_ptr() as usize - self.text.as_ptr() as usize;
-        Some((start, line.trim_end_matches(['\n', '\r'])))
+        Some((start, line))
     }
 
     /// The line with its masks in order, none overlapping another.
@@ -132,25 +138,55 @@ impl<'t> Masks<'t> {
     }
 }
 
+/// The lines of a text, as YAML ends them: by a line feed, a carriage return, or both.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = text.find(['\n', '\r']);
+        rest = end.map(|end| {
+            let after = &text[end..];
+            after.strip_prefix("\r\n").unwrap_or(&after[1..])
+        });
+        Some(end.map_or(text, |end| &text[..end]))
+    })
+}
+
+/// A message with each `word` in it masked that is long, or within what the message quotes.
+fn without(message: &str, word: &str) -> String {
+    let quoted =
+        |at: usize| ['`', '"'].iter().any(|quote| message[..at].matches(*quote).count() % 2 == 1);
+    let mut out = String::new();
+    let mut done = 0;
+    for (at, _) in message.match_indices(word) {
+        if word.len() >= MIN_SCRUBBED_ANYWHERE_BYTES || quoted(at) {
+            out.push_str(&message[done..at]);
+            out.push_str(MASK);
+            done = at + word.len();
+        }
+    }
+    out + &message[done..]
+}
+
 struct Masked<'t> {
     line: &'t str,
     masks: Vec<Range<usize>>,
 }
 
 impl Masked<'_> {
-    /// How many characters are shown for a range of the line.
+    /// How many columns of a terminal are shown for a range of the line.
     fn width(&self, range: Range<usize>) -> usize {
         let mut shown = 0;
         let mut at = range.start;
         for mask in self.masks.iter().filter(|m| m.start < range.end && m.end > range.start) {
             if mask.start >= range.start {
-                shown += self.line[at..mask.start].chars().count();
+                shown += printable::width(&self.line[at..mask.start]);
                 // Up to the middle of a mask, the caret goes below its beginning.
                 shown += if mask.end <= range.end { MASK.chars().count() } else { 0 };
             }
             at = mask.end.min(range.end);
         }
-        shown + self.line[at..range.end].chars().count()
+        shown + printable::width(&self.line[at..range.end])
     }
 }
 
@@ -195,7 +231,8 @@ mod tests {
         {
             assert_eq!(masks.excerpt(&at(line, 1, 0..0)).line, expected);
         }
-        assert_eq!(masks.scrub("no `first line` here, second"), "no `••••` here, ••••");
+        let message = "no `first line` here, first line, `a second`, second";
+        assert_eq!(masks.scrub(message), "no `••••` here, ••••, `a ••••`, second");
     }
 
     #[test]
@@ -206,6 +243,8 @@ mod tests {
             ("  - { type: x, secret: ${NAME} }", "  - { type: x, secret: ${NAME} }"),
             ("  shop: { type: x, secret: *hunter2 }", "  shop: { type: x, secret: ••••"),
             ("    hunter2, type: x", "    ••••"),
+            ("  secret: { hunter2: x }", "  secret: { ••••"),
+            ("  secret: [{ type: x, hunter2: x }]", "  secret: [{ type: x, ••••"),
             ("  - name: all: of it", "  - name: all: ••••"),
             ("  agent.message: hunter2", "  agent.message: ••••"),
             ("    hunter2", "    ••••"),
@@ -227,5 +266,19 @@ mod tests {
         let shown = Masks::placed(&text, Vec::new()).excerpt(&at(1, 900, 899..950));
         assert_eq!(shown.line.chars().count(), MAX_EXCERPT + 1);
         assert!(shown.column + shown.width <= MAX_EXCERPT + 3, "{} {}", shown.column, shown.width);
+    }
+    #[test]
+    fn lines_end_as_yaml_ends_them() {
+        let masks = Masks::placed("a\rb\r\nc\n\nd", Vec::new());
+        for (number, expected) in [(1, "a"), (2, "b"), (3, "c"), (4, ""), (5, "d"), (6, "")] {
+            assert_eq!(masks.excerpt(&at(number, 1, 0..0)).line, expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn the_caret_stays_below_what_it_means_behind_wide_text() {
+        let text = "日本\t: x";
+        let shown = Masks::placed(text, Vec::new()).excerpt(&at(1, 6, 9..10));
+        assert_eq!((shown.column, shown.width), (9, 1));
     }
 }

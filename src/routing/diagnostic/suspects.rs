@@ -36,6 +36,34 @@ const PLAIN_KEYS: [&str; 21] = [
     "mechanism",
 ];
 
+/// The other keys of the file. A key within braces that is none of all these may be a secret.
+const OTHER_KEYS: [&str; 24] = [
+    "secret",
+    "secrets",
+    "authorization",
+    "bootstrap",
+    "url",
+    "tls",
+    "ca",
+    "cert",
+    "key",
+    "sasl",
+    "user",
+    "password",
+    "tls_first",
+    "token",
+    "nkey",
+    "creds",
+    "dir",
+    "rotate_bytes",
+    "keep",
+    "retry",
+    "for",
+    "drain",
+    "backlog",
+    "headers",
+];
+
 /// What to mask in a line of a file whose secrets are known by their places.
 pub fn beside_places(line: &str) -> Vec<Range<usize>> {
     let mut found = words(line);
@@ -100,7 +128,8 @@ fn comment(line: &str) -> Option<Range<usize>> {
 }
 
 /// What is to be masked in a line that has no place in the file's tree: from the first value on that
-/// may be secret. None of those is that says nothing, or is the one plain value of a plain key.
+/// may be secret, or the first key. None of those is that says nothing, or is the one plain value of a
+/// plain key.
 fn doubtful(line: &str) -> Option<Range<usize>> {
     let says_nothing =
         |text: &str| !secret::without_references(text).contains(char::is_alphanumeric);
@@ -117,12 +146,20 @@ fn doubtful(line: &str) -> Option<Range<usize>> {
     }
     let ends = keys.iter().skip(1).map(|key| key.start).chain([line.len()]);
     let mut values = keys.iter().zip(ends).map(|(key, end)| (&line[key.clone()], key.end + 1..end));
-    let (_, value) = values.find(|(key, value)| {
-        let value = &line[value.clone()];
-        !says_nothing(value) && !is_plain(key, value)
-    })?;
-    let indent = line[value.clone()].find(|c: char| !c.is_whitespace())?;
-    Some(value.start + indent..line.len())
+    let value = values.find_map(|(key, value)| {
+        let text = &line[value.clone()];
+        let indent = text.find(|c: char| !c.is_whitespace())?;
+        (!says_nothing(text) && !is_plain(key, text)).then_some(value.start + indent)
+    });
+    let key = keys.iter().find(|key| is_strange(line, key)).map(|key| key.start);
+    value.into_iter().chain(key).min().map(|start| start..line.len())
+}
+
+/// Whether a key stands within braces or brackets and is none of the file's.
+fn is_strange(line: &str, key: &Range<usize>) -> bool {
+    let name = line[key.clone()].trim_matches(['"', '\'']);
+    let known = PLAIN_KEYS.iter().chain(&OTHER_KEYS).any(|known| *known == name);
+    !known && line[..key.start].trim_end().ends_with(['{', '[', ','])
 }
 
 /// Where a line's keys stand: words before a colon that nothing but white space or nothing follows.

@@ -1,6 +1,8 @@
 //! The JSON Schema of `routes.yaml` (draft 2020-12), derived from the mirror and tightened where YAML
 //! would let a slip pass: no key beside those it names, and no key without a value.
 
+use std::collections::HashSet;
+
 use schemars::{Schema, generate::SchemaSettings, transform::transform_subschemas};
 use serde_json::{Map, Value};
 
@@ -11,6 +13,27 @@ pub fn schema() -> Value {
     let tighten = |schema: &mut Schema| tighten(schema);
     let settings = SchemaSettings::draft2020_12().with_transform(tighten);
     settings.into_generator().into_root_schema_for::<File>().to_value()
+}
+
+/// The words of a schema that messages are made of: its keys, and the values that these may have.
+pub fn words(schema: &Value) -> HashSet<&str> {
+    let mut found = HashSet::new();
+    let mut open = vec![schema];
+    while let Some(schema) = open.pop() {
+        match schema {
+            Value::Array(items) => open.extend(items),
+            Value::Object(members) => {
+                let properties = members.get("properties").and_then(Value::as_object);
+                found.extend(properties.into_iter().flatten().map(|(name, _)| &**name));
+                let constants = members.get("enum").and_then(Value::as_array);
+                let constants = constants.into_iter().flatten().chain(members.get("const"));
+                found.extend(constants.filter_map(Value::as_str));
+                open.extend(members.values());
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 fn tighten(schema: &mut Schema) {

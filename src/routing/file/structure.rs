@@ -32,9 +32,10 @@ pub struct Checked {
     pub secrets: Secrets,
 }
 
-/// Checks `tree` against `schema`.
-pub fn check(tree: &Node, schema: &Value) -> Checked {
-    let mut walker = Walker { root: schema, problems: Vec::new(), secrets: Secrets::default() };
+/// Checks `tree`, which was read from `text`, against `schema`.
+pub fn check<'s>(text: &'s str, tree: &Node, schema: &'s Value) -> Checked {
+    let (problems, secrets) = (Vec::new(), Secrets::default());
+    let mut walker = Walker { text, root: schema, problems, secrets };
     let tree = walker.value(tree, Rule { schema, name: "", anchor: &tree.span });
     Checked { tree, problems: walker.problems, secrets: walker.secrets }
 }
@@ -50,6 +51,7 @@ struct Rule<'s, 'n> {
 }
 
 struct Walker<'s> {
+    text: &'s str,
     root: &'s Value,
     problems: Vec<Diagnostic>,
     secrets: Secrets,
@@ -58,8 +60,8 @@ struct Walker<'s> {
 impl<'s> Walker<'s> {
     /// What of a value fits.
     fn value(&mut self, node: &Node, rule: Rule<'s, '_>) -> Option<Node> {
-        if let Some(kind) = rule.schema.get("x-secret") {
-            self.secrets.add(node, kind);
+        if rule.schema.get("x-secret").is_some() {
+            self.secrets.add(node, rule.schema);
         }
         let rule = Rule { schema: self.resolve(rule.schema), ..rule };
         if let Some(branches) = array(rule.schema, "oneOf") {
@@ -93,14 +95,7 @@ impl<'s> Walker<'s> {
         let kind = match &node.kind {
             Kind::Map(entries) => match rule.schema.get("properties") {
                 Some(_) => Kind::Map(self.object(entries, rule, what)?),
-                None => {
-                    if rule.schema.get("x-secret").is_some() {
-                        entries
-                            .iter()
-                            .for_each(|(key, node)| self.secrets.hide_bare_key(key, node));
-                    }
-                    Kind::Map(self.map(entries, &rule.schema["additionalProperties"]))
-                }
+                None => Kind::Map(self.map(entries, &rule.schema["additionalProperties"])),
             },
             Kind::List(items) => {
                 let schema = &rule.schema["items"];
@@ -131,6 +126,7 @@ impl<'s> Walker<'s> {
         let properties = rule.schema["properties"].as_object()?;
         let first = self.first_of_each(entries);
         let (mut fitting, mut meant) = (Vec::new(), Vec::new());
+        let mut doubtful = self.may_hide(rule.schema);
         for ((key, node), first) in entries.iter().zip(first) {
             match properties.get_key_value(&key.name) {
                 Some((name, schema)) => {
@@ -138,16 +134,15 @@ impl<'s> Walker<'s> {
                     fitting.extend(fits.filter(|_| first).map(|node| (key.clone(), node)));
                 }
                 None => {
-                    // It may be a misspelt secret.
-                    if self.may_hide(rule.schema) {
-                        self.secrets.hide(node);
-                    }
                     let known: Vec<&str> = properties.keys().map(String::as_str).collect();
                     let near = self.unknown_key(key, what, &known);
+                    // It may be a secret, misspelt or misplaced.
+                    self.hide_unknown(node, near.map(|near| &properties[near]));
                     // It may be the rest of a secret that holds a comma.
-                    if near.is_none() && self.may_hide(rule.schema) {
+                    if near.is_none() && doubtful {
                         self.secrets.hide_bare_key(key, node);
                     }
+                    doubtful = true;
                     meant.extend(near);
                 }
             }
@@ -229,8 +224,11 @@ impl<'s> Walker<'s> {
 
     /// One of several constants.
     fn choice(&mut self, node: &Node, known: Vec<&'s str>, rule: Rule<'s, '_>) -> Option<Node> {
+        let help = format!("known are {}", listed(&known));
         let Some(text) = node.text() else {
-            return self.wrong_type(node, &[], rule);
+            self.wrong_type(node, &[], rule);
+            self.problems.last_mut()?.help = Some(help);
+            return None;
         };
         if known.contains(&text) {
             return Some(node.clone());
@@ -241,7 +239,7 @@ impl<'s> Walker<'s> {
             None => format!("unknown `{name}:` `{text}`"),
         };
         let problem = Diagnostic::error(Code::UnknownValue, node.span.clone(), message);
-        self.problems.push(problem.help(format!("known are {}", listed(&known))));
+        self.problems.push(problem.help(help));
         None
     }
 
@@ -252,15 +250,31 @@ impl<'s> Walker<'s> {
         pointed.unwrap_or(schema)
     }
 
+    /// Hides the value of a key that there is not, whose name is near that of a value of this schema.
+    fn hide_unknown(&mut self, node: &Node, near: Option<&'s Value>) {
+        match near {
+            Some(schema) if schema.get("x-secret").is_none() => self.secrets.hide_values(node),
+            _ => self.secrets.hide(node),
+        }
+    }
+
     /// Hides what may be secret in an object of which nobody knows what it is.
     fn hide_possible(&mut self, node: &Node, branches: &'s [Value]) {
+        let objects = branches.iter().filter_map(|branch| branch["properties"].as_object());
+        let known: Vec<&str> = objects.flat_map(|keys| keys.keys().map(String::as_str)).collect();
         for (key, value) in node.entries() {
             let schemas = || branches.iter().filter_map(|b| b["properties"].get(&key.name));
-            match schemas().find_map(|schema| schema.get("x-secret")) {
-                Some(kind) => self.secrets.add(value, kind),
-                None if schemas().any(|schema| self.may_hide(schema)) => self.secrets.hide(value),
+            match schemas().find(|schema| schema.get("x-secret").is_some()) {
+                Some(schema) => self.secrets.add(value, schema),
+                None if schemas().any(|schema| self.may_hide(schema)) => {
+                    self.secrets.hide_values(value);
+                }
                 None if schemas().next().is_none() && nearest(&key.name, [TAG]).is_none() => {
                     self.secrets.hide(value);
+                    // One that is no misspelt key of any of them may be a secret in braces.
+                    if nearest(&key.name, known.iter().copied()).is_none() {
+                        self.secrets.hide_key(key);
+                    }
                 }
                 None => {}
             }

@@ -47,6 +47,21 @@ routes:
       - { broker: live, subject: events }
 "#;
 
+/// A secret as it may stand behind a key.
+const MISPLACED: [&str; 11] = [
+    "hunter2hunter2",
+    "\"hunter2 hunter2\"",
+    "{hunter2hunter2}",
+    "{ hunter2hunter2: x }",
+    "[{ hunter2: x }, [hunter2hunter2]]",
+    "&hunter2hunter2 x",
+    "!hunter2hunter2 x",
+    "&hunter2hunter2 [x]",
+    "amqp://u:hunter2hunter2",
+    "|\n            hunter2\n            hunter2",
+    "{ x: y, hunter2hunter2 }",
+];
+
 fn env(name: &str) -> Option<String> {
     (name == "SECRET").then(|| "whsec_MDEyMzQ1Njc4OWFiY2RlZg==".to_owned())
 }
@@ -149,7 +164,7 @@ proptest! {
         }
         // JSON is YAML.
         let whole = tree::parse(&document.to_string()).unwrap();
-        if let Some(fitting) = structure::check(&whole, &schema()).tree {
+        if let Some(fitting) = structure::check("", &whole, &schema()).tree {
             let read = mirror(&fitting);
             prop_assert!(read.is_ok(), "{:?}\n{}", read.unwrap_err(), document);
         }
@@ -173,14 +188,47 @@ proptest! {
     #[test]
     fn no_slip_of_the_pen_tells_a_secret(
         at in any::<prop::sample::Index>(),
-        slip in select(vec![":", " ", "'", "\"", "{", "}", "[", "]", ",", "#", "&", "*", "|", "-", "\t", "x"]),
+        removed in 0..2usize,
+        slip in select(vec!["", ":", " ", "'", "\"", "{", "}", "[", "]", ",", "#", "&", "*", "|", "-", "\t", "\r", "x"]),
     ) {
         let mut at = at.index(SECRETS.len());
         // Beside a secret, not in it.
         while !SECRETS.is_char_boundary(at) || SECRETS[..at].ends_with(|c: char| c.is_alphanumeric()) {
             at -= 1;
         }
-        let told = told(&format!("{}{slip}{}", &SECRETS[..at], &SECRETS[at..]));
+        let rest = &SECRETS[at..];
+        let removed = removed * usize::from(!rest.starts_with(|c: char| c.is_alphanumeric()));
+        let told = told(&format!("{}{slip}{}", &SECRETS[..at], &rest[removed..]));
         prop_assert!(!told.contains("hunter2"), "{}", told);
+    }
+
+    #[test]
+    fn no_secret_in_a_wrong_place_is_told(
+        // Without the one where a line may belong to a condition.
+        valid in select([&VALID[1..], &[SECRETS]].concat()),
+        line in any::<prop::sample::Index>(),
+        key in select(vec!["secret", "token", "password", "passwort", "authorization", "secrt", "urll", "x"]),
+        value in select(MISPLACED.to_vec()),
+        indent in 0..3usize,
+    ) {
+        let lines: Vec<&str> = valid.lines().collect();
+        let at = line.index(lines.len());
+        let space = lines[at].len() - lines[at].trim_start_matches([' ', '-']).len();
+        let margin = " ".repeat((space + 2 * indent).saturating_sub(2));
+        let text = format!("{}\n{margin}{key}: {value}\n{}", lines[..=at].join("\n"), lines[at + 1..].join("\n"));
+        let told = told(&text);
+        prop_assert!(!told.contains("hunter2"), "{}\n{}", text, told);
+    }
+
+    #[test]
+    fn no_url_tells_what_is_not_plainly_a_host(
+        kind in select(vec!["kafka, bootstrap", "rabbitmq, url", "nats, url"]),
+        before in select(vec!["", "amqp://", "nats://", "nats://a:4222,nats://", "tls://u:", "u:"]),
+        secret in select(vec!["hunter2!hunter2", "hunter2/hunter2:1", "u:hunter2hunter2", "hunter2:x@", "?password=hunter2", "u:hunter2@u:hunter2"]),
+        after in select(vec!["", "@h", ":4222", "/v", "?x=1", ",b:9092", "@"]),
+    ) {
+        let text = format!("brokers:\n  b: {{ type: {kind}: \"{before}{secret}{after}\", x: 1 }}\n");
+        let told = told(&text);
+        prop_assert!(!told.contains("hunter2"), "{}\n{}", text, told);
     }
 }

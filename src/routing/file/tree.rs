@@ -65,25 +65,62 @@ pub struct SyntaxError {
     pub help: Option<&'static str>,
 }
 
-/// What to do about the library's messages that speak of YAML rather than of the file.
-const ADVICE: [(&str, &str); 8] = [
+/// What the library's messages are known by; what is said instead, where they speak of the library
+/// rather than of the file; and what to do.
+const ADVICE: [(&str, Option<&str>, &str); 17] = [
     (
         "mapping values",
+        None,
         "a value that holds `: ` goes in quotes; else a line is not indented as it should",
     ),
     (
         "',' or '}'",
+        None,
         "within braces, a value that holds `{`, `}`, `[`, `]` or `,` goes in quotes: \"${NAME}\"",
     ),
     (
         "',' or ']'",
+        None,
         "within brackets, a value that holds `{`, `}`, `[`, `]` or `,` goes in quotes: \"${NAME}\"",
     ),
-    ("unknown anchor", "a value that begins with `*` goes in quotes"),
-    ("unexpected character", "a value that begins with `@`, `%` or a backtick goes in quotes"),
-    ("unclosed quote", "close it on the same line"),
-    ("multiple YAML documents", "remove the `---` and what follows it"),
-    ("expected string scalar", "a key is text: what begins with `[` or `{` goes in quotes"),
+    ("'-' indicator", None, "lines that belong together begin in the same column"),
+    ("unknown anchor", None, "a value that begins with `*` goes in quotes"),
+    (
+        "recursive references",
+        Some("this names, with `*`, what it is a part of"),
+        "a value that begins with `*` goes in quotes",
+    ),
+    (
+        "unexpected character: `\\u{",
+        Some("a control character stands here"),
+        "remove it; or write it as \"\\x1B\", in double quotes",
+    ),
+    (
+        "unexpected character",
+        None,
+        "a value that begins with `@`, `%` or a backtick goes in quotes",
+    ),
+    ("tabs disallowed", Some("a tab indents this line"), "indent with spaces"),
+    ("unclosed quote", None, "close it on the same line"),
+    ("unclosed bracket", None, "close it; a value that begins with it goes in quotes"),
+    ("quoted scalar", None, "in single quotes a backslash stands for itself"),
+    ("multiple YAML documents", None, "remove the `---` and what follows it"),
+    (
+        "expected string scalar",
+        Some("this key is a list or a mapping"),
+        "a key is text: what begins with `[` or `{` goes in quotes",
+    ),
+    (
+        "deserialize null into string",
+        Some("this key is empty"),
+        "a key is text: write a name before the `:`, `~` and `null` in quotes",
+    ),
+    (
+        "merge value",
+        Some("`<<:` takes a mapping"),
+        "write `<<: *name`, where a mapping has the anchor `&name`",
+    ),
+    ("invalid ", Some("this is not what its tag says"), "remove the tag, the word with `!`"),
 ];
 
 /// Reads the text.
@@ -101,11 +138,14 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
         // The place stands in front already, and the library's own options help nobody here.
         let ends = [" at line ", "; use from_str"].map(|end| words.find(end));
         let end = ends.into_iter().flatten().min().unwrap_or(words.len());
-        let message = match words.starts_with("budget breached") {
+        let words = match words.starts_with("budget breached") {
             true => format!("it is too deep, or unfolds to more than {MAX_NODES} values"),
             false => words[..end].to_owned(),
         };
-        let help = ADVICE.iter().find(|(sign, _)| message.contains(sign)).map(|(_, help)| *help);
+        let advice = ADVICE.iter().find(|(sign, ..)| words.contains(sign));
+        let (instead, help) =
+            advice.map_or((None, None), |(_, instead, help)| (*instead, Some(*help)));
+        let message = instead.map_or(words, str::to_owned);
         SyntaxError { span, message, help }
     })
 }

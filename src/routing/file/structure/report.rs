@@ -11,6 +11,9 @@ use crate::{
     routing::diagnostic::{Code, Diagnostic},
 };
 
+/// What takes text that is a number in no case, in quotes or not.
+const NO_NUMBERS: [&str; 2] = ["when", "for"];
+
 impl<'s> Walker<'s> {
     /// A value of none of the types that `expected` wants; one of constants, if there are none.
     pub(super) fn wrong_type(
@@ -20,7 +23,10 @@ impl<'s> Walker<'s> {
         rule: Rule<'s, '_>,
     ) -> Option<Node> {
         if expected.iter().any(|schema| self.may_hide(schema)) {
-            self.secrets.hide(node);
+            match node.kind {
+                Kind::Map(_) => self.secrets.hide_values(node),
+                _ => self.secrets.hide(node),
+            }
         }
         let mut wanted: Vec<&str> = expected.iter().map(|s| type_name(self.resolve(s))).collect();
         wanted.dedup();
@@ -40,8 +46,15 @@ impl<'s> Walker<'s> {
             Kind::Map(_) => ("this is a mapping", rule.anchor),
         };
         let help = match &node.kind {
-            Kind::Number(_) | Kind::Bool(_) if wanted.contains(&"text") => {
+            Kind::Number(_) if wanted.contains(&"text") && !NO_NUMBERS.contains(&rule.name) => {
                 Some("put it in quotes".to_owned())
+            }
+            Kind::Bool(value) if wanted.contains(&"text") => {
+                let written = self.text.get(node.span.bytes.clone()).unwrap_or_default();
+                Some(match written {
+                    "" | "true" | "false" => "put it in quotes".to_owned(),
+                    _ => format!("YAML reads `{written}` as {value}: put it in quotes"),
+                })
             }
             _ if rule.name.is_empty() => {
                 Some("it has the keys `sources:`, `brokers:` and `routes:`".to_owned())
