@@ -1,6 +1,6 @@
 //! The commands, one file each.
 
-use std::{fmt, io, path::Path, process::ExitCode};
+use std::{fmt, io, path::Path, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand};
 
@@ -100,7 +100,7 @@ fn execute() -> Result<ExitCode, Error> {
         Command::Explain(arguments) => return explain::main(arguments, &settings),
         Command::Run(arguments) => {
             let load = move || Settings::load(Path::new(settings::FILE), &flags);
-            let read_again = Box::new(move || load().map_err(|error| error.to_string()));
+            let read_again = Arc::new(move || load().map_err(|error| error.to_string()));
             return run::main(arguments, settings, read_again);
         }
         Command::Reload(arguments) => return reload::main(arguments, &settings),

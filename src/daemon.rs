@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::{self, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytestring::ByteString;
@@ -24,8 +25,10 @@ use crate::{
 
 mod addresses;
 mod brokers;
+mod facts;
 mod fleet;
 mod open;
+mod reader;
 mod reclaim;
 mod reload;
 mod restart;
@@ -74,7 +77,11 @@ struct Doors {
 
 /// What a daemon is made of.
 pub struct Boot {
+    /// As they were read.
     pub settings: Settings,
+    /// How long requests are still accepted after the daemon was told to stop, where the settings do
+    /// not say it.
+    pub shutdown_delay: Duration,
     /// To notice settings that have changed.
     pub read_again: ReadAgain,
     /// The routing table to start with.
@@ -93,16 +100,18 @@ pub struct Told {
 /// without.
 pub async fn run(boot: Boot, told: Told) -> Result<(), Error> {
     let settings = Arc::new(boot.settings.clone());
+    let delay = settings.shutdown.delay.unwrap_or(boot.shutdown_delay);
     let (transport, watch) = transport(&settings)?;
     let data_dir = &settings.data_dir;
     Addresses::remove_stale(data_dir)
         .map_err(|cause| Error::DataDir { path: data_dir.clone(), cause })?;
     let opened = open::open(&settings)?;
+    let fleet = Fleet::new(opened.opener.clone());
+    let prepared = fleet.prepare_first(&boot.start.loaded.table)?;
+    // One whose brokers cannot be built is not good, and must not take the place of one that was.
     if boot.start.instead.is_none() {
         reload::keep_first(&boot.start.loaded, &settings.data_dir, &opened.opener.reserve);
     }
-    let fleet = Fleet::new(opened.opener.clone());
-    let prepared = fleet.prepare_first(&boot.start.loaded.table)?;
     let (listener, admin_listener) = (
         bind(settings.listen, "listen").await?,
         bind(settings.admin_listen, "admin-listen").await?,
@@ -131,7 +140,7 @@ pub async fn run(boot: Boot, told: Told) -> Result<(), Error> {
         outcome = async {
             let mut running = Running::start(boot, opened, (fleet, prepared), doors, &told)?;
             running.until(&told.stop).await?;
-            running.drain(&settings.shutdown).await
+            running.drain(delay, settings.shutdown.deadline).await
         } => outcome,
         never = service::watchdog(journal.failed()) => match never {},
     };

@@ -266,7 +266,7 @@ impl Dispatcher {
         shared.progress.save(&name, main.saved_position());
         let relief = Relief::at_start(parked.end());
         let parked = Lane::open(LaneKind::Parked, parked, &name, &limits)?;
-        let line = Line::of(None, main.journal().end());
+        let line = Line::vacant(main.journal().end());
         let stats = Arc::new(Stats::new());
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -323,7 +323,7 @@ impl Dispatcher {
     /// Publishes until `stop`, then drains what can be drained within [`Limits::drain`]; or until its
     /// broker is gone and everything that it was owed is settled.
     pub async fn run(mut self, mut client: Client, stop: CancellationToken) -> Result<(), Error> {
-        self.line = Line::of(client.kind, self.main.journal().end());
+        self.line = Line::of(&client, self.main.journal().end());
         self.stats.goes_on_through(client.kind);
         let ending = Ending::new(stop, self.limits.drain);
         while self.connect(&mut client, &ending).await? {

@@ -29,7 +29,8 @@
 //! `cli` → `daemon` → {`ingress`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
 //! `broker`, `routing`, `source`, `signature`} → `event`. The ingress never sees brokers, brokers
 //! never see the journal, and the journal knows bytes and positions only. `certificates`, `clock`,
-//! `meter`, `nearest`, `printable`, `private`, `quiet`, `secret`, `body` and `feed` are small and know nothing of the rest.
+//! `meter`, `nearest`, `printable`, `private`, `quiet`, `secret`, `small_file`, `body` and `feed` are small
+//! and know nothing of the rest.
 //!
 //! # Invariants
 //!
@@ -73,5 +74,6 @@ mod service;
 pub mod settings;
 pub mod shutdown;
 pub mod signature;
+mod small_file;
 pub mod source;
 pub mod telemetry;

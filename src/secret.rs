@@ -3,9 +3,11 @@
 //! Anything that came out of a reference is held in a [`SecretString`], which prints as redacted and
 //! is zeroed when dropped.
 
-use std::{fs, io, path::PathBuf};
+use std::{io, path::PathBuf};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+
+use crate::small_file;
 
 /// Looks up an environment variable; passed in so that tests need no process environment.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -50,32 +52,40 @@ pub fn expand(text: &str, env: Env) -> Result<SecretString, Error> {
 pub fn stand_in(text: &str) -> Result<SecretString, Error> {
     replace(text, |name| match name.strip_prefix("file:").unwrap_or(name) {
         "" => Err(Error::Empty),
-        _ => Ok("unseen".to_owned()),
+        _ => Ok(Zeroizing::new("unseen".to_owned())),
     })
 }
 
 fn replace(
     text: &str,
-    value_of: impl Fn(&str) -> Result<String, Error>,
+    value_of: impl Fn(&str) -> Result<Zeroizing<String>, Error>,
 ) -> Result<SecretString, Error> {
-    let mut out = String::with_capacity(text.len());
+    let mut parts = Vec::new();
+    let plain = |text: &str| Zeroizing::new(text.to_owned());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
+        parts.push(plain(&rest[..at]));
         rest = &rest[at + 1..];
         if let Some(after) = rest.strip_prefix('$') {
-            out.push('$');
+            parts.push(plain("$"));
             rest = after;
         } else if let Some(reference) = rest.strip_prefix('{') {
             let end = reference.find('}').ok_or(Error::Unclosed)?;
-            out.push_str(&value_of(&reference[..end])?);
+            parts.push(value_of(&reference[..end])?);
             rest = &reference[end + 1..];
         } else {
-            out.push('$');
+            parts.push(plain("$"));
         }
     }
-    out.push_str(rest);
-    Ok(out.into())
+    parts.push(plain(rest));
+    Ok(joined(&parts))
+}
+
+/// With room for all of it at once: what grows leaves copies behind that nobody zeroes.
+fn joined(parts: &[Zeroizing<String>]) -> SecretString {
+    let mut out = String::with_capacity(parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| out.push_str(part));
+    out.into()
 }
 
 /// Whether two secrets are the same. For values that are both ours: it takes no constant time.
@@ -83,21 +93,24 @@ pub fn same(one: &SecretString, other: &SecretString) -> bool {
     one.expose_secret() == other.expose_secret()
 }
 
-fn resolve(name: &str, env: Env) -> Result<String, Error> {
+fn resolve(name: &str, env: Env) -> Result<Zeroizing<String>, Error> {
     match name.strip_prefix("file:") {
         Some(path) => {
             let path = PathBuf::from(path);
-            let text = fs::read_to_string(&path).map_err(|cause| Error::File { path, cause })?;
+            let text = small_file::read_text(&path);
+            let text = text.map_err(|cause| Error::File { path, cause })?;
             let trimmed = text.strip_suffix('\n').unwrap_or(&text);
-            Ok(trimmed.strip_suffix('\r').unwrap_or(trimmed).to_owned())
+            Ok(Zeroizing::new(trimmed.strip_suffix('\r').unwrap_or(trimmed).to_owned()))
         }
         None if name.is_empty() => Err(Error::Empty),
-        None => env(name).ok_or_else(|| Error::Unset(name.to_owned())),
+        None => env(name).map(Zeroizing::new).ok_or_else(|| Error::Unset(name.to_owned())),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn env(name: &str) -> Option<String> {
@@ -126,6 +139,7 @@ mod tests {
             ("${}", "names nothing"),
             ("${B}", "B is not set"),
             ("${file:/nonexistent/x}", "/nonexistent/x"),
+            ("${file:/dev/zero}", "not a regular file"),
         ] {
             let error = expand(text, &env).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

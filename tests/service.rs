@@ -99,12 +99,14 @@ fn a_reload_is_told_from_its_beginning_to_its_end_whatever_became_of_it() {
     let manager = Manager::listen(&dir);
     let daemon = manager.start(&dir, &[]);
     assert_eq!(manager.hear()[0], "READY=1");
-    for (text, status) in [
-        (format!("{SOURCES}{ROUTES}"), "STATUS=routes.yaml is in force"),
-        (String::new(), "STATUS=routes.yaml is bad: see the log"),
+    let by_command = |daemon: &Daemon| drop(daemon.command(&["reload"]));
+    for (text, status, ask) in [
+        (format!("{SOURCES}{ROUTES}"), "STATUS=routes.yaml is in force", Daemon::hang_up as fn(&_)),
+        (String::new(), "STATUS=routes.yaml is bad: see the log", Daemon::hang_up),
+        (format!("{SOURCES}{ROUTES}"), "STATUS=routes.yaml is in force", by_command),
     ] {
         std::fs::write(dir.path().join("routes.yaml"), text).expect("to write the file");
-        daemon.hang_up();
+        ask(&daemon);
         let begun = manager.hear();
         assert_eq!(begun[0], "RELOADING=1");
         let since = begun[1].strip_prefix("MONOTONIC_USEC=").expect("a time");

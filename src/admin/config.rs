@@ -44,8 +44,12 @@ pub struct Attempt {
     /// RFC 3339.
     pub at: String,
     pub outcome: Outcome,
-    /// Of the file's text; `None` where it could not be read.
+    /// Of the file's text; `None` where it does not compile or could not be read.
     pub hash: Option<String>,
+    /// Since when what the file says is in force, RFC 3339; `None` where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// What it changed when it came into force.
     #[serde(default, skip_serializing_if = "Changes::is_empty")]
     pub changes: Changes,
     /// Why it was rejected, each with its place.
@@ -59,12 +63,12 @@ pub struct Attempt {
 impl Attempt {
     /// One that ends now.
     pub fn now(outcome: Outcome, hash: Option<String>) -> Attempt {
-        let (changes, problems, warnings) = Default::default();
-        Attempt { at: rfc3339(now_ms()), outcome, hash, changes, problems, warnings }
+        let (since, changes, problems, warnings) = Default::default();
+        Attempt { at: rfc3339(now_ms()), outcome, hash, since, changes, problems, warnings }
     }
 }
 
-/// What a table changed, by name.
+/// What a table changed, by name. A source whose secret file holds another secret has changed, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Changes {
@@ -72,21 +76,25 @@ pub struct Changes {
     pub brokers_changed: Vec<String>,
     pub brokers_removed: Vec<String>,
     pub sources_added: Vec<String>,
+    pub sources_changed: Vec<String>,
     pub sources_removed: Vec<String>,
     pub routes_added: Vec<String>,
+    pub routes_changed: Vec<String>,
     pub routes_removed: Vec<String>,
 }
 
 impl Changes {
     /// Each kind of change with its names.
-    pub fn each(&self) -> [(&'static str, &Vec<String>); 7] {
+    pub fn each(&self) -> [(&'static str, &Vec<String>); 9] {
         [
             ("brokers added", &self.brokers_added),
             ("brokers changed", &self.brokers_changed),
             ("brokers removed", &self.brokers_removed),
             ("sources added", &self.sources_added),
+            ("sources changed", &self.sources_changed),
             ("sources removed", &self.sources_removed),
             ("routes added", &self.routes_added),
+            ("routes changed", &self.routes_changed),
             ("routes removed", &self.routes_removed),
         ]
     }
@@ -119,6 +127,8 @@ pub struct Facts {
     pub last_attempt: Attempt,
     /// Process settings that differ in `waypost.toml` from those in use.
     pub restart_needed: Vec<String>,
+    /// Why the daemon could not start with `waypost.toml` as it is now.
+    pub settings_problem: Option<String>,
 }
 
 /// See the module.
@@ -164,8 +174,11 @@ impl Config {
         }
     }
 
-    pub fn set_restart_needed(&self, settings: Vec<String>) {
-        self.lock().restart_needed = settings;
+    /// Which settings differ from those in use, or why that cannot be told.
+    pub fn set_settings(&self, differing: Result<Vec<String>, String>) {
+        let mut facts = self.lock();
+        facts.settings_problem = differing.as_ref().err().cloned();
+        facts.restart_needed = differing.unwrap_or_default();
     }
 
     /// Whether the last attempt was not rejected.

@@ -93,6 +93,9 @@ pub struct ConfigStatus {
     /// Why the file as it is now is not in force; none if it is.
     pub problems: Vec<String>,
     pub restart_needed: Vec<String>,
+    /// Why the daemon could not start with `waypost.toml` as it is now.
+    #[serde(default)]
+    pub settings_problem: Option<String>,
 }
 
 /// One broker.
@@ -204,7 +207,8 @@ impl View {
 
 impl ConfigStatus {
     fn of(facts: &Facts) -> ConfigStatus {
-        let Facts { file, in_force, last_attempt, restart_needed } = facts.clone();
+        let Facts { file, in_force, last_attempt, restart_needed, settings_problem } =
+            facts.clone();
         ConfigStatus {
             file,
             hash: in_force.hash,
@@ -212,6 +216,7 @@ impl ConfigStatus {
             last_good: in_force.last_good,
             problems: last_attempt.problems,
             restart_needed,
+            settings_problem,
         }
     }
 }

@@ -2,14 +2,11 @@
 //!
 //! A file is read for each connection, so that what was renewed counts from the next one on.
 
-use std::{fmt, fs, io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use secrecy::SecretString;
 
-use crate::secret::same;
-
-/// Longest file that is read, in bytes: a bundle of every public CA is a fourth of it.
-const MAX_BYTES: u64 = 1 << 20;
+use crate::{secret::same, small_file};
 
 /// Text, or where it is. Prints as the setting stands in the file, and text not at all.
 #[derive(Clone)]
@@ -25,11 +22,10 @@ pub enum Material {
 
 /// Why material cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("cannot read {shown}: {cause}")]
-    Unreadable { shown: String, cause: io::Error },
-    #[error("{0} is larger than {MAX_BYTES} bytes")]
-    TooLarge(String),
+#[error("cannot read {shown}: {cause}")]
+pub struct Error {
+    shown: String,
+    cause: io::Error,
 }
 
 impl Material {
@@ -39,11 +35,9 @@ impl Material {
             Material::Text(text) => return Ok(text.clone()),
             Material::File { path, shown } => (path, shown),
         };
-        let unreadable = |cause| Error::Unreadable { shown: shown.clone(), cause };
-        if fs::metadata(path).map_err(unreadable)?.len() > MAX_BYTES {
-            return Err(Error::TooLarge(shown.clone()));
-        }
-        Ok(fs::read_to_string(path).map_err(unreadable)?.into())
+        let text = small_file::read_text(path);
+        let mut text = text.map_err(|cause| Error { shown: shown.clone(), cause })?;
+        Ok(std::mem::take(&mut *text).into())
     }
 }
 

@@ -44,16 +44,21 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error
         eprintln!("{problems}\nwaypost: the routing table stays as it was");
     } else {
         print(&text(&attempt))?;
+        attempt.warnings.iter().for_each(|warning| eprintln!("{warning}"));
     }
-    let rejected = attempt.outcome == Outcome::Rejected;
-    Ok(if rejected { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(match attempt.outcome {
+        Outcome::Rejected => ExitCode::FAILURE,
+        Outcome::Applied | Outcome::Unchanged => ExitCode::SUCCESS,
+    })
 }
 
+/// What became of one that is in force, and what it changed when it came.
 fn text(attempt: &Attempt) -> String {
     let hash = attempt.hash.as_deref().unwrap_or_default();
+    let since = attempt.since.as_deref().unwrap_or_default();
     let mut out = match attempt.outcome {
-        Outcome::Unchanged => format!("unchanged: {hash} is in force\n"),
-        Outcome::Applied | Outcome::Rejected => format!("reloaded: {hash} is in force\n"),
+        Outcome::Unchanged => format!("unchanged: {hash} is in force since {since}\n"),
+        _ => format!("reloaded: {hash} is in force\n"),
     };
     for (what, names) in attempt.changes.each() {
         if !names.is_empty() {

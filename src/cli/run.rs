@@ -9,7 +9,7 @@ use std::{
 use super::Error;
 use crate::{
     daemon::{self, Boot, ReadAgain, Told},
-    routing::reload,
+    routing::reload::{self, Instead},
     settings::Settings,
     shutdown::{Asked, Signals},
     telemetry,
@@ -35,24 +35,23 @@ Examples:
 pub struct Arguments {}
 
 /// What keeps it from starting is an error; what ends it later is in the log.
-pub fn main(
-    _: Arguments,
-    mut settings: Settings,
-    read_again: ReadAgain,
-) -> Result<ExitCode, Error> {
+pub fn main(_: Arguments, settings: Settings, read_again: ReadAgain) -> Result<ExitCode, Error> {
     telemetry::start(&settings.log).map_err(Error::new)?;
-    let on_terminal = stderr().is_terminal();
-    let delay = if on_terminal { Duration::ZERO } else { SHUTDOWN_DELAY };
-    settings.shutdown.delay.get_or_insert(delay);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(Error::new)?;
+    // First of all: the system's answer to SIGHUP is to kill.
+    let signals = runtime.block_on(async { Signals::listen() }).map_err(Error::new)?;
+    let told = Told::default();
+    runtime.spawn(listen(signals, told.clone()));
     let start = reload::start(&settings.routes, &settings.data_dir).map_err(Error::new)?;
-    if let Some((error, _)) = &start.instead {
+    if let Some(Instead { error, .. }) = &start.instead {
         let hash = &start.loaded.hash;
         tracing::error!(%error, %hash, "the last good routing table is in force instead of the file");
     }
-    let boot = Boot { settings, read_again, start };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(Error::new)?;
-    let outcome = runtime.block_on(run(boot));
+    let on_terminal = stderr().is_terminal();
+    let shutdown_delay = if on_terminal { Duration::ZERO } else { SHUTDOWN_DELAY };
+    let boot = Boot { settings, shutdown_delay, read_again, start };
+    let outcome = runtime.block_on(daemon::run(boot, told));
     // What is still running has nothing left to lose: a stuck client must not hold up the exit.
     runtime.shutdown_background();
     Ok(match outcome {
@@ -64,29 +63,22 @@ pub fn main(
     })
 }
 
-async fn run(boot: Boot) -> Result<(), daemon::Error> {
-    let mut signals = Signals::listen()?;
-    let told = Told::default();
-    let Told { stop, reload } = told.clone();
-    let listening = tokio::spawn(async move {
-        loop {
-            match signals.next().await {
-                Asked::Reload => {
-                    tracing::info!(signal = "SIGHUP", "told to reload");
-                    reload.notify_one();
-                }
-                Asked::Stop(signal) if !stop.is_cancelled() => {
-                    tracing::info!(signal, "told to stop");
-                    stop.cancel();
-                }
-                Asked::Stop(signal) => {
-                    tracing::warn!(signal, "told again: ending at once");
-                    std::process::exit(1);
-                }
+/// Passes on what signals ask for, until the process ends.
+async fn listen(mut signals: Signals, Told { stop, reload }: Told) {
+    loop {
+        match signals.next().await {
+            Asked::Reload => {
+                tracing::info!(signal = "SIGHUP", "told to reload");
+                reload.notify_one();
+            }
+            Asked::Stop(signal) if !stop.is_cancelled() => {
+                tracing::info!(signal, "told to stop");
+                stop.cancel();
+            }
+            Asked::Stop(signal) => {
+                tracing::warn!(signal, "told again: ending at once");
+                std::process::exit(1);
             }
         }
-    });
-    let outcome = daemon::run(boot, told).await;
-    listening.abort();
-    outcome
+    }
 }

@@ -124,6 +124,12 @@ fn routes(out: &mut String, status: &Status) -> std::fmt::Result {
             config.restart_needed.join(", ")
         )?;
     }
+    if let Some(problem) = &config.settings_problem {
+        writeln!(out, "    the daemon could not start with the settings as they are now:")?;
+        for line in problem.lines() {
+            writeln!(out, "    {}", printable(line, MAX_REASON_CHARS))?;
+        }
+    }
     Ok(())
 }
 
@@ -363,6 +369,7 @@ a-broker-with-a…  rabbitmq  DOWN 1d            1.2M      2h     12.3       3
         let mut status = status();
         status.config.problems = vec!["routes.yaml:3:4: no\n 3 | x".to_owned()];
         (status.config.last_good, status.config.restart_needed) = (true, vec!["listen".to_owned()]);
+        status.config.settings_problem = Some("waypost.toml: no\nmore".to_owned());
         let text = text(&status);
         let expected = "\
 routes        0123456789ab since 2026-01-02T03:04:05.678Z
@@ -371,6 +378,9 @@ routes        0123456789ab since 2026-01-02T03:04:05.678Z
     routes.yaml:3:4: no
      3 | x
     changed, and a restart is needed: listen
+    the daemon could not start with the settings as they are now:
+    waypost.toml: no
+    more
 ";
         assert!(text.contains(expected), "{text}");
     }

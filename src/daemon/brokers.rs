@@ -1,6 +1,6 @@
 //! The clients of the brokers of a table.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use super::Error;
 use crate::{
@@ -14,7 +14,8 @@ pub fn client(settings: &BrokerSettings, data_dir: &Path) -> Result<Client, Erro
     let BrokerSettings { name, kind, .. } = settings;
     let broker =
         broker(kind, data_dir).map_err(|cause| Error::Broker { broker: name.clone(), cause })?;
-    Ok(Client { kind: Some(kind.of_type()), broker })
+    let settings = Some(Arc::new(kind.clone()));
+    Ok(Client { kind: Some(kind.of_type()), settings, broker })
 }
 
 fn broker(kind: &BrokerKind, data_dir: &Path) -> Result<Box<dyn Broker>, String> {

@@ -20,16 +20,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
+    facts::{self, in_force, logged_warnings, problems, warnings, words},
     fleet::{Fleet, Plan, Prepared},
+    reader::{READ_WITHIN, Reader},
+    reclaim,
     restart::Restart,
 };
 use crate::{
-    admin::config::{Asking, Attempt, Changes, Config, Facts, InForce, Outcome},
-    clock::{now_ms, rfc3339},
+    admin::config::{Asking, Attempt, Changes, Config, Outcome},
     journal::{Reserve, is_no_space},
     routing::{
         Table,
-        reload::{self, Digest, Loaded, Reading, Start, watch::Watch},
+        reload::{self, Digest, Loaded, Reading, Secrets, outline::Outline, watch::Watch},
     },
     service,
     settings::Settings,
@@ -40,10 +42,35 @@ use crate::{
 enum Rejected {
     #[error(transparent)]
     File(#[from] reload::Error),
+    #[error(
+        "{} or a secret file that it names cannot be read within {}",
+        file.display(), humantime::format_duration(READ_WITHIN)
+    )]
+    Late { file: PathBuf },
     #[error(transparent)]
     Daemon(#[from] Error),
     #[error("cannot keep it as the last good one: {0}")]
     NotKept(std::io::Error),
+}
+
+/// Why there is an attempt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Somebody asks, and is answered.
+    Asked,
+    /// The file is another.
+    Noticed,
+    /// The last one failed, and not for what the files said.
+    Retried,
+}
+
+/// What a reading found.
+struct Found {
+    /// `None` where it could not be told.
+    digest: Option<Digest>,
+    secrets: Secrets,
+    /// `None` where it is in force already.
+    loaded: Option<Result<Loaded, reload::Error>>,
 }
 
 /// See the module.
@@ -57,9 +84,13 @@ pub struct Reload {
     fleet: Fleet,
     config: Arc<Config>,
     restart: Restart,
+    reader: Reader,
     watch: Watch,
     /// What the table in force was compiled from.
     in_force: Digest,
+    outline: Outline,
+    /// What it changed when it came into force.
+    brought: Changes,
     /// And the last attempt, whatever became of it; `None` where that could not be told.
     attempted: Option<Digest>,
 }
@@ -67,7 +98,10 @@ pub struct Reload {
 /// What was seen when the daemon started.
 pub struct Seen {
     pub digest: Digest,
-    pub secrets: BTreeSet<PathBuf>,
+    /// Of the file, whatever became of it.
+    pub attempted: Option<Digest>,
+    pub secrets: Secrets,
+    pub outline: Outline,
     pub watch: Watch,
 }
 
@@ -87,57 +121,13 @@ pub struct Calls {
     pub hangup: Arc<Notify>,
 }
 
-/// What is in force as the daemon starts, for whoever looks.
-pub fn first_facts(file: PathBuf, start: &Start) -> Facts {
-    let Start { loaded, instead, .. } = start;
-    let mut in_force = in_force(loaded);
-    let mut last_attempt = Attempt::now(Outcome::Applied, Some(loaded.hash.to_string()));
-    last_attempt.warnings = warnings(&loaded.table);
-    if let Some((error, since)) = instead {
-        in_force.since = humantime::format_rfc3339_millis(*since).to_string();
-        in_force.last_good = true;
-        last_attempt = Attempt::now(Outcome::Rejected, None);
-        last_attempt.problems = problems(error);
-    }
-    Facts { file, in_force, last_attempt, restart_needed: Vec::new() }
-}
-
-fn in_force(loaded: &Loaded) -> InForce {
-    let table = &loaded.table;
-    InForce {
-        hash: loaded.hash.to_string(),
-        since: rfc3339(now_ms()),
-        last_good: false,
-        sources: table.sources().map(|(_, source)| source.name.to_string()).collect(),
-        brokers: table.brokers().iter().map(|broker| broker.name.to_string()).collect(),
-        routes: table.route_names().map(ToString::to_string).collect(),
-    }
-}
-
-/// What is doubtful about a table that comes into force, which is logged.
-fn warnings(table: &Table) -> Vec<String> {
-    let warnings = table.warnings().iter().map(ToString::to_string);
-    let logged = warnings
-        .inspect(|warning| tracing::warn!(%warning, "the routing table may not do as meant"));
-    logged.collect()
-}
-
-fn problems(error: &reload::Error) -> Vec<String> {
-    match error {
-        reload::Error::Invalid(invalid) => {
-            invalid.problems().iter().map(ToString::to_string).collect()
-        }
-        other => vec![other.to_string()],
-    }
-}
-
 impl Reload {
     /// Keeps what `loaded` was compiled from in force.
     pub fn new(settings: &Settings, reserve: Reserve, seen: Seen, parts: Parts) -> Reload {
-        let Seen { digest, secrets, mut watch } = seen;
+        let Seen { digest, attempted, secrets, outline, watch } = seen;
         let Parts { table, fleet, config, restart } = parts;
         let file = settings.routes.clone();
-        watch.follow(all_files(&file, &restart, &secrets));
+        watch.follow(all_files(&file, &restart, &secrets))();
         Reload {
             file,
             data_dir: settings.data_dir.clone(),
@@ -147,9 +137,12 @@ impl Reload {
             fleet,
             config,
             restart,
+            reader: Reader::default(),
             watch,
             in_force: digest,
-            attempted: Some(digest),
+            outline,
+            brought: Changes::default(),
+            attempted,
         }
     }
 
@@ -164,82 +157,137 @@ impl Reload {
                 Some(asking) = calls.asking.recv() => {
                     let mut all = vec![asking];
                     all.extend(std::iter::from_fn(|| calls.asking.try_recv().ok()));
-                    let Some(attempt) = stop.run_until_cancelled(self.reload()).await else { continue };
-                    let attempt = attempt?;
-                    // Whoever went away meanwhile finds it in the log.
-                    all.into_iter().for_each(|asking| drop(asking.send(attempt.clone())));
+                    stop.run_until_cancelled(self.asked(all)).await.transpose()?;
                 }
                 () = calls.hangup.notified() => {
-                    service::reloading().await;
-                    if let Some(attempt) = stop.run_until_cancelled(self.reload()).await {
-                        attempt?;
-                    }
-                    service::reloaded(self.config.is_good()).await;
+                    stop.run_until_cancelled(self.asked(Vec::new())).await.transpose()?;
                 }
                 () = self.watch.changed() => {
-                    if let Some(looked) = stop.run_until_cancelled(self.look()).await {
-                        looked?;
-                    }
+                    stop.run_until_cancelled(self.look()).await.transpose()?;
                 }
             }
         }
     }
 
+    /// Reloads for whoever asks, and tells them and the service manager what became of it.
+    async fn asked(&mut self, all: Vec<Asking>) -> Result<(), Error> {
+        service::reloading().await;
+        let attempt = self.reload(By::Asked).await?;
+        service::reloaded(self.config.is_good()).await;
+        // Whoever went away meanwhile finds it in the log.
+        all.into_iter().for_each(|asking| drop(asking.send(attempt.clone())));
+        Ok(())
+    }
+
     /// Reloads if what is there is not what was attempted last, or is good by now: what was wrong with
     /// it may have been elsewhere, in a certificate's file or on the disk.
     async fn look(&mut self) -> Result<(), Error> {
-        let file = self.file.clone();
-        let reading = blocking(move || Reading::once(&file)).await?;
-        let (digest, secrets) = (reading.digest, reading.secrets.clone());
-        self.restart.look(&self.config);
-        let is_news = self.attempted != Some(digest);
-        if is_news || !self.config.is_good() && blocking(|| reading.compile().is_ok()).await? {
-            self.reload().await?;
+        let (file, attempted, is_good) = (self.file.clone(), self.attempted, self.config.is_good());
+        let read_settings = self.restart.read_again();
+        let look = move || {
+            let reading = Reading::once(&file);
+            let secrets = reading.secrets.clone();
+            let by = match attempted == Some(reading.digest) {
+                false => Some(By::Noticed),
+                true => (!is_good && reading.compile().is_ok()).then_some(By::Retried),
+            };
+            (secrets, by, read_settings())
+        };
+        let Some((secrets, by, settings)) = self.read(look).await? else {
+            self.attempted = None;
+            let late = Rejected::Late { file: self.file.clone() };
+            self.rejected(By::Retried, None, &late);
+            return Ok(());
+        };
+        match by {
+            Some(by) => self.reload(by).await.map(drop)?,
+            None => self.follow(&secrets).await?,
         }
-        self.watch.follow(all_files(&self.file, &self.restart, &secrets));
+        self.restart.compare(settings, &self.config);
         Ok(())
     }
 
     /// One attempt to put the file in force. The error is one that the daemon cannot go on with.
-    async fn reload(&mut self) -> Result<Attempt, Error> {
-        let file = self.file.clone();
-        let settled = blocking(move || Reading::settled(&file)).await?;
-        self.attempted = settled.as_ref().ok().map(|reading| reading.digest);
-        if self.attempted == Some(self.in_force) {
-            return Ok(self.nothing_new());
-        }
-        let loaded = match settled {
-            Ok(reading) => blocking(move || reading.compile()).await?,
-            Err(error) => Err(error),
+    async fn reload(&mut self, by: By) -> Result<Attempt, Error> {
+        let (file, in_force) = (self.file.clone(), self.in_force);
+        let Some(found) = self.read(move || find(&file, in_force)).await? else {
+            self.attempted = None;
+            let late = Rejected::Late { file: self.file.clone() };
+            return Ok(self.rejected(by, None, &late));
         };
-        let loaded = match loaded {
-            Ok(loaded) => loaded,
-            Err(error) => return Ok(self.rejected(None, &error.into())),
+        if by != By::Asked && self.watch.sees_a_writer() {
+            // There is another look once it is through.
+            return Ok(self.config.facts().last_attempt);
+        }
+        self.attempted = found.digest;
+        if found.digest.is_some() {
+            self.follow(&found.secrets).await?;
+        }
+        let loaded = match found.loaded {
+            None => return Ok(self.nothing_new()),
+            Some(Err(error)) => return Ok(self.rejected(by, None, &error.into())),
+            Some(Ok(loaded)) => loaded,
         };
         let plan = self.fleet.plan(&loaded.table).await?;
         let hash = loaded.hash.to_string();
-        match self.apply(loaded, plan).await {
-            Ok(attempt) => Ok(attempt),
-            Err(error) => Ok(self.rejected(Some(hash), &error)),
+        let applied = self.apply(loaded, plan).await;
+        self.keep_room().await?;
+        Ok(applied.unwrap_or_else(|error| self.rejected(by, Some(hash), &error)))
+    }
+
+    /// Reads; what ends of the dispatchers meanwhile is not left unseen. `None` where it took too long.
+    async fn read<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        let reading = self.reader.clone().read(work);
+        tokio::pin!(reading);
+        loop {
+            tokio::select! {
+                biased;
+                ended = self.fleet.ended() => ended?,
+                read = &mut reading => return read,
+            }
         }
     }
 
+    /// Has all watched that may change what is in force.
+    async fn follow(&mut self, secrets: &Secrets) -> Result<(), Error> {
+        let follow = self.watch.follow(all_files(&self.file, &self.restart, secrets));
+        // What takes too long comes about later, or at another look.
+        self.read(follow).await.map(drop)
+    }
+
+    /// What was kept for a start may have been used: it is made again at once.
+    async fn keep_room(&self) -> Result<(), Error> {
+        let reserve = self.reserve.clone();
+        blocking(move || reclaim::fill(&reserve)).await
+    }
+
     fn nothing_new(&mut self) -> Attempt {
-        let hash = self.config.facts().in_force.hash;
+        let in_force = self.config.facts().in_force;
+        let hash = in_force.hash;
         tracing::info!(hash, "the routing table is unchanged");
-        let attempt = Attempt::now(Outcome::Unchanged, Some(hash));
+        let mut attempt = Attempt::now(Outcome::Unchanged, Some(hash));
+        attempt.since = Some(in_force.since);
+        attempt.changes = self.brought.clone();
+        attempt.warnings = warnings(&self.table.load());
         self.config.attempted(attempt.clone(), None);
         attempt
     }
 
-    fn rejected(&mut self, hash: Option<String>, error: &Rejected) -> Attempt {
-        tracing::error!(%error, "the routing table stays as it was");
+    /// What stays as it was when it is tried again by itself is told once.
+    fn rejected(&mut self, by: By, hash: Option<String>, error: &Rejected) -> Attempt {
         let mut attempt = Attempt::now(Outcome::Rejected, hash);
         attempt.problems = match error {
             Rejected::File(error) => problems(error),
             other => vec![other.to_string()],
         };
-        self.config.attempted(attempt.clone(), None);
+        let is_told = self.config.facts().last_attempt.problems == attempt.problems;
+        if by != By::Retried || !is_told {
+            tracing::error!(%error, "the routing table stays as it was");
+            self.config.attempted(attempt.clone(), None);
+        }
         attempt
     }
 
@@ -262,8 +310,10 @@ impl Reload {
     /// From here on nothing can fail.
     fn swap(&mut self, loaded: Loaded, prepared: Prepared) -> Attempt {
         let in_force = in_force(&loaded);
-        let changes = self.changes(&in_force, &prepared);
-        let Loaded { mut table, hash, digest, .. } = loaded;
+        let old = self.config.facts().in_force;
+        let (was, is) = ((&old, &self.outline), (&in_force, &loaded.outline));
+        let changes = facts::changes(was, is, prepared.names());
+        let Loaded { mut table, hash, digest, outline, .. } = loaded;
         table.inherit(&self.table.load());
         let table = Arc::new(table);
         let old = self.table.swap(table.clone());
@@ -271,40 +321,33 @@ impl Reload {
         self.past.push(Arc::downgrade(&old));
         drop(old);
         self.fleet.commit(&table, prepared, &self.past);
-        self.in_force = digest;
+        (self.in_force, self.outline, self.brought) = (digest, outline, changes.clone());
         tracing::info!(%hash, changes = %words(&changes), "a routing table is in force");
         let mut attempt = Attempt::now(Outcome::Applied, Some(hash.to_string()));
+        attempt.since = Some(in_force.since.clone());
         attempt.changes = changes;
-        attempt.warnings = warnings(&table);
+        attempt.warnings = logged_warnings(&table);
         self.config.attempted(attempt.clone(), Some(in_force));
         attempt
-    }
-
-    fn changes(&self, new: &InForce, prepared: &Prepared) -> Changes {
-        let old = self.config.facts().in_force;
-        let [brokers_added, brokers_changed, brokers_removed] = prepared.names();
-        let routes_but = |routes: &[String], others: &[String]| {
-            routes.iter().filter(|route| !others.contains(route)).cloned().collect()
-        };
-        Changes {
-            brokers_added,
-            brokers_changed,
-            brokers_removed,
-            sources_added: new.sources.difference(&old.sources).cloned().collect(),
-            sources_removed: old.sources.difference(&new.sources).cloned().collect(),
-            routes_added: routes_but(&new.routes, &old.routes),
-            routes_removed: routes_but(&old.routes, &new.routes),
-        }
     }
 }
 
 /// All that may change what is in force, or should be.
-fn all_files<'f>(
-    file: &'f Path,
-    restart: &'f Restart,
-    secrets: &'f BTreeSet<PathBuf>,
-) -> impl Iterator<Item = &'f Path> {
-    [file, restart.file()].into_iter().chain(secrets.iter().map(|secret| &**secret))
+fn all_files(file: &Path, restart: &Restart, secrets: &Secrets) -> BTreeSet<PathBuf> {
+    let own = [file, restart.file()].map(Path::to_owned);
+    own.into_iter().chain(secrets.keys().cloned()).collect()
+}
+
+/// Reads the file once it has come to rest; compiles it unless it is in force. Blocks.
+fn find(file: &Path, in_force: Digest) -> Found {
+    match Reading::settled(file) {
+        Err(error) => Found { digest: None, secrets: Secrets::new(), loaded: Some(Err(error)) },
+        Ok(reading) => {
+            let (digest, secrets) = (reading.digest, reading.secrets.clone());
+            let loaded = (digest != in_force).then(|| reading.compile());
+            Found { digest: Some(digest), secrets, loaded }
+        }
+    }
 }
 
 /// Keeps the first table as the last good one. Without that the daemon still starts: a bad file would
@@ -314,14 +357,6 @@ pub fn keep_first(loaded: &Loaded, data_dir: &Path, reserve: &Reserve) {
     if let Err(error) = reserve.open(keep, is_no_space) {
         tracing::warn!(%error, "the routing table is not kept as the last good one");
     }
-}
-
-/// `brokers added: a, b; routes removed: c`.
-fn words(changes: &Changes) -> String {
-    let parts = changes.each().into_iter().filter(|(_, names)| !names.is_empty());
-    let parts: Vec<String> =
-        parts.map(|(what, names)| format!("{what}: {}", names.join(", "))).collect();
-    if parts.is_empty() { "no names".to_owned() } else { parts.join("; ") }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -1,7 +1,10 @@
 //! Process settings that were changed while the daemon runs: they need a restart, and that is said.
 //! The environment of a process is fixed when it starts, so only `waypost.toml` can change.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -11,7 +14,8 @@ use crate::{
 };
 
 /// Reads the settings again, as they were read at the start; the error is in words for people.
-pub type ReadAgain = Box<dyn Fn() -> Result<Settings, String> + Send + Sync>;
+/// Blocks.
+pub type ReadAgain = Arc<dyn Fn() -> Result<Settings, String> + Send + Sync>;
 
 /// See the module.
 pub struct Restart {
@@ -33,13 +37,18 @@ impl Restart {
         &self.file
     }
 
-    /// Looks at the settings again, and says once what has changed.
-    pub fn look(&mut self, config: &Config) {
-        let now = (self.read_again)();
+    /// What reads the settings for [`compare`](Self::compare).
+    pub fn read_again(&self) -> ReadAgain {
+        self.read_again.clone()
+    }
+
+    /// Says once what has changed in settings that were read again.
+    pub fn compare(&mut self, now: Result<Settings, String>, config: &Config) {
         let differs = now.map(|settings| differing(&self.in_use, &as_json(&settings)));
         if differs == self.told {
             return;
         }
+        config.set_settings(differs.clone());
         match &differs {
             Ok(names) if names.is_empty() => {
                 tracing::info!("the settings are those in use again");
@@ -51,9 +60,6 @@ impl Restart {
             Err(error) => {
                 tracing::error!(error, "settings have changed that the daemon could not start with")
             }
-        }
-        if let Ok(names) = &differs {
-            config.set_restart_needed(names.clone());
         }
         self.told = differs;
     }

@@ -11,11 +11,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Boot, Doors, Error, Told,
+    Boot, Doors, Error, Told, facts,
     fleet::{Fleet, Prepared},
     open::{Opened, dispatch_limits},
     reclaim::reclaim,
-    reload::{self, Calls, Parts, Reload, Seen},
+    reload::{Calls, Parts, Reload, Seen},
     restart::Restart,
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     routing::reload::{Loaded, Start},
     server::{self, Load, Transport},
     service,
-    settings::{self, Settings},
+    settings::Settings,
 };
 
 /// How long operators' requests may take to end.
@@ -70,16 +70,18 @@ impl Running {
         doors: Doors,
         told: &Told,
     ) -> Result<Running, Error> {
-        let Boot { settings, read_again, start } = boot;
+        let Boot { settings, read_again, start, .. } = boot;
         let Doors { listener, transport, watch, admin_listener } = doors;
         let Opened { main, dead_letters, window, token, opener } = opened;
         let (shared, reserve) = (opener.shared, opener.reserve);
         let stop = Stop { brokers: fleet.stop(), ..Stop::default() };
         let dead_letters = dead_letters.journal().clone();
-        let config = Arc::new(Config::new(reload::first_facts(settings.routes.clone(), &start)));
+        let config = Arc::new(Config::new(facts::first_facts(settings.routes.clone(), &start)));
         let settings = &settings;
-        let Start { loaded: Loaded { table, digest, secrets, .. }, watch: file_watch, .. } = start;
-        let seen = Seen { digest, secrets, watch: file_watch };
+        let Start { loaded, instead, watch: file_watch } = start;
+        let Loaded { table, digest, secrets, outline, .. } = loaded;
+        let attempted = instead.map_or(Some(digest), |instead| instead.digest);
+        let seen = Seen { digest, attempted, secrets, outline, watch: file_watch };
         fleet.commit(&table, prepared, &[]);
         let table = Arc::new(ArcSwap::from_pointee(table));
         let admit = Admit::new(main.clone(), window.clone(), shared.backlogs.clone());
@@ -170,13 +172,14 @@ impl Running {
     }
 
     /// The order matters: first no new requests, then no new messages, then nothing to write.
-    pub async fn drain(mut self, settings: &settings::Shutdown) -> Result<(), Error> {
+    /// Requests are still accepted for `delay`, and may take until the `deadline` after that.
+    pub async fn drain(mut self, delay: Duration, deadline: Duration) -> Result<(), Error> {
         tracing::info!("draining");
         service::stopping().await;
-        tokio::time::sleep(settings.delay.unwrap_or_default()).await;
+        tokio::time::sleep(delay).await;
         self.ingress.drain();
         self.stop.requests.cancel();
-        if timeout(settings.deadline, &mut self.requests).await.is_err() {
+        if timeout(deadline, &mut self.requests).await.is_err() {
             tracing::warn!("requests were still running at the deadline");
             self.requests.abort();
         }

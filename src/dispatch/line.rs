@@ -1,7 +1,7 @@
 //! The line of succession: the client that goes on, those that take over from it one after the other,
 //! and the terms on which each is left.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytestring::ByteString;
 use tokio::time::Instant;
@@ -10,12 +10,14 @@ use super::{
     job::{Job, LaneKind},
     orders::{Client, Farewell, Order},
 };
-use crate::{broker, journal::Position};
+use crate::{broker, journal::Position, routing::BrokerKind};
 
 /// See the module. It is bounded: there is at most one client of a type behind the present one.
 pub(super) struct Line {
     /// The present client's type; `None` where that stands in for a broker that is not there.
     kind: Option<broker::Kind>,
+    /// What the present client was built from.
+    settings: Option<Arc<BrokerKind>>,
     /// On which the present client is left; `None` while it stays.
     terms: Option<Terms>,
     successors: VecDeque<Successor>,
@@ -56,9 +58,14 @@ pub(super) struct Left {
 }
 
 impl Line {
+    /// Nobody yet.
+    pub fn vacant(began: Position) -> Line {
+        Line { kind: None, settings: None, terms: None, successors: VecDeque::new(), began }
+    }
+
     /// One client, and none after it; from the journal's end on.
-    pub fn of(kind: Option<broker::Kind>, began: Position) -> Line {
-        Line { kind, terms: None, successors: VecDeque::new(), began }
+    pub fn of(client: &Client, began: Position) -> Line {
+        Line { kind: client.kind, settings: client.settings.clone(), ..Line::vacant(began) }
     }
 
     pub fn kind(&self) -> Option<broker::Kind> {
@@ -66,7 +73,8 @@ impl Line {
     }
 
     /// Takes in an order. Gives back a client that takes the present one's place at once: it is of the
-    /// same type, and nobody waits behind that.
+    /// same type, and nobody waits behind that. One that is built from the same settings is not needed:
+    /// the present one stays after all, with what it has in flight.
     pub fn follow(&mut self, order: Order, now: Instant, dead_letters: u64) -> Option<Client> {
         let Order { mut client, farewell } = order;
         let (last, terms) = match self.successors.back_mut() {
@@ -74,8 +82,12 @@ impl Line {
             None => (self.kind, &mut self.terms),
         };
         if let Some(client) = client.take_if(|client| last.is_none() || client.kind == last) {
-            *terms = None;
-            return self.replace_last(client);
+            let was_over = terms.take().is_some_and(|terms| terms.is_over());
+            return if was_over || !self.is_last(&client) {
+                self.replace_last(client)
+            } else {
+                None
+            };
         }
         // If it is left already, its time has begun; nothing came for it since.
         terms.get_or_insert_with(|| Terms::new(farewell));
@@ -88,6 +100,15 @@ impl Line {
         None
     }
 
+    /// Whether the last client in the line is built from the same settings.
+    fn is_last(&self, client: &Client) -> bool {
+        let last = match self.successors.back() {
+            Some(last) => &last.client.settings,
+            None => &self.settings,
+        };
+        last.is_some() && *last == client.settings
+    }
+
     fn replace_last(&mut self, client: Client) -> Option<Client> {
         match self.successors.back_mut() {
             Some(last) => {
@@ -95,7 +116,7 @@ impl Line {
                 None
             }
             None => {
-                self.kind = client.kind;
+                (self.kind, self.settings) = (client.kind, client.settings.clone());
                 Some(client)
             }
         }
@@ -104,7 +125,7 @@ impl Line {
     /// All that the present client was owed is settled: who takes over.
     pub fn next(&mut self, now: Instant, dead_letters: u64) -> Option<Client> {
         let Successor { client, terms } = self.successors.pop_front()?;
-        (self.kind, self.terms) = (client.kind, terms);
+        (self.kind, self.settings, self.terms) = (client.kind, client.settings.clone(), terms);
         self.begin(now, dead_letters);
         Some(client)
     }

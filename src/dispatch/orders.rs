@@ -15,20 +15,22 @@ use tokio::sync::Notify;
 use super::Limits;
 use crate::{
     broker::{self, Absent, Broker},
-    routing::{Table, WhenFull},
+    routing::{BrokerKind, Table, WhenFull},
 };
 
 /// A client.
 pub struct Client {
     /// `None` where it only stands in for a broker that is not there.
     pub kind: Option<broker::Kind>,
+    /// What it was built from, where that is known: equal settings are the same connection.
+    pub settings: Option<Arc<BrokerKind>>,
     pub broker: Box<dyn Broker>,
 }
 
 impl Client {
     /// One that makes dead letters of everything, for this reason.
     pub fn absent(reason: &str) -> Client {
-        Client { kind: None, broker: Box::new(Absent::new(reason)) }
+        Client { kind: None, settings: None, broker: Box::new(Absent::new(reason)) }
     }
 }
 

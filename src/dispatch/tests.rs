@@ -137,7 +137,7 @@ impl Broker for Scripted {
 /// A client of the type that the messages are for.
 fn client(script: &Arc<Script>) -> Client {
     let broker = Box::new(Scripted(script.clone()));
-    Client { kind: Some(broker::Kind::Nats), broker }
+    Client { kind: Some(broker::Kind::Nats), settings: None, broker }
 }
 
 const LIMITS: Limits = Limits {

@@ -6,21 +6,21 @@
 //! compiled. It knows nothing of brokers.
 
 use std::{
-    collections::BTreeSet,
-    fmt, fs,
-    io::{self, Read},
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     thread,
     time::{Duration, SystemTime},
 };
 
-use secrecy::zeroize::Zeroizing;
 use sha2::{Digest as _, Sha256};
 
-use self::watch::Watch;
+use self::{outline::Outline, watch::Watch};
 use super::{Invalid, Table};
-use crate::private;
+use crate::{private, small_file};
 
+pub mod outline;
 pub mod watch;
 
 /// Between two looks that must agree.
@@ -28,9 +28,6 @@ const AGREE_AFTER: Duration = Duration::from_millis(100);
 
 /// Looks at a file that keeps changing, before that is an error.
 const LOOKS: usize = 50;
-
-/// Most that is read of any file; a routing table may be no larger.
-const MAX_BYTES: u64 = (1 << 20) + 1;
 
 /// The last good table's file in the data directory.
 const LAST_GOOD: &str = "routes.last-good.yaml";
@@ -67,6 +64,11 @@ pub enum Error {
     KeepsChanging { file: PathBuf },
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    #[error(
+        "{} cannot be compiled: waypost panicked, which is a mistake of its own; the log says where",
+        file.display()
+    )]
+    Panicked { file: PathBuf },
 }
 
 /// A table and what it was compiled from.
@@ -75,42 +77,36 @@ pub struct Loaded {
     pub text: String,
     pub hash: Hash,
     pub digest: Digest,
-    /// The secret files that it names.
-    pub secrets: BTreeSet<PathBuf>,
+    pub secrets: Secrets,
+    pub outline: Outline,
 }
+
+/// The secret files that a text names, each with a digest of what was read of it.
+pub type Secrets = BTreeMap<PathBuf, Digest>;
 
 /// A file and the secret files that it names, as they were at a time.
 pub struct Reading {
     file: PathBuf,
     text: Result<String, io::Error>,
-    pub secrets: BTreeSet<PathBuf>,
+    pub secrets: Secrets,
     pub digest: Digest,
 }
 
 impl Reading {
     /// Looks once. Blocks.
     pub fn once(file: &Path) -> Reading {
-        let text = read(file).and_then(|bytes| {
-            let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-            std::str::from_utf8(&bytes).map(str::to_owned).map_err(invalid)
-        });
-        let mut digest = Sha256::new();
-        let mut take = |part: &[u8]| {
-            digest.update((part.len() as u64).to_le_bytes());
-            digest.update(part);
-        };
-        match &text {
-            Ok(text) => take(text.as_bytes()),
-            Err(error) => take(error.to_string().as_bytes()),
-        }
-        let secrets = text.as_ref().map(|text| secret_files(text)).unwrap_or_default();
-        for secret in &secrets {
-            match read(secret) {
-                Ok(bytes) => take(&bytes),
-                // What is wrong with it is for the compiler to say, in its place.
-                Err(error) => take(error.to_string().as_bytes()),
-            }
-        }
+        let text = small_file::read_text(file).map(|mut text| std::mem::take(&mut *text));
+        let files = text.as_ref().map(|text| secret_files(text)).unwrap_or_default();
+        // What is wrong with one is for the compiler to say, in its place.
+        let secrets: Secrets = files
+            .into_iter()
+            .map(|file| {
+                let read = digest_of(small_file::read(&file));
+                (file, read)
+            })
+            .collect();
+        let mut digest = Sha256::new_with_prefix(digest_of(text.as_ref()));
+        secrets.values().for_each(|secret| digest.update(secret));
         let digest = digest.finalize().into();
         Reading { file: file.to_owned(), text, secrets, digest }
     }
@@ -135,12 +131,14 @@ impl Reading {
         let unreadable = |cause| Error::Unreadable { file: file.clone(), cause };
         let text = text.map_err(unreadable)?;
         let env = |name: &str| std::env::var(name).ok();
-        let table = super::compile(&file.display().to_string(), &text, &env)?;
+        let name = file.display().to_string();
+        let table = guarded(&file, || super::compile(&name, &text, &env))?;
+        let outline = Outline::of(&text, &secrets);
         if Reading::once(&file).digest != digest {
             return Err(Error::KeepsChanging { file });
         }
         let hash = Hash::of(&text);
-        Ok(Loaded { table, text, hash, digest, secrets })
+        Ok(Loaded { table, text, hash, digest, secrets, outline })
     }
 }
 
@@ -150,19 +148,40 @@ fn secret_files(text: &str) -> BTreeSet<PathBuf> {
     references.filter_map(|rest| Some(PathBuf::from(rest.split_once('}')?.0))).collect()
 }
 
-fn read(file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    fs::File::open(file)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// Of what was read, or of why nothing was.
+fn digest_of(read: Result<impl AsRef<[u8]>, impl fmt::Display>) -> Digest {
+    let digest = Sha256::new();
+    match read {
+        Ok(bytes) => digest.chain_update([0]).chain_update(bytes),
+        Err(error) => digest.chain_update([1]).chain_update(error.to_string()),
+    }
+    .finalize()
+    .into()
+}
+
+/// A panic is that of one file, and no reason to end.
+fn guarded<T>(file: &Path, compile: impl FnOnce() -> Result<T, Invalid>) -> Result<T, Error> {
+    // What it was about is dropped with it.
+    let compiled = catch_unwind(AssertUnwindSafe(compile));
+    compiled.map_err(|_| Error::Panicked { file: file.to_owned() })?.map_err(Error::Invalid)
 }
 
 /// What the daemon starts with.
 pub struct Start {
     pub loaded: Loaded,
-    /// Why it is the last good table that does; and since when that is.
-    pub instead: Option<(Error, SystemTime)>,
+    /// Where it is the last good table.
+    pub instead: Option<Instead>,
     /// What has watched since before the file was read.
     pub watch: Watch,
+}
+
+/// Why the last good table is in force and not the file.
+pub struct Instead {
+    pub error: Error,
+    /// Since when it is the last good one.
+    pub since: SystemTime,
+    /// Of the file; `None` where that could not be told.
+    pub digest: Option<Digest>,
 }
 
 /// Reads the table to start with: the file, or where that is no table, the last good one of the data
@@ -174,8 +193,13 @@ pub struct Start {
 pub fn start(file: &Path, data_dir: &Path) -> Result<Start, Error> {
     let watch = Watch::new(file);
     // What changes now is noticed; a bad one is looked at twice.
-    let first = Reading::once(file).compile();
-    let error = match first.or_else(|_| Reading::settled(file).and_then(Reading::compile)) {
+    let (mut digest, first) = (None, Reading::once(file).compile());
+    let second = |_| {
+        let reading = Reading::settled(file)?;
+        digest = Some(reading.digest);
+        reading.compile()
+    };
+    let error = match first.or_else(second) {
         Ok(loaded) => return Ok(Start { loaded, instead: None, watch }),
         Err(error) => error,
     };
@@ -184,7 +208,7 @@ pub fn start(file: &Path, data_dir: &Path) -> Result<Start, Error> {
         return Err(error);
     };
     match Reading::once(&last_good).compile() {
-        Ok(loaded) => Ok(Start { loaded, instead: Some((error, since)), watch }),
+        Ok(loaded) => Ok(Start { loaded, instead: Some(Instead { error, since, digest }), watch }),
         Err(worse) => {
             tracing::error!(error = %worse, "the last good routing table cannot be used either");
             Err(error)
@@ -247,17 +271,27 @@ mod tests {
         let routes = file(&dir, "");
         assert!(matches!(start(&routes, dir.path()), Err(Error::Invalid(_))));
         keep_last_good(dir.path(), GOOD).unwrap();
+        let instead = start(&routes, dir.path()).unwrap().instead.unwrap();
+        assert!(matches!(instead.error, Error::Invalid(_)));
+        assert_eq!(instead.digest, Some(Reading::once(&routes).digest), "it has been seen");
         let started = start(&routes, dir.path()).unwrap();
-        assert!(matches!(started.instead, Some((Error::Invalid(_), _))));
         assert_eq!(started.loaded.text, GOOD);
         fs::remove_file(&routes).unwrap();
         let started = start(&routes, dir.path()).unwrap();
-        assert!(matches!(started.instead, Some((Error::Unreadable { .. }, _))));
+        assert!(matches!(started.instead.unwrap().error, Error::Unreadable { .. }));
         fs::write(dir.path().join(LAST_GOOD), "brokers: 1").unwrap();
         let error = start(&routes, dir.path()).err().map(|error| error.to_string()).unwrap();
         assert!(error.starts_with("cannot read the routing table"), "{error}");
         file(&dir, GOOD);
         assert!(start(&routes, dir.path()).unwrap().instead.is_none());
+    }
+
+    #[test]
+    fn a_panic_is_an_error_of_the_file() {
+        let compile = || -> Result<(), Invalid> { panic!("a mistake") };
+        let error = guarded(Path::new("routes.yaml"), compile).unwrap_err().to_string();
+        assert!(error.starts_with("routes.yaml cannot be compiled"), "{error}");
+        guarded(Path::new("routes.yaml"), || Ok(())).unwrap();
     }
 
     #[test]

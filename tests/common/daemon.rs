@@ -56,10 +56,21 @@ impl Daemon {
         settings: &[(&str, &str)],
         descriptors: usize,
     ) -> Daemon {
-        let mut command = Command::new("/bin/sh");
-        let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
-        command.args(["-c", &script, env!("CARGO_BIN_EXE_waypost")]);
+        let command = after(&format!("ulimit -n {descriptors}"));
         Daemon::await_ready(dir, Daemon::spawn(command, dir, routes, settings))
+    }
+
+    /// The same, without a variable of the environment that every other test sets.
+    pub fn start_without(dir: &Path, routes: &str, variable: &str) -> Daemon {
+        let command = after(&format!("unset {variable}"));
+        Daemon::await_ready(dir, Daemon::spawn(command, dir, routes, &[]))
+    }
+
+    /// Does something with its process before it listens.
+    pub fn start_meanwhile(dir: &Path, routes: &str, meanwhile: impl FnOnce(&Child)) -> Daemon {
+        let started = Daemon::spawn(waypost(), dir, routes, &[]);
+        meanwhile(&started.0);
+        Daemon::await_ready(dir, started)
     }
 
     fn await_ready(dir: &Path, (mut child, log): (Child, PathBuf)) -> Daemon {
@@ -217,6 +228,14 @@ pub fn command(dir: &Path, arguments: &[&str]) -> (ExitStatus, String) {
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
     (output.status, text)
+}
+
+/// The program, run by a shell after something else.
+fn after(script: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    let script = format!("{script} && exec \"$0\" \"$@\"");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_waypost")]);
+    command
 }
 
 fn waypost() -> Command {

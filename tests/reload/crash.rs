@@ -20,13 +20,22 @@ use crate::common::{
 };
 
 /// Steps between two kills; `WAYPOST_RELOAD_STEP` 1 kills at every one.
-const STRIDE: u64 = 5;
+const STRIDE: u64 = 4;
 
-/// `kept` stays, `old` goes, `new` comes; each writes to a directory of its own.
+/// `kept` stays, `old` goes, `new` comes, `changed` goes on elsewhere, and `retyped`, a NATS server that
+/// never answers, is files from then on; each writes to a directory of its own.
 fn table(which: &str) -> String {
-    let brokers =
-        format!("kept: {{ type: log, dir: out/kept }}, {which}: {{ type: log, dir: out/{which} }}");
-    with(&brokers, &format!("{{ broker: kept, topic: all }}, {{ broker: {which}, topic: all }}"))
+    let log = |name: &str, dir: &str| format!("{name}: {{ type: log, dir: out/{dir} }}");
+    let (retyped, target) = match which {
+        "old" => (r#"retyped: { type: nats, url: "nats://127.0.0.1:1" }"#.to_owned(), "subject"),
+        _ => (log("retyped", "retyped"), "topic"),
+    };
+    let changed = log("changed", &format!("changed-{which}"));
+    let brokers = [log("kept", "kept"), log(which, which), changed, retyped].join(", ");
+    let to = |name: &str, target: &str| format!("{{ broker: {name}, {target}: all }}");
+    let targets =
+        [to("kept", "topic"), to(which, "topic"), to("changed", "topic"), to("retyped", target)];
+    with(&brokers, &targets.join(", "))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,15 +81,24 @@ async fn a_crash_at_each_step_of_a_reload_loses_nothing() {
         kept::logged_in(&output.join(broker), "all").into_iter().collect()
     };
     kept::eventually("all is where it stays", || accepted.is_subset(&logged("kept"))).await;
-    // What is owed to a broker that is in the file no more after a crash is a dead letter.
-    kept::eventually("all is in one of the others, or a dead letter", || {
-        let letters = kept::dead_letters(dir.path()).into_iter();
-        let mut found: BTreeSet<String> = letters.map(|letter| letter.id).collect();
-        found.extend(logged("old"));
-        found.extend(logged("new"));
+    let is_in_one_of = |dirs: [&str; 2]| {
+        let found = dirs.into_iter().flat_map(logged).collect();
         accepted.is_subset(&found)
-    })
-    .await;
+    };
+    let changed = ["changed-old", "changed-new"];
+    kept::eventually("all is where it was to be changed", || is_in_one_of(changed)).await;
+    // What is owed after a crash to a broker that is in the file no more is a dead letter, and so is what
+    // was for one of another type.
+    for brokers in [["old", "new"], ["retyped"; 2]] {
+        kept::eventually("all is where it was to go, or a dead letter", || {
+            let letters = kept::dead_letters(dir.path()).into_iter();
+            let letters = letters.filter(|letter| brokers.contains(&&*letter.broker));
+            let mut found: BTreeSet<String> = letters.map(|letter| letter.id).collect();
+            found.extend(brokers.into_iter().flat_map(logged));
+            accepted.is_subset(&found)
+        })
+        .await;
+    }
     operator::await_metrics(&daemon, "the end of the old", |scrape| {
         !scrape.text.contains("broker=\"old\"")
     });

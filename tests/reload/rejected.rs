@@ -1,6 +1,6 @@
 //! A bad file changes nothing, and shows with its place wherever operators look.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use super::{
     BROKEN, accepted, attempts, config, eventually, hash, in_force, reload, replace, to_topic, with,
@@ -65,12 +65,15 @@ fn a_broker_that_cannot_be_built_leaves_everything_as_it_was() {
     let daemon = Daemon::start(dir.path(), &to_topic("first"), &[]);
     let brokers = r#"
         local: { type: log }, another: { type: log, dir: elsewhere },
-        live: { type: nats, url: "nats://127.0.0.1:1", tls: { ca: ./no-such.pem } }"#;
+        live: { type: nats, url: "nats://127.0.0.1:1" }"#;
     let text = with(brokers, "{ broker: another, topic: second }");
+    // What is parked for one cannot be opened: something is in its place.
+    let in_the_way = daemon.data_dir().join("parked/live");
+    fs::write(&in_the_way, "").expect("a file");
     replace(&dir.path().join("routes.yaml"), &text);
     let (status, output) = daemon.command(&["reload"]);
     assert_eq!(status.code(), Some(1), "{output}");
-    assert!(output.contains("no-such.pem"), "{output}");
+    assert!(output.contains("parked/live"), "{output}");
     assert_eq!(in_force(&daemon), hash(&to_topic("first")));
     let names = |daemon: &Daemon| {
         let (_, status) = operator::json(daemon, "/api/status");
@@ -78,13 +81,46 @@ fn a_broker_that_cannot_be_built_leaves_everything_as_it_was() {
         brokers.iter().map(|b| b["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(names(&daemon), ["local", "unrouted"]);
+    // It was no mistake of the file: once it is gone, nobody needs to ask, and nobody is told again of
+    // what was tried meanwhile.
+    let rejected = attempts(&daemon, "rejected");
+    fs::remove_file(&in_the_way).expect("to remove it");
+    eventually("it comes into force by itself", || in_force(&daemon) == hash(&text));
+    assert_eq!(attempts(&daemon, "rejected"), rejected);
     // Nothing is in the way of the next one.
-    reload(&daemon, dir.path(), &text.replace("tls: { ca: ./no-such.pem }", "token: t"));
+    reload(&daemon, dir.path(), &text.replace(":1\"", ":1\", token: t"));
     assert_eq!(names(&daemon), ["another", "live", "local", "unrouted"]);
     let id = accepted(&daemon, 1);
     eventually("it is there", || {
         crate::common::kept::logged_in(&dir.path().join("elsewhere"), "second") == [id.clone()]
     });
+}
+
+#[test]
+fn what_is_no_regular_file_is_a_mistake_that_nobody_waits_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::start(dir.path(), &to_topic("first"), &[]);
+    let pipe = dir.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("to run mkfifo");
+    assert!(made.success());
+    for file in [&*pipe, Path::new("/dev/zero"), dir.path()] {
+        let secret = format!("${{file:{}}}", file.display());
+        replace(
+            &dir.path().join("routes.yaml"),
+            &to_topic("x").replace("${MIIBO_SECRET}", &secret),
+        );
+        let (status, output) = daemon.command(&["reload"]);
+        assert_eq!(status.code(), Some(1), "{output}");
+        assert!(output.contains("not a regular file"), "{output}");
+    }
+    reload(&daemon, dir.path(), &to_topic("second"));
+    // The file itself, too.
+    fs::rename(&pipe, dir.path().join("routes.yaml")).expect("to replace the file");
+    let (status, output) = daemon.command(&["reload"]);
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("not a regular file"), "{output}");
+    reload(&daemon, dir.path(), &to_topic("third"));
+    accepted(&daemon, 1);
 }
 
 #[test]

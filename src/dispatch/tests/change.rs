@@ -1,7 +1,7 @@
 //! What a dispatcher does when it is told to change: its client, its patience, or to leave.
 
 use super::*;
-use crate::routing::{self, Table, WhenFull};
+use crate::routing::{self, BrokerKind, Table, WhenFull};
 
 /// A routing table that says nothing, for requests to run on.
 pub(super) fn table() -> Arc<Table> {
@@ -66,6 +66,37 @@ async fn what_the_old_client_does_not_finish_goes_through_the_new_one_in_order()
     assert_eq!(world.confirmed(), Vec::<String>::new());
     assert_eq!(*next.confirmed.lock().unwrap(), ids);
     assert_eq!(world.stats().condition().trouble, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_comes_back_as_it_was_goes_on_with_what_it_has_in_flight() {
+    let world = World::new();
+    let ids = names("gated", 4);
+    world.append(&refs(&ids)).await;
+    let settings = Arc::new(BrokerKind::Log { dir: None, rotate_bytes: None, keep: None });
+    let as_it_was =
+        |script: &Arc<Script>| Client { settings: Some(settings.clone()), ..client(script) };
+    let needless = Arc::<Script>::default();
+    let (told, started) = (AtomicBool::new(false), Instant::now());
+    world
+        .run_with(as_it_was(&world.script), |world, orders| {
+            if world.stats().in_flight.get() == 4 && once(&told) {
+                let farewell = || farewell(&[], 3_600_000);
+                orders.tell(Order { client: None, farewell: farewell() });
+                orders.tell(Order { client: Some(as_it_was(&needless)), farewell: farewell() });
+            }
+            // Longer than a client that is left has for what is in flight.
+            if told.load(Relaxed) && started.elapsed() > Duration::from_secs(10) {
+                world.script.gate.send_replace(true);
+            }
+            world.cursor() == Position(4)
+        })
+        .await;
+    let mut confirmed = world.confirmed();
+    confirmed.sort();
+    assert_eq!(confirmed, ids, "each once");
+    assert_eq!(world.script.connections.load(Relaxed), 1);
+    assert_eq!(needless.connections.load(Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,8 +2,8 @@
 //! that editors complete it by, is derived from them: a field's comment is what an editor shows, a
 //! struct's title is what a diagnostic calls it.
 //!
-//! `x-secret` says what a literal value may give away: `true`, all of it; `url`, what stands before
-//! its `@`; `material`, all of it unless it is the path of a file.
+//! `x-secret` says what a literal value may give away: `true`, all of it; `url`, what of it
+//! is not plainly the address of a host; `material`, all of it unless it is the path of a file.
 
 use std::collections::BTreeMap;
 

@@ -2,16 +2,17 @@
 //! swap of the `..data` symlink that they are reached through.
 //!
 //! The directories are watched, not the files, which come and go: those of each file as it is named,
-//! and of every symlink on the way to it. What is noticed is looked at once it is quiet, which for a
-//! file that is being written is its writer's close. Network file systems tell nothing, and a system
-//! may have no watches left: so there is a look now and then anyway.
+//! and of every symlink on the way to it. What is noticed is looked at once it is quiet and nobody
+//! writes any of the files: half of one often is a valid one. Network file systems tell nothing, and a
+//! system may have no watches left: so there is a look now and then anyway.
 
 use std::{
     collections::{BTreeSet, VecDeque},
     ffi::OsString,
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -28,72 +29,119 @@ use tokio::{
 /// How often to look without having noticed anything.
 pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// The first look of a watch, at what changed before it saw anything.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
 /// How long it must be quiet after something was put in place.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// How long after something was written, whose writer has not closed it.
-const WRITING: Duration = Duration::from_secs(1);
-
-/// A writer that never rests is looked at after this.
+/// Where it is never quiet there is a look after this.
 const AT_MOST: Duration = Duration::from_secs(5);
+
+/// How long a writer may leave a file open before it is looked at anyway.
+const UNCLOSED_AT_MOST: Duration = Duration::from_secs(60);
 
 /// Symlinks on the way to a file; as many as Linux follows.
 const MAX_LINKS: usize = 40;
 
-/// What was noticed last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stir {
-    /// A file's content is coming.
-    Writing,
-    /// Something is in place.
-    Done,
-}
+/// Files whose writer has not closed them.
+type Unclosed = BTreeSet<PathBuf>;
 
 /// See the module.
 pub struct Watch {
+    watched: Arc<Mutex<Watched>>,
+    tell: watch::Sender<Unclosed>,
+    stirs: watch::Receiver<Unclosed>,
+    /// Since when it has not been quiet, and until when it must be.
+    unrest: Option<(Instant, Instant)>,
+    look_at: Instant,
+}
+
+/// What the system is asked to tell of. To ask may take as long as the file systems do.
+struct Watched {
     /// `None` where the system has none.
     watcher: Option<RecommendedWatcher>,
     directories: BTreeSet<PathBuf>,
     /// What to notice in them.
     names: Arc<ArcSwap<BTreeSet<PathBuf>>>,
-    stirs: watch::Receiver<Stir>,
-    /// Since when it has not been quiet, and until when it must be.
-    unrest: Option<(Instant, Instant)>,
-    look_at: Instant,
     is_warned: bool,
 }
 
 impl Watch {
-    /// Watches a file from now on; [`follow`](Self::follow) tells what else.
+    /// Watches a file from now on; [`follow`](Self::follow) tells what else. Blocks shortly.
     pub fn new(file: &Path) -> Watch {
-        let names = Arc::<ArcSwap<BTreeSet<PathBuf>>>::default();
-        let (tell, stirs) = watch::channel(Stir::Done);
-        let noticed = names.clone();
-        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if let Some(stir) = stir(event, &noticed.load()) {
-                tell.send_replace(stir);
-            }
-        });
-        let mut watch = Watch {
-            watcher: None,
-            directories: BTreeSet::new(),
-            names,
-            stirs,
-            unrest: None,
-            look_at: Instant::now() + WRITING,
-            is_warned: false,
-        };
-        match watcher {
-            Ok(watcher) => watch.watcher = Some(watcher),
-            Err(error) => watch.warn(&error),
-        }
-        watch.follow([file]);
-        watch
+        let (tell, stirs) = watch::channel(Unclosed::new());
+        let mut watched = Watched::new(tell.clone());
+        watched.follow(&BTreeSet::from([file.to_owned()]));
+        let watched = Arc::new(Mutex::new(watched));
+        Watch { watched, tell, stirs, unrest: None, look_at: Instant::now() + FIRST_LOOK }
     }
 
-    /// Watches these files from now on, instead of others. Blocks shortly.
-    pub fn follow<'f>(&mut self, files: impl IntoIterator<Item = &'f Path>) {
-        let ways: BTreeSet<PathBuf> = files.into_iter().flat_map(way_to).collect();
+    /// What has these files watched from now on, instead of others. It blocks; where another still does
+    /// it does nothing, and is to be done again later.
+    pub fn follow(&self, files: BTreeSet<PathBuf>) -> impl FnOnce() + Send + 'static {
+        let watched = self.watched.clone();
+        move || {
+            if let Ok(mut watched) = watched.try_lock() {
+                watched.follow(&files);
+            }
+        }
+    }
+
+    /// Whether somebody writes any of the files just now.
+    pub fn sees_a_writer(&self) -> bool {
+        !self.stirs.borrow().is_empty()
+    }
+
+    /// Returns when it is time to look. Cancel-safe.
+    pub async fn changed(&mut self) {
+        loop {
+            let due = self.unrest.map_or(self.look_at, |(_, quiet_at)| quiet_at);
+            tokio::select! {
+                // Both ends are here, so it never fails.
+                Ok(()) = self.stirs.changed() => self.stirred(Instant::now()),
+                () = sleep_until(due) => {
+                    (self.unrest, self.look_at) = (None, Instant::now() + LOOK_EVERY);
+                    // Whoever still writes has had its time.
+                    self.tell.send_if_modified(|unclosed| {
+                        unclosed.clear();
+                        false
+                    });
+                    return;
+                }
+            }
+        }
+    }
+
+    fn stirred(&mut self, now: Instant) {
+        let since = self.unrest.map_or(now, |(since, _)| since);
+        let quiet_at = match self.stirs.borrow_and_update().is_empty() {
+            true => (now + QUIET).min(since + AT_MOST),
+            false => since + UNCLOSED_AT_MOST,
+        };
+        self.unrest = Some((since, quiet_at));
+    }
+}
+
+impl Watched {
+    /// Nothing yet.
+    fn new(tell: watch::Sender<Unclosed>) -> Watched {
+        let names = Arc::<ArcSwap<BTreeSet<PathBuf>>>::default();
+        let noticed = names.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            tell.send_if_modified(|unclosed| note(event, &noticed.load(), unclosed));
+        });
+        let mut watched =
+            Watched { watcher: None, directories: BTreeSet::new(), names, is_warned: false };
+        match watcher {
+            Ok(watcher) => watched.watcher = Some(watcher),
+            Err(error) => watched.warn(&error),
+        }
+        watched
+    }
+
+    fn follow(&mut self, files: &BTreeSet<PathBuf>) {
+        let ways: BTreeSet<PathBuf> = files.iter().flat_map(|file| way_to(file)).collect();
         let parents = ways.iter().filter_map(|name| name.parent());
         let directories: BTreeSet<PathBuf> = parents.map(Path::to_owned).collect();
         self.names.store(Arc::new(ways));
@@ -103,39 +151,12 @@ impl Watch {
             // One that was removed is watched no more already.
             let _unwatched = watcher.unwatch(gone);
         }
-        // Also those from before: one that was removed and made again is another.
-        let watched: Result<(), notify::Error> = self
-            .directories
-            .iter()
-            .try_for_each(|directory| watcher.watch(directory, RecursiveMode::NonRecursive));
-        if let Err(error) = watched {
-            self.warn(&error);
-        }
-    }
-
-    /// Returns when it is time to look. Cancel-safe.
-    pub async fn changed(&mut self) {
-        loop {
-            let due = self.unrest.map_or(self.look_at, |(_, quiet_at)| quiet_at);
-            tokio::select! {
-                // The sender ends with the watcher; then the looks are all there is.
-                Ok(()) = self.stirs.changed() => self.stirred(),
-                () = sleep_until(due) => {
-                    (self.unrest, self.look_at) = (None, Instant::now() + LOOK_EVERY);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn stirred(&mut self) {
-        let now = Instant::now();
-        let since = self.unrest.map_or(now, |(since, _)| since);
-        let quiet = match *self.stirs.borrow_and_update() {
-            Stir::Writing => WRITING,
-            Stir::Done => QUIET,
-        };
-        self.unrest = Some((since, (now + quiet).min(since + AT_MOST)));
+        // Also those from before: one that was removed and made again is another. One that cannot be
+        // watched keeps none of the others from it.
+        let watch =
+            |directory: &PathBuf| watcher.watch(directory, RecursiveMode::NonRecursive).err();
+        let errors: Vec<notify::Error> = self.directories.iter().filter_map(watch).collect();
+        errors.iter().for_each(|error| self.warn(error));
     }
 
     /// Once: nothing depends on it but how soon a change is noticed.
@@ -147,21 +168,27 @@ impl Watch {
     }
 }
 
-/// What an event says of the files that are to be noticed.
-fn stir(event: notify::Result<Event>, names: &BTreeSet<PathBuf>) -> Option<Stir> {
-    // Events may have been lost.
-    let Ok(event) = event else { return Some(Stir::Done) };
-    let is_ours = event.need_rescan() || event.paths.iter().any(|path| names.contains(path));
-    if !is_ours {
-        return None;
-    }
+/// Takes in what an event says of the files that are to be noticed; whether it says anything.
+fn note(event: notify::Result<Event>, names: &BTreeSet<PathBuf>, unclosed: &mut Unclosed) -> bool {
+    // Events may have been lost, and a writer's close among them.
+    let Some(event) = event.ok().filter(|event| !event.need_rescan()) else { return true };
+    let ours: Vec<PathBuf> = event.paths.into_iter().filter(|path| names.contains(path)).collect();
+    let stirs = !ours.is_empty();
     match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Stir::Done),
-        EventKind::Access(_) => None,
-        // Its content follows, unless it is a link.
-        EventKind::Create(_) | EventKind::Modify(ModifyKind::Data(_)) => Some(Stir::Writing),
-        _ => Some(Stir::Done),
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Modify(ModifyKind::Name(_))
+        | EventKind::Remove(_) => unclosed.retain(|path| !ours.contains(path)),
+        EventKind::Access(_) => return false,
+        EventKind::Create(_) => unclosed.extend(ours.into_iter().filter(|path| is_new(path))),
+        EventKind::Modify(ModifyKind::Data(_)) => unclosed.extend(ours),
+        _ => {}
     }
+    stirs
+}
+
+/// Whether a file that was just made has its content still to come: a link is made whole.
+fn is_new(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.nlink() == 1)
 }
 
 /// Every path whose replacement changes what a file's path leads to: the symlinks on the way, and
@@ -231,18 +258,86 @@ mod tests {
         assert_eq!(way_to(&dir.join("circle")).len(), MAX_LINKS + 1);
     }
 
+    /// An event of one path, and what is unclosed after it; `None` if it says nothing.
+    fn noted(kind: EventKind, path: &Path, unclosed: &[&Path]) -> Option<Vec<PathBuf>> {
+        let names = BTreeSet::from([PathBuf::from("/d/routes.yaml"), path.with_file_name("made")]);
+        let mut unclosed = unclosed.iter().map(|path| path.to_path_buf()).collect();
+        let stirs = note(Ok(Event::new(kind).add_path(path.to_owned())), &names, &mut unclosed);
+        stirs.then(|| unclosed.into_iter().collect())
+    }
+
+    const CLOSE: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
+    const CREATE: EventKind = EventKind::Create(notify::event::CreateKind::File);
+
     #[test]
     fn only_what_is_named_is_noticed_and_reading_is_not() {
-        let names = BTreeSet::from([PathBuf::from("/d/routes.yaml")]);
-        let of = |kind, path: &str| stir(Ok(Event::new(kind).add_path(path.into())), &names);
-        let close = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let (ours, other) = (Path::new("/d/routes.yaml"), Path::new("/d/other"));
         let open = EventKind::Access(AccessKind::Open(AccessMode::Any));
-        assert_eq!(of(close, "/d/routes.yaml"), Some(Stir::Done));
-        assert_eq!(of(close, "/d/other"), None);
-        assert_eq!(of(open, "/d/routes.yaml"), None);
+        assert_eq!(noted(CLOSE, ours, &[]), Some(vec![]));
+        assert_eq!(noted(CLOSE, other, &[]), None);
+        assert_eq!(noted(open, ours, &[]), None);
+    }
+
+    #[test]
+    fn a_file_is_being_written_until_it_is_closed_or_another_takes_its_place() {
+        let ours = Path::new("/d/routes.yaml");
         let written = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
-        assert_eq!(of(written, "/d/routes.yaml"), Some(Stir::Writing));
         let renamed = EventKind::Modify(ModifyKind::Name(notify::event::RenameMode::To));
-        assert_eq!(of(renamed, "/d/routes.yaml"), Some(Stir::Done));
+        let touched = EventKind::Modify(ModifyKind::Metadata(notify::event::MetadataKind::Any));
+        let removed = EventKind::Remove(notify::event::RemoveKind::File);
+        assert_eq!(noted(written, ours, &[]), Some(vec![ours.to_owned()]));
+        assert_eq!(noted(touched, ours, &[ours]), Some(vec![ours.to_owned()]));
+        for end in [CLOSE, renamed, removed] {
+            assert_eq!(noted(end, ours, &[ours]), Some(vec![]), "{end:?}");
+        }
+        let other = Path::new("/d/secret");
+        assert_eq!(noted(CLOSE, ours, &[ours, other]), Some(vec![other.to_owned()]));
+        let mut unclosed = BTreeSet::from([ours.to_owned()]);
+        assert!(note(Err(notify::Error::generic("lost")), &BTreeSet::new(), &mut unclosed));
+        assert_eq!(unclosed.len(), 1);
+    }
+
+    #[test]
+    fn a_new_file_is_being_written_and_a_link_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("made");
+        assert_eq!(noted(CREATE, &made, &[]), Some(vec![]), "it is gone already");
+        fs::write(&made, "").unwrap();
+        assert_eq!(noted(CREATE, &made, &[]), Some(vec![made.clone()]));
+        fs::hard_link(&made, dir.path().join("other")).unwrap();
+        assert_eq!(noted(CREATE, &made, &[]), Some(vec![]));
+        fs::remove_file(&made).unwrap();
+        symlink("other", &made).unwrap();
+        assert_eq!(noted(CREATE, &made, &[]), Some(vec![]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_never_closes_has_its_time_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new(&dir.path().join("routes.yaml"));
+        let began = Instant::now();
+        watch.tell.send_modify(|unclosed| {
+            unclosed.insert("x".into());
+        });
+        assert!(watch.sees_a_writer());
+        watch.changed().await;
+        assert!(began.elapsed() >= UNCLOSED_AT_MOST);
+        assert!(!watch.sees_a_writer());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_not_there_keeps_no_other_from_being_watched() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().join("there");
+        fs::create_dir(&there).unwrap();
+        let watch = Watch::new(&there.join("routes.yaml"));
+        let files = ["a/secret", "there/routes.yaml", "there/../b/secret"];
+        watch.follow(files.iter().map(|file| dir.path().join(file)).collect())();
+        let secret = dir.path().join("b");
+        fs::create_dir(&secret).unwrap();
+        watch.follow(files.iter().map(|file| dir.path().join(file)).collect())();
+        let mut stirs = watch.stirs.clone();
+        fs::write(secret.join("secret"), "").unwrap();
+        tokio::time::timeout(Duration::from_secs(60), stirs.changed()).await.unwrap().unwrap();
     }
 }
