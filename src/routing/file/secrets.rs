@@ -56,12 +56,12 @@ impl Secrets {
         self.below(node, Secrets::hide);
     }
 
-    /// Hides every value below a node, and keys that no value follows.
+    /// Hides every value of a node, all that it is, and keys that no value follows.
     pub fn hide_values(&mut self, node: &Node) {
         for (key, value) in node.entries() {
             self.hide_bare_key(key, value);
         }
-        self.below(node, Secrets::hide_values);
+        self.below(node, Secrets::hide);
     }
 
     /// Hides what stands behind the colon in a key.
