@@ -11,7 +11,7 @@ CRASH_CASES ?= 500
 HANG_SECONDS ?= 240
 SICK_ROUNDS ?= 4
 SICK_SECONDS ?= 60
-RELOADS ?= 200
+RELOADS ?= 1000
 
 # How long each target of `make fuzz` runs.
 FUZZ_SECONDS ?= 60
