@@ -14,7 +14,7 @@
 //! A message settles only once it is confirmed, or durably parked, or durably a dead letter. A
 //! broker that holds back more than [`Limits::backlog_bytes`] of the main journal has its waiting
 //! messages parked too, in order ([`relief`]), and they go first when it is back; when its parked
-//! messages reach the same bound, [`Backlogs`] says so and its events are refused at the door, or the
+//! messages reach the same bound, [`Backlogs`](crate::admit::Backlogs) says so and its events are refused at the door, or the
 //! oldest parked ones make room ([`overflow`]).
 //!
 //! It is told through [`Orders`] when its broker's settings change ([`change`]): it goes on through
@@ -27,9 +27,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::Arc,
     time::Duration,
 };
 
@@ -40,10 +38,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admit::Backlogs,
-    broker::{self, Broker, Confirmation, Publication},
+    broker::{self, Broker, Publication},
     clock::Steady,
-    feed::{Feed, Outcome},
+    feed::Outcome,
     journal::{self, Journal, Position},
     quiet::Quiet,
 };
@@ -61,6 +58,7 @@ mod line;
 mod orders;
 mod overflow;
 mod relief;
+mod shared;
 mod stats;
 mod window;
 
@@ -68,13 +66,14 @@ pub use backoff::Backoff;
 pub use dead_letter::DeadLetters;
 pub use health::Holds;
 pub use orders::{Client, Farewell, Order, Orders, Policy};
+pub use shared::{Progress, Shared};
 pub use stats::{LaneProgress, State, Stats};
 pub use window::Capacity;
 
 use change::Succession;
 use connect::Ending;
 use health::Health;
-use job::{Job, LaneKind};
+use job::{InFlight, Job, LaneKind};
 use lane::{Lane, LaneWake};
 use line::Line;
 use relief::Relief;
@@ -125,37 +124,6 @@ impl Error {
     /// See [`journal::Error::is_no_space`].
     pub fn is_no_space(&self) -> bool {
         matches!(self, Error::Journal(error) if error.is_no_space())
-    }
-}
-
-/// What a dispatcher shares with the rest of the daemon.
-#[derive(Clone)]
-pub struct Shared {
-    pub main: Journal,
-    pub dead_letters: DeadLetters,
-    pub backlogs: Arc<Backlogs>,
-    pub progress: Arc<Progress>,
-    pub holds: Arc<Holds>,
-    pub feed: Feed,
-}
-
-/// The saved cursor of every dispatcher: below the lowest, the main journal may be freed.
-#[derive(Debug, Default)]
-pub struct Progress(Mutex<BTreeMap<ByteString, Position>>);
-
-impl Progress {
-    fn save(&self, broker: &ByteString, position: Position) {
-        let mut saved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        saved.insert(broker.clone(), position);
-    }
-
-    fn forget(&self, broker: &ByteString) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(broker);
-    }
-
-    /// The lowest saved cursor; `None` while there is no dispatcher.
-    pub fn lowest(&self) -> Option<Position> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().min().copied()
     }
 }
 
@@ -210,21 +178,6 @@ struct SetAside {
     written: Result<(), journal::AppendError>,
     /// Whether it did not fail, but was parked for the main cursor to go on.
     relief: bool,
-}
-
-/// A message that was handed over, by its ticket.
-struct InFlight {
-    ticket: u64,
-    confirmation: Confirmation,
-}
-
-impl Future for InFlight {
-    type Output = (u64, Result<(), broker::Error>);
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let ticket = self.ticket;
-        self.confirmation.as_mut().poll(context).map(|outcome| (ticket, outcome))
-    }
 }
 
 /// What the loop woke up for.

@@ -1,12 +1,17 @@
 //! One message under way.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytestring::ByteString;
 use tokio::time::Instant;
 
 use super::kept::Kept;
 use crate::{
+    broker::{self, Confirmation},
     event::{Event, Message},
     journal::Position,
 };
@@ -113,5 +118,20 @@ impl Job {
             at_ms,
             reason: reason.into(),
         }
+    }
+}
+
+/// A message that was handed over, by its ticket.
+pub struct InFlight {
+    pub ticket: u64,
+    pub confirmation: Confirmation,
+}
+
+impl Future for InFlight {
+    type Output = (u64, Result<(), broker::Error>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let ticket = self.ticket;
+        self.confirmation.as_mut().poll(context).map(|outcome| (ticket, outcome))
     }
 }

@@ -174,7 +174,7 @@ impl World {
             backlogs: Arc::default(),
             progress: Arc::default(),
             holds: Arc::default(),
-            feed: Feed::default(),
+            feed: crate::feed::Feed::default(),
         };
         World {
             limits: LIMITS,
