@@ -33,10 +33,18 @@ impl Secrets {
             }
             (Some("material"), Some(text)) if looks_like_path(text) => {}
             (Some("headers"), None) => self.headers(node),
-            // Names that the file may give are none, unless nothing follows them.
-            _ if schema["type"] == "object" => self.hide_values(node),
+            _ if schema["type"] == "object" => self.named(node),
             _ => self.hide(node),
         }
+    }
+
+    /// Hides secrets that have names, which the file may give: they are none, unless nothing follows
+    /// them.
+    fn named(&mut self, node: &Node) {
+        for (name, secret) in node.entries() {
+            self.hide_bare_key(name, secret);
+        }
+        self.below(node, Secrets::hide);
     }
 
     /// Hides the headers that must not be where they are.
@@ -56,12 +64,12 @@ impl Secrets {
         self.below(node, Secrets::hide);
     }
 
-    /// Hides every value of a node, all that it is, and keys that no value follows.
+    /// Hides every value below a node, and keys that no value follows.
     pub fn hide_values(&mut self, node: &Node) {
         for (key, value) in node.entries() {
             self.hide_bare_key(key, value);
         }
-        self.below(node, Secrets::hide);
+        self.below(node, Secrets::hide_values);
     }
 
     /// Hides what stands behind the colon in a key.
