@@ -44,7 +44,7 @@ fn files_that_cannot_be_used_are_named_at_the_start() {
     let only_one = [("WAYPOST_INGRESS__TLS__CERT", "cert.pem")];
     let (status, log) = Daemon::fails(dir.path(), &format!("{SOURCES}{ROUTES}"), &only_one);
     assert_eq!(status.code(), Some(1), "{log}");
-    assert!(log.contains("ingress.tls.key is not; set both"), "{log}");
+    assert!(log.contains("`ingress.tls.key` is not; set both"), "{log}");
 }
 
 #[test]
