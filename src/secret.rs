@@ -19,7 +19,9 @@ pub enum Error {
     Unclosed,
     #[error("`${{}}` names nothing; write `${{NAME}}` or `${{file:PATH}}`")]
     Empty,
-    #[error("the environment variable {0} is not set; set it, or put it in .env")]
+    #[error(
+        "the environment variable {0} is not set; set it, or put it in .env (a daemon that runs knows those of its start: restart it, or use `${{file:PATH}}`)"
+    )]
     Unset(String),
     #[error("cannot read the secret file {path}: {cause}", path = .path.display())]
     File { path: PathBuf, cause: io::Error },

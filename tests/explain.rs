@@ -371,7 +371,9 @@ fn a_document_is_its_own_expectation_and_what_changed_is_shown() {
         (json!({ "at": AT, "event": { "type": "order.created" } }), 0),
         (json!({ "at": "1767229200", "verdict": { "outcome": "refused", "status": 401 } }), 0),
         (json!({ "at": AT_S, "routes": [{ "name": "orders" }, {}, {}] }), 0),
-        (json!({ "at": AT, "routes": [{ "name": "orders" }] }), 1),
+        (json!({ "at": AT, "routes": [{ "name": "orders" }] }), 0),
+        (json!({ "at": AT, "routes": [{ "name": "none" }] }), 1),
+        (json!({ "at": AT, "matched": [] }), 1),
     ] {
         fs::write(&expected, part.to_string()).expect("to write expectations");
         assert_eq!(compare(&[]).code, Some(code), "{part}");

@@ -72,8 +72,7 @@ Examples:
   waypost explain --sample agent.message            what `waypost send` would send
   waypost explain --sample shop/contact.created
   waypost explain --event 083b526cccd3e6f2762e3177ae8715dd
-  waypost explain request.http --json > expected.json
-  waypost explain request.http --expect expected.json
+  waypost explain request.http --no-secrets --json > expected.json    (once, then look it over)
   waypost explain request.http --no-secrets --expect expected.json    (in CI)")]
 pub struct Arguments {
     /// A file with a raw HTTP request: request line, headers, an empty line, the body; `-` is
@@ -197,6 +196,7 @@ pub fn explain<E>(
         verdict: no_source(table, path),
         event: None,
         recorded: None,
+        matched: Vec::new(),
         routes: Vec::new(),
         unrouted: None,
     };
@@ -218,6 +218,7 @@ pub fn explain<E>(
     }
     let event = event(&case, &claim);
     let Resolved { routes, unrouted, .. } = Resolved::of(table, &event);
+    explanation.matched = document::Route::matched(&routes);
     (explanation.routes, explanation.unrouted) = (routes, unrouted);
     explanation.source = Some(document::Source {
         name: source.name.to_string(),

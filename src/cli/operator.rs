@@ -1,6 +1,6 @@
 //! Asks a daemon's admin listener.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -37,9 +37,28 @@ pub fn nobody_there(settings: &Settings, flag: &str) -> Error {
     ))
 }
 
+/// Whose token is sent.
+#[derive(clap::Args)]
+pub struct Identity {
+    /// The admin.token of a daemon elsewhere, which --admin-listen names; the address gets to know
+    /// it [default: that of the daemon on the data directory]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Identity {
+    /// The address of the daemon that is asked, and the token for it.
+    pub fn address_and_token(&self, settings: &Settings) -> Result<(SocketAddr, Token), Error> {
+        match &self.token_file {
+            Some(file) => Ok((named(settings)?, Token::read(file).map_err(Error::new)?)),
+            None => address_and_token(settings),
+        }
+    }
+}
+
 /// The address and the token of the daemon that is alive on the data directory. Nobody else is to
 /// learn its token: not who listens where a daemon was, nor who was merely named.
-pub fn address_and_token(settings: &Settings) -> Result<(SocketAddr, Token), Error> {
+fn address_and_token(settings: &Settings) -> Result<(SocketAddr, Token), Error> {
     let dir = &settings.data_dir;
     let hint = "run this as the daemon's user, and name its data directory with --data-dir";
     let with_hint = |error: &dyn std::fmt::Display| Error(format!("{error}; {hint}"));
@@ -64,7 +83,7 @@ pub fn address_and_token(settings: &Settings) -> Result<(SocketAddr, Token), Err
 }
 
 /// The admin listener that was named, or the default one: never where some daemon was once.
-pub fn named(settings: &Settings) -> Result<SocketAddr, Error> {
+fn named(settings: &Settings) -> Result<SocketAddr, Error> {
     match settings.admin_listen {
         address if address.port() == 0 => Err(Error(
             "--token-file is for the daemon that --admin-listen names: name it with its port"

@@ -20,15 +20,18 @@ use crate::{
 Examples:
   waypost reload
   waypost reload --data-dir /var/lib/waypost
-  waypost reload --json | jq -r .outcome")]
+  waypost reload --json | jq -r .outcome
+  waypost reload --admin-listen 10.0.0.7:9090 --token-file admin.token")]
 pub struct Arguments {
     /// What became of it, as one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    identity: operator::Identity,
 }
 
 pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error> {
-    let (address, token) = operator::address_and_token(settings)?;
+    let (address, token) = arguments.identity.address_and_token(settings)?;
     let body = block_on(async {
         let response = operator::ask(address, Method::POST, "/-/reload", Some(&token)).await?;
         Ok(response.into_body().collect().await.map_err(Error::new)?.to_bytes())

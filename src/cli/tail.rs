@@ -1,6 +1,6 @@
 //! `waypost tail`: what comes out, live.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
 
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -29,17 +29,12 @@ pub struct Arguments {
     /// End after this many
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// The admin.token of a daemon elsewhere, which --admin-listen names; the address gets to know
-    /// it [default: that of the daemon on the data directory]
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    identity: operator::Identity,
 }
 
 pub fn main(arguments: Arguments, settings: &Settings) -> Result<(), Error> {
-    let (address, token) = match &arguments.token_file {
-        Some(file) => (operator::named(settings)?, Token::read(file).map_err(Error::new)?),
-        None => operator::address_and_token(settings)?,
-    };
+    let (address, token) = arguments.identity.address_and_token(settings)?;
     block_on(follow(&arguments, address, &token))
 }
 

@@ -27,6 +27,8 @@ pub struct Explanation {
     /// Of an event from the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recorded: Option<Recorded>,
+    /// The names of the routes that match.
+    pub matched: Vec<String>,
     /// In the order of the file.
     pub routes: Vec<Route>,
     /// What becomes of an event that no route takes, as its source's `unrouted:` says.
@@ -177,6 +179,13 @@ pub struct Route {
     pub why: Option<Reason>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<MessageShown>,
+}
+
+impl Route {
+    /// The names of those that match.
+    pub fn matched(routes: &[Route]) -> Vec<String> {
+        routes.iter().filter(|route| route.matched).map(|route| route.name.clone()).collect()
+    }
 }
 
 /// A message, or why there is none.

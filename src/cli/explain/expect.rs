@@ -2,7 +2,8 @@
 //!
 //! Every member that the expectation has must be there and equal; what it does not have may be as it
 //! is, and `null` stands for what must not be there. A list is compared whole: as many items, in the
-//! same order, each by the same rule. Numbers are the same however they are written.
+//! same order, each by the same rule; but of items that have names, as routes do, each is compared with
+//! its namesake, and the others may be as they are. Numbers are the same however they are written.
 
 use std::{fmt::Write, path::Path, process::ExitCode};
 
@@ -78,6 +79,17 @@ fn differ(
                 path.truncate(len);
             }
         }
+        (Value::Array(items), Some(Value::Array(found))) if is_named(items) && is_named(found) => {
+            for expected in items {
+                let at = found.iter().position(|found| found["name"] == expected["name"]);
+                match at {
+                    Some(index) => path.push_str(&format!("[{index}]")),
+                    None => path.push_str(&format!("[{}]", expected["name"])),
+                }
+                differ(expected, at.map(|index| &found[index]), path, differences);
+                path.truncate(len);
+            }
+        }
         (Value::Array(items), Some(Value::Array(found))) if items.len() == found.len() => {
             for (index, (expected, found)) in items.iter().zip(found).enumerate() {
                 path.push_str(&format!("[{index}]"));
@@ -94,6 +106,11 @@ fn differ(
             found: found.cloned(),
         }),
     }
+}
+
+/// Whether a list is one of things with names.
+fn is_named(items: &[Value]) -> bool {
+    !items.is_empty() && items.iter().all(|item| item["name"].is_string())
 }
 
 /// Whether two numbers are, however they are written.
@@ -145,6 +162,7 @@ mod tests {
     fn what_is_expected_must_be_there_and_the_rest_may_be_as_it_is() {
         let found = json!({
             "a": 1, "b": { "c": "x", "d": null }, "list": [{ "n": 1, "m": 2 }, { "n": 2 }],
+            "named": [{ "name": "x", "n": 1 }, { "name": "y", "n": 2 }],
         });
         for (expected, differing) in [
             (json!({}), &[][..]),
@@ -161,6 +179,13 @@ mod tests {
                 &["list[0].n", "list[1].m", "list[1].n"],
             ),
             (json!({ "list": {} }), &["list"]),
+            (json!({ "named": [{ "name": "y", "n": 2 }] }), &[]),
+            (
+                json!({ "named": [{ "name": "y", "n": 1 }, { "name": "z" }] }),
+                &["named[1].n", "named[\"z\"]"],
+            ),
+            (json!({ "named": [] }), &["named"]),
+            (json!({ "named": [{ "n": 1 }] }), &["named"]),
             (json!({ "a": "1" }), &["a"]),
         ] {
             assert_eq!(paths(expected.clone(), found.clone()), differing, "{expected}");

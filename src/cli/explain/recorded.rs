@@ -3,7 +3,9 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    document::{DeadLetter, EventShown, Explanation, MessageShown, Outcome, Recorded, Verdict},
+    document::{
+        DeadLetter, EventShown, Explanation, MessageShown, Outcome, Recorded, Route, Verdict,
+    },
     routes::Resolved,
 };
 use crate::{
@@ -59,6 +61,7 @@ pub fn explain(table: &Table, id: &str, data_dir: &Path) -> Result<Explanation, 
         verdict: Verdict { outcome, status: None, secret: None, clock: None, reasons: vec![] },
         event: Some(EventShown::from(event)),
         recorded: Some(recorded),
+        matched: Route::matched(&routes),
         routes,
         unrouted,
     })
