@@ -170,10 +170,16 @@ fn ed25519(text: &str, right: Encoding) -> Option<Reading<Signature>> {
 }
 
 fn decode<const LEN: usize>(text: &str, right: Encoding) -> Option<Reading<[u8; LEN]>> {
-    let label = ["sha256=", "hmac-sha256=", "0x"].into_iter().find(|label| text.starts_with(label));
-    let text = &text[label.map_or(0, str::len)..];
-    let decoded = |encoding: &Encoding| Some((encoding.decode(text)?.try_into().ok()?, *encoding));
-    let (value, found) = Encoding::ALL.iter().find_map(decoded)?;
+    let decoded = |text: &str| {
+        let decoded =
+            |encoding: &Encoding| Some((encoding.decode(text)?.try_into().ok()?, *encoding));
+        Encoding::ALL.iter().find_map(decoded)
+    };
+    let labelled = |label: &'static str| Some((Some(label), decoded(text.strip_prefix(label)?)?));
+    // As it is first: base64 may begin with `0x`.
+    let (label, (value, found)) = decoded(text)
+        .map(|found| (None, found))
+        .or_else(|| ["sha256=", "hmac-sha256=", "0x"].into_iter().find_map(labelled))?;
     let encoded = (found != right).then_some(Mistake::Encoded { found, right });
     Some(Reading {
         value,
@@ -188,6 +194,8 @@ impl Encoding {
 
     fn decode(self, text: &str) -> Option<Vec<u8>> {
         match self {
+            // The library takes the label as part of it.
+            Encoding::Hex if text.starts_with("0x") => None,
             Encoding::Hex => const_hex::decode(text).ok(),
             Encoding::Base64 => general_purpose::STANDARD.decode(text).ok(),
             Encoding::Base64Unpadded => general_purpose::STANDARD_NO_PAD.decode(text).ok(),

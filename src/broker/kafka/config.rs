@@ -28,8 +28,9 @@ pub struct Settings {
 pub enum SettingsError {
     #[error("bootstrap names no broker: give host:port, several separated by commas")]
     NoBroker,
-    #[error("{0:?} is not a broker's address: give host:port, several separated by commas")]
-    Address(String),
+    #[error("not a list of addresses of brokers: give host:port, several separated by commas")]
+    /// It is not repeated: a secret may have been put there.
+    Address,
     #[error("sasl: user and password hold no NUL character")]
     Nul,
     #[error(transparent)]
@@ -83,7 +84,7 @@ impl Settings {
             return Err(SettingsError::NoBroker);
         }
         if let Some(broker) = brokers.find(|broker| !is_address(broker)) {
-            return Err(SettingsError::Address(broker.to_owned()));
+            return Err(SettingsError::Address);
         }
         let credentials = self.sasl.iter().flat_map(|sasl| [&sasl.user, &sasl.password]);
         match credentials.into_iter().any(|text| text.expose_secret().contains('\0')) {
@@ -168,19 +169,14 @@ mod tests {
         for good in ["localhost:9092", "localhost", "a:1, b:2,", "[::1]:9092"] {
             assert!(settings(good).check().is_ok(), "{good:?}");
         }
-        let cases = [
-            ("", "names no broker"),
-            (" , ", "names no broker"),
-            ("a:1,b:x", "\"b:x\""),
-            ("a:0", "\"a:0\""),
-            ("a:70000", "\"a:70000\""),
-            (":9092", "\":9092\""),
-            ("http://a:1", "\"http://a:1\""),
-            ("user@a:1", "\"user@a:1\""),
-        ];
-        for (bootstrap, expected) in cases {
+        for (bootstrap, expected) in [("", "names no broker"), (" , ", "names no broker")] {
             let error = settings(bootstrap).check().unwrap_err().to_string();
             assert!(error.contains(expected), "{bootstrap:?}: {error}");
+        }
+        for bad in ["a:1,b:x", "a:0", "a:70000", ":9092", "http://a:1", "user@a:1"] {
+            let error = settings(bad).check().unwrap_err();
+            assert!(matches!(error, SettingsError::Address), "{bad:?}: {error}");
+            assert!(!error.to_string().contains(bad), "it may hold a password: {error}");
         }
     }
 

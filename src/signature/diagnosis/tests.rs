@@ -167,6 +167,17 @@ fn a_body_that_was_changed_on_its_way_is_named() {
 }
 
 #[test]
+fn base64_that_begins_like_a_label_is_base64() {
+    let begins = |n: &u32| base64(b"k", &[&n.to_le_bytes()]).starts_with("0x");
+    let text = base64(b"k", &[&(0..).find(begins).expect("one of 4096").to_le_bytes()]);
+    let read = decode::<32>(&text, Encoding::Base64).expect("32 bytes");
+    assert_eq!(read.mistakes, []);
+    let labelled = format!("0x{}", hex(b"k", &[BODY]));
+    let read = decode::<32>(&labelled, Encoding::Hex).expect("32 bytes");
+    assert_eq!(read.mistakes, [Mistake::Labelled("0x")]);
+}
+
+#[test]
 fn a_header_that_is_missing_or_holds_no_signature_is_named() {
     let hub = ("x-hub-signature-256", format!("sha256={}", hex(b"k", &[BODY])));
     let sonzai = |value: &str| ("sonzai-signature", value.to_owned());
