@@ -83,7 +83,7 @@ impl Settings {
         if brokers.peek().is_none() {
             return Err(SettingsError::NoBroker);
         }
-        if let Some(broker) = brokers.find(|broker| !is_address(broker)) {
+        if brokers.any(|broker| !is_address(broker)) {
             return Err(SettingsError::Address);
         }
         let credentials = self.sasl.iter().flat_map(|sasl| [&sasl.user, &sasl.password]);
