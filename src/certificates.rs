@@ -9,6 +9,9 @@ use tokio_rustls::rustls::{
     },
 };
 
+/// How PEM begins, and a NATS `.creds` file, which is framed alike.
+pub const PEM_SIGN: &str = "-----BEGIN";
+
 /// Why a PEM text cannot be used; follows the name of its file. Quotes nothing of it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -14,6 +14,7 @@ mod check;
 mod client;
 mod dead_letters;
 pub mod explain;
+mod input;
 mod operator;
 mod reload;
 mod run;

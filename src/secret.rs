@@ -20,7 +20,8 @@ pub enum Error {
     #[error("`${{}}` names nothing; write `${{NAME}}` or `${{file:PATH}}`")]
     Empty,
     #[error(
-        "the environment variable {0} is not set; set it, or put it in .env (a daemon that runs knows those of its start: restart it, or use `${{file:PATH}}`)"
+        "the environment variable {0} is not set; set it, or put it in .env (a daemon that runs knows \
+         those of its start: restart it, or use `${{file:PATH}}`)"
     )]
     Unset(String),
     #[error("cannot read the secret file {path}: {cause}", path = .path.display())]

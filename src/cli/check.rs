@@ -1,21 +1,17 @@
 //! `waypost check`: what is wrong with a routing table, all of it, for people and for CI.
 
 use std::{
-    io::{self, Read},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use serde::Serialize;
 
-use super::{Error, environment, print};
+use super::{Error, environment, input, print};
 use crate::{
     routing::{self, Examined, Problem, Tally},
     settings::Settings,
 };
-
-/// The file name that stands for standard input.
-const STDIN: &str = "-";
 
 /// Check a routing table: every mistake in it, with its place and what to do.
 ///
@@ -100,10 +96,8 @@ fn counted((count, one): (usize, &str)) -> String {
 
 /// What is in the file, and what messages call it.
 fn read(path: &Path) -> Result<(String, Vec<u8>), Error> {
-    if path.as_os_str() == STDIN {
-        let mut bytes = Vec::new();
-        io::stdin().read_to_end(&mut bytes).map_err(Error::new)?;
-        return Ok(("<stdin>".to_owned(), bytes));
+    if input::is_stdin(path) {
+        return Ok(("<stdin>".to_owned(), input::read(path, None)?));
     }
     Ok((path.display().to_string(), super::read_routes(path)?))
 }

@@ -6,8 +6,6 @@
 //! it: [`redact`] sees to that once more.
 
 use std::{
-    fs::File,
-    io::{self, Read},
     path::{Path, PathBuf},
     process::ExitCode,
     time::UNIX_EPOCH,
@@ -15,7 +13,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Error, environment, print, read_routes_text};
+use super::{Error, environment, input, print, read_routes_text};
 use crate::{
     clock::{now_ms, rfc3339},
     event::Event,
@@ -158,24 +156,9 @@ fn request(
     }
     let path = arguments.request.as_deref().unwrap_or(Path::new("-"));
     let max_bytes = u64::from(settings.ingress.max_body_bytes) + MAX_HEAD_BYTES;
-    let text = read_bounded(path, max_bytes)?;
-    let name = if path.as_os_str() == "-" { "standard input" } else { &*path.to_string_lossy() };
+    let text = input::read(path, Some(max_bytes))?;
+    let name = if input::is_stdin(path) { "standard input" } else { &*path.to_string_lossy() };
     raw::parse(&text).map_err(|error| Error(format!("{name}: {error}")))
-}
-
-/// The bytes of a file, or of standard input for `-`.
-fn read_bounded(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
-    let cannot = |cause| Error(format!("cannot read {}: {cause}", path.display()));
-    let input: Box<dyn Read> = match path.as_os_str() == "-" {
-        true => Box::new(io::stdin()),
-        false => Box::new(File::open(path).map_err(cannot)?),
-    };
-    let mut bytes = Vec::new();
-    input.take(max_bytes + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > max_bytes {
-        return Err(Error(format!("{} is larger than {max_bytes} bytes", path.display())));
-    }
-    Ok(bytes)
 }
 
 /// Explains a request that is received at `at_ms`, milliseconds since the Unix epoch; `secrets_of`

@@ -14,7 +14,7 @@ With this as the first line of routes.yaml, editors that know yaml-language-serv
 pub struct Arguments {}
 
 pub fn main(_: Arguments) -> Result<(), Error> {
-    let document = serde_json::to_string_pretty(&routing::schema()).map_err(Error::new)?;
+    let document = serde_json::to_string_pretty(routing::schema()).map_err(Error::new)?;
     print(&(document + "\n"))?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `waypost send`: signs a sample or a file as a source would, and posts it.
 
-use std::{fs, io::Read, path::PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Error, block_on,
     client::{Endpoint, Trust},
-    operator, print, printable, read_table, sample,
+    input, operator, print, printable, read_table, sample,
 };
 use crate::{
     clock::now_ms, daemon::Addresses, ingress::EVENT_ID, routing::Table, routing::path::Path,
@@ -124,15 +124,7 @@ fn find<'t>(table: &'t Table, name: Option<&str>) -> Result<(&'t Path, &'t Sourc
 /// The body to send, and the type it stands for.
 fn body(arguments: &Arguments, source: &Source) -> Result<(Option<String>, Bytes), Error> {
     if let Some(file) = &arguments.file {
-        let cannot = |cause| Error(format!("cannot read {}: {cause}", file.display()));
-        let body = if file.as_os_str() == "-" {
-            let mut body = Vec::new();
-            std::io::stdin().read_to_end(&mut body).map_err(cannot)?;
-            body
-        } else {
-            fs::read(file).map_err(cannot)?
-        };
-        return Ok((None, body.into()));
+        return Ok((None, input::read(file, None)?.into()));
     }
     let samples = sample::of(&source.provider);
     let sample = match &arguments.sample {

@@ -333,10 +333,12 @@ impl Opener {
             let client = client(&settings)?;
             prepared.changed.push((settings, client));
         }
+        let known = self.shared.main.cursor_names()?;
         for (settings, client) in added.into_iter().zip(clients) {
             let BrokerSettings { name, kind, policy } = settings;
+            let is_new = !known.iter().any(|known| **known == *name);
             let addition = self.addition_of(name, Role::Listed(Box::new(kind)), client, &policy)?;
-            prepared.added.push(addition);
+            prepared.added.push(Addition { is_new, ..addition });
         }
         Ok(())
     }
@@ -353,9 +355,8 @@ impl Opener {
         policy: &BrokerPolicy,
     ) -> Result<Addition, Error> {
         let backlog_bytes = policy.backlog_bytes.unwrap_or(self.settings.backlog_bytes());
-        let is_new = !self.shared.main.cursor_names()?.iter().any(|known| **known == *name);
         let (dispatcher, parked) = self.dispatcher(&name, backlog_bytes)?;
-        Ok(Addition { name, role, client, dispatcher, parked, is_new })
+        Ok(Addition { name, role, client, dispatcher, parked, is_new: false })
     }
 
     /// What the table says, and the settings where it does not.

@@ -194,9 +194,7 @@ impl Reload {
             (secrets, by, read_settings())
         };
         let Some((secrets, by, settings)) = self.read(look).await? else {
-            self.attempted = None;
-            let late = Rejected::Late { file: self.file.clone() };
-            self.rejected(By::Retried, None, &late);
+            self.late(By::Retried);
             return Ok(());
         };
         match by {
@@ -211,9 +209,7 @@ impl Reload {
     async fn reload(&mut self, by: By) -> Result<Attempt, Error> {
         let (file, in_force) = (self.file.clone(), self.in_force);
         let Some(found) = self.read(move || find(&file, in_force)).await? else {
-            self.attempted = None;
-            let late = Rejected::Late { file: self.file.clone() };
-            return Ok(self.rejected(by, None, &late));
+            return Ok(self.late(by));
         };
         if by != By::Asked && self.watch.sees_a_writer() {
             // There is another look once it is through.
@@ -274,6 +270,13 @@ impl Reload {
         attempt.warnings = warnings(&self.table.load());
         self.config.attempted(attempt.clone(), None);
         attempt
+    }
+
+    /// The files could not be read in time.
+    fn late(&mut self, by: By) -> Attempt {
+        self.attempted = None;
+        let late = Rejected::Late { file: self.file.clone() };
+        self.rejected(by, None, &late)
     }
 
     /// What stays as it was when it is tried again by itself is told once.

@@ -2,7 +2,7 @@
 //!
 //! Whatever fits is read, whatever does not is reported, so that one run tells every problem.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::diagnostic::{Code, Diagnostic, Masks};
 
@@ -61,9 +61,8 @@ pub fn read(text: &str) -> Read<'_> {
         }
     };
     let schema = schema();
-    let structure::Checked { tree, mut problems, secrets } =
-        structure::check(text, &whole, &schema);
-    let masks = Masks::placed(text, secrets.into_places(text, &schema::words(&schema)));
+    let structure::Checked { tree, mut problems, secrets } = structure::check(text, &whole, schema);
+    let masks = Masks::placed(text, secrets.into_places(text, &schema::words(schema)));
     let content = tree.and_then(|fitting| match mirror(&fitting) {
         Ok(file) => Some(Content { file, fitting, whole }),
         // What fits the schema deserialises: a test holds them to it.
@@ -84,6 +83,11 @@ pub fn read_to_bad_byte(before: &str) -> Read<'_> {
     let problem = Diagnostic::error(Code::Syntax, span, "the file is not UTF-8 from here on")
         .help("save it as UTF-8, as any editor can");
     Read { content: None, problems: vec![problem], masks: Masks::unplaced(before) }
+}
+
+/// What a text says as YAML, whether or not it fits; `None` where it is none.
+pub fn document(text: &str) -> Option<Value> {
+    tree::parse(text).ok().map(|whole| whole.to_json())
 }
 
 /// The mirror of a tree; a part that it lacks is empty.

@@ -2,7 +2,7 @@
 //! CloudEvents or to Waypost itself is refused: nothing may pass for an attribute, or be routed by.
 
 use super::template;
-use crate::source::sounds_secret;
+use crate::{certificates::PEM_SIGN, source::sounds_secret};
 
 /// The most headers of a target.
 pub const MAX_HEADERS: usize = 16;
@@ -101,7 +101,7 @@ fn looks_like_a_secret(value: &str) -> bool {
     let begins = |beginning: &str| {
         value.get(..beginning.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(beginning))
     };
-    BEGINNINGS.iter().any(|beginning| begins(beginning)) || value.contains("-----BEGIN")
+    BEGINNINGS.iter().any(|beginning| begins(beginning)) || value.contains(PEM_SIGN)
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::{fmt::Write, path::Path, process::ExitCode};
 
 use serde_json::{Number, Value, json};
 
-use super::{MAX_EXPECTED_BYTES, parse_time, read_bounded};
-use crate::cli::{Error, print, printable};
+use super::{MAX_EXPECTED_BYTES, parse_time};
+use crate::cli::{Error, input, print, printable};
 
 /// Longest value that is shown in a difference, in characters.
 const MAX_SHOWN_CHARS: usize = 300;
@@ -34,7 +34,7 @@ struct Difference {
 
 /// Reads a file of expectations.
 pub fn read(path: &Path) -> Result<Expected, Error> {
-    let text = read_bounded(path, MAX_EXPECTED_BYTES)?;
+    let text = input::read(path, Some(MAX_EXPECTED_BYTES))?;
     let wrong = |why: String| Error(format!("{}: {why}", path.display()));
     let document = serde_json::from_slice(&text)
         .map_err(|error| wrong(format!("not JSON ({error}); write it with --json")))?;

@@ -21,7 +21,7 @@ use cel::{
 
 use super::{
     Error, constant,
-    parse::parse,
+    parse::{ARITHMETIC, parse},
     pattern::{MATCHES, Pattern},
     reference::Reference,
 };
@@ -52,17 +52,12 @@ const COMPARISONS: [&str; 6] = [
     operators::GREATER_EQUALS,
 ];
 
-const OPERATORS: [&str; 13] = [
+/// The operators beside comparisons and [`ARITHMETIC`].
+const OTHER_OPERATORS: [&str; 7] = [
     operators::CONDITIONAL,
     operators::LOGICAL_AND,
     operators::LOGICAL_OR,
     operators::LOGICAL_NOT,
-    operators::SUBSTRACT,
-    operators::ADD,
-    operators::MULTIPLY,
-    operators::DIVIDE,
-    operators::MODULO,
-    operators::NEGATE,
     operators::INDEX,
     operators::IN,
     operators::NOT_STRICTLY_FALSE,
@@ -108,7 +103,7 @@ pub fn compile(text: &str, paths: &mut Paths) -> Result<(IdedExpr, Vec<Reference
     for (node, why) in constant::failures(&expression) {
         let message = format!("whatever the event, this fails: {why}");
         match &node.expr {
-            Expr::Call(call) if !OPERATORS.contains(&&*call.func_name) => {
+            Expr::Call(call) if !is_operator(&call.func_name) => {
                 checker.report_at(node.id, &call.func_name, message);
             }
             _ => checker.report(node.id, message),
@@ -300,7 +295,7 @@ impl Checker<'_> {
             self.check(operand, outside);
             return self.check(index, Outside::Used);
         }
-        if !OPERATORS.contains(&name) && !FUNCTIONS.contains(&name) {
+        if !is_operator(name) && !FUNCTIONS.contains(&name) {
             self.report_at(id, name, unknown_function(name));
         }
         if name == "matches" {
@@ -378,6 +373,11 @@ impl Checker<'_> {
         let place = place.filter(|place| self.text.get(place.clone()).is_some());
         place.unwrap_or(0..self.text.len())
     }
+}
+
+/// Whether it is an operator other than a comparison.
+fn is_operator(name: &str) -> bool {
+    ARITHMETIC.contains(&name) || OTHER_OPERATORS.contains(&name)
 }
 
 fn unknown_function(name: &str) -> String {

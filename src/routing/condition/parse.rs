@@ -18,8 +18,8 @@ const MAX_DEPTH: usize = 48;
 /// What the parser may take of the stack for a text of [`MAX_BYTES`].
 const STACK_BYTES: usize = 32 << 20;
 
-/// Operators whose result is no verdict, whatever they are applied to.
-const NO_VERDICT: [&str; 6] = [
+/// Operators of arithmetic. Their result is no verdict, whatever they are applied to.
+pub const ARITHMETIC: [&str; 6] = [
     operators::SUBSTRACT,
     operators::ADD,
     operators::MULTIPLY,
@@ -119,7 +119,7 @@ fn no_verdict(expression: &Expr) -> Option<&'static str> {
         Expr::Literal(_) => Some("a number"),
         Expr::List(_) => Some("a list"),
         Expr::Map(_) => Some("a map"),
-        Expr::Call(call) if NO_VERDICT.contains(&&*call.func_name) => Some("a number"),
+        Expr::Call(call) if ARITHMETIC.contains(&&*call.func_name) => Some("a number"),
         _ => None,
     }
 }

@@ -3,13 +3,10 @@
 
 use std::ops::Range;
 
-use crate::secret;
+use crate::{certificates::PEM_SIGN, secret};
 
 /// How a secret begins that is one word, wherever it stands.
 const WORD_SIGNS: [&str; 2] = ["whsec_", "whsk_"];
-
-/// How a line begins that is followed by a key or a certificate.
-const LINE_SIGN: &str = "-----BEGIN";
 
 /// Keys whose values are shown in text that is not YAML: none of them ever holds a secret.
 const PLAIN_KEYS: [&str; 21] = [
@@ -75,7 +72,7 @@ pub fn beside_places(line: &str) -> Vec<Range<usize>> {
 /// What to mask in a line of a file of which no places are known.
 pub fn without_places(line: &str) -> Vec<Range<usize>> {
     let mut found = beside_places(line);
-    found.extend(line.find(LINE_SIGN).map(|start| start..line.len()));
+    found.extend(line.find(PEM_SIGN).map(|start| start..line.len()));
     found.extend(doubtful(line));
     found
 }

@@ -1,7 +1,7 @@
 //! The JSON Schema of `routes.yaml` (draft 2020-12), derived from the mirror and tightened where YAML
 //! would let a slip pass: no key beside those it names, and no key without a value.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::LazyLock};
 
 use schemars::{Schema, generate::SchemaSettings, transform::transform_subschemas};
 use serde_json::{Map, Value};
@@ -9,10 +9,13 @@ use serde_json::{Map, Value};
 use super::mirror::File;
 
 /// The schema, as a JSON document.
-pub fn schema() -> Value {
-    let tighten = |schema: &mut Schema| tighten(schema);
-    let settings = SchemaSettings::draft2020_12().with_transform(tighten);
-    settings.into_generator().into_root_schema_for::<File>().to_value()
+pub fn schema() -> &'static Value {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+        let tighten = |schema: &mut Schema| tighten(schema);
+        let settings = SchemaSettings::draft2020_12().with_transform(tighten);
+        settings.into_generator().into_root_schema_for::<File>().to_value()
+    });
+    &SCHEMA
 }
 
 /// The words of a schema that messages are made of: its keys, and the values that these may have.

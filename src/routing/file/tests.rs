@@ -164,7 +164,7 @@ proptest! {
         }
         // JSON is YAML.
         let whole = tree::parse(&document.to_string()).unwrap();
-        if let Some(fitting) = structure::check("", &whole, &schema()).tree {
+        if let Some(fitting) = structure::check("", &whole, schema()).tree {
             let read = mirror(&fitting);
             prop_assert!(read.is_ok(), "{:?}\n{}", read.unwrap_err(), document);
         }

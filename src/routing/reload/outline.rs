@@ -26,8 +26,7 @@ pub type Part = BTreeMap<String, Digest>;
 impl Outline {
     /// Of a text that compiles, with what was read of its secret files.
     pub fn of(text: &str, secrets: &BTreeMap<PathBuf, Digest>) -> Outline {
-        let Some(content) = file::read(text).content else { return Outline::default() };
-        let whole = content.whole.to_json();
+        let Some(whole) = file::document(text) else { return Outline::default() };
         let named = |name: &str| {
             let entries = whole[name].as_object().into_iter().flatten();
             entries.map(|(name, value)| (name.clone(), digest(value, secrets))).collect()

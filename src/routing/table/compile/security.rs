@@ -12,6 +12,7 @@ use crate::{
         nats,
         tls::{self, Identity},
     },
+    certificates::PEM_SIGN,
     routing::{
         diagnostic::Code,
         file::{
@@ -166,5 +167,5 @@ fn is_path(value: &str) -> bool {
 
 /// Whether a value is PEM, or a `.creds` file's text, which is framed alike.
 fn is_pem(value: &str) -> bool {
-    value.contains("-----BEGIN")
+    value.contains(PEM_SIGN)
 }
