@@ -75,5 +75,6 @@ pub mod settings;
 pub mod shutdown;
 pub mod signature;
 mod small_file;
+pub mod sonzai;
 pub mod source;
 pub mod telemetry;

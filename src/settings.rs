@@ -54,6 +54,7 @@ pub struct Settings {
     pub dispatch: Dispatch,
     pub dead_letters: DeadLetters,
     pub shutdown: Shutdown,
+    pub sonzai: Sonzai,
     pub log: Log,
 }
 
@@ -70,6 +71,7 @@ impl Default for Settings {
             dispatch: Dispatch::default(),
             dead_letters: DeadLetters::default(),
             shutdown: Shutdown::default(),
+            sonzai: Sonzai::default(),
             log: Log::default(),
         }
     }
@@ -230,6 +232,46 @@ impl Default for Shutdown {
     }
 }
 
+/// What a source asks of Sonzai's API.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sonzai {
+    /// How long one attempt may take, from connecting to the last byte of the answer.
+    #[serde(with = "duration")]
+    pub request_timeout: Duration,
+    /// How often a call is tried in all, where trying again may help.
+    pub max_attempts: u32,
+    /// The longest pause before the next attempt; a longer `Retry-After` ends the call.
+    #[serde(with = "duration")]
+    pub max_pause: Duration,
+    /// Largest answer.
+    pub max_answer_bytes: usize,
+    /// Requests a second of one source, over all that it does.
+    pub max_requests_per_second: u32,
+    /// Lists of one source that are polled at once; one list is never asked for twice at a time.
+    pub max_concurrent_lists: usize,
+    /// Agents of one source that are polled; more are told, and not polled.
+    pub max_agents: usize,
+    /// How long a mismatch is answered 503 while a secret is being changed.
+    #[serde(with = "duration")]
+    pub rotation_hold: Duration,
+}
+
+impl Default for Sonzai {
+    fn default() -> Sonzai {
+        Sonzai {
+            request_timeout: Duration::from_secs(30),
+            max_attempts: 4,
+            max_pause: Duration::from_secs(30),
+            max_answer_bytes: 16 << 20,
+            max_requests_per_second: 50,
+            max_concurrent_lists: 4,
+            max_agents: 10_000,
+            rotation_hold: Duration::from_secs(600),
+        }
+    }
+}
+
 /// What the log looks like.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -298,6 +340,16 @@ impl Settings {
             ("dispatch.window_messages", dispatch.window_messages as u64, 1, MOST_WINDOW_MESSAGES),
             ("dispatch.window_bytes", dispatch.window_bytes as u64, 1, u64::MAX),
             ("dead_letters.max_bytes", self.dead_letters.max_bytes, 64 << 10, u64::MAX),
+            ("sonzai.max_attempts", self.sonzai.max_attempts.into(), 1, 10),
+            ("sonzai.max_answer_bytes", self.sonzai.max_answer_bytes as u64, 64 << 10, 256 << 20),
+            (
+                "sonzai.max_requests_per_second",
+                self.sonzai.max_requests_per_second.into(),
+                1,
+                10_000,
+            ),
+            ("sonzai.max_concurrent_lists", self.sonzai.max_concurrent_lists as u64, 1, 256),
+            ("sonzai.max_agents", self.sonzai.max_agents as u64, 1, 1_000_000),
         ] {
             if !(least..=most).contains(&value) {
                 let bounds = if most == u64::MAX {

@@ -18,6 +18,10 @@ use crate::{
     signature::{self, Key},
 };
 
+pub mod settings;
+
+pub use settings::Settings;
+
 /// CloudEvents extensions of a Sonzai event, each with its name in the body.
 pub const EXTENSIONS: [(&str, &str); 3] =
     [("agentid", "agent_id"), ("userid", "user_id"), ("projectid", "project_id")];
@@ -36,6 +40,8 @@ pub struct Sonzai {
     indexes: Vec<usize>,
     /// The `Authorization` header given at registration, if any.
     authorization: Option<SecretString>,
+    /// What goes the other way: the API, registration, polling.
+    pub settings: Settings,
 }
 
 impl Sonzai {

@@ -1,0 +1,14 @@
+//! `waypost sonzai`: what concerns Sonzai alone.
+
+use std::process::ExitCode;
+
+use super::Error;
+use crate::settings::Settings;
+
+/// Try and run Sonzai's side: a stand-in for its API, webhooks, repair, wakeups.
+#[derive(clap::Subcommand)]
+pub enum Command {}
+
+pub fn main(command: Command, _settings: &Settings) -> Result<ExitCode, Error> {
+    match command {}
+}
