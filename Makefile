@@ -25,7 +25,7 @@ export WAYPOST_LISTEN ?= 127.0.0.1:8080
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench fuzz audit brokers
+.PHONY: help run check test soak bench fuzz audit brokers
 
 help: ## list these commands
 	@awk -F': ## ' '/^[a-z]+: ## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,12 @@ run: ## build and run waypost with routes.yaml (ARGS="..." adds flags; PROFILE=r
 	@scripts/env.sh
 	cargo build --locked --profile $(PROFILE) --bin waypost
 	@exec $(WAYPOST) run --routes $(ROUTES) --data-dir $(DATA_DIR) $(ARGS)
+
+check: ## formatting, clippy and the tests that need nothing but this program; for every commit
+	@scripts/install.sh build
+	cargo fmt --check
+	cargo clippy --locked --all-targets --bench load -- -D warnings
+	cargo test --locked --lib
 
 test: ## install what the tests need and run them all, against real brokers
 	@scripts/install.sh test

@@ -68,7 +68,8 @@ pub enum Unrouted {
 /// How a source verifies and reads its requests.
 #[derive(Debug)]
 pub enum Provider {
-    Sonzai(Sonzai),
+    /// Larger than the others by far: it has an API beside its webhooks.
+    Sonzai(Box<Sonzai>),
     Miibo(Miibo),
     Standard(Standard),
 }
