@@ -145,10 +145,11 @@ impl Api {
                     match tls {
                         None => speak(stream, shared).await,
                         // A client that does not trust us has its test see that.
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => speak(stream, shared).await,
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                speak(stream, shared).await;
+                            }
+                        }
                     }
                 });
             }
