@@ -146,8 +146,8 @@ mod tests {
     #[test]
     fn keys_that_are_stored_somewhere_stay_what_they_are() {
         let shown = |key: Key| const_hex::encode(key);
-        assert_eq!(shown(of_id("shop", "msg_1")), "");
-        assert_eq!(shown(of_body("shop", "order.paid", b"{}")), "");
+        assert_eq!(shown(of_id("shop", "msg_1")), "27afedd61a170bc7a8ba4530ecce1347");
+        assert_eq!(shown(of_body("shop", "order.paid", b"{}")), "246ea236c9423d473c446c02e2872d04");
     }
 
     #[test]

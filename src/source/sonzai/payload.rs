@@ -81,3 +81,37 @@ impl<'b> Payload<'b> {
         slots.iter().find_map(|slot| fields.text(*slot).ok().filter(|text| is_attribute(text)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_found_at_the_top_in_data_and_in_wakeup() {
+        for (body, notification, message, wakeup) in [
+            (
+                r#"{"notification_id":"n","message_id":"m","wakeup_id":"w"}"#,
+                Some("n"),
+                Some("m"),
+                Some("w"),
+            ),
+            (r#"{"message_id":"m","data":{"message_id":"x"}}"#, None, Some("m"), None),
+            (r#"{"message_id":"","data":{"message_id":7}}"#, None, Some("7"), None),
+            (
+                r#"{"wakeup":{"wakeup_id":"w","message_id":"m"},"data":{"notification_id":"n"}}"#,
+                Some("n"),
+                Some("m"),
+                Some("w"),
+            ),
+            (r#"{"message_id":["m"],"wakeup_id":null}"#, None, None, None),
+            (r#"{"message_id":"a\u0000b"}"#, None, None, None),
+            ("not json", None, None, None),
+        ] {
+            let payload = Payload::read(body.as_bytes());
+            let ids = payload.ids();
+            let found =
+                (ids.notification.as_deref(), ids.message.as_deref(), ids.wakeup.as_deref());
+            assert_eq!(found, (notification, message, wakeup), "{body}");
+        }
+    }
+}
