@@ -72,7 +72,6 @@ pub enum Unrouted {
 
 /// How a source verifies and reads its requests.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are few sources, each made once a table")]
 pub enum Provider {
     /// Larger than the others by far: it has an API beside its webhooks.
     Sonzai(Box<Sonzai>),
