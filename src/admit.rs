@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::oneshot;
 
@@ -33,7 +34,7 @@ pub struct Admitted {
 pub enum Outcome {
     /// It is durable.
     Appended,
-    /// It was known before, and is durable since; nothing was appended.
+    /// It was known before, and is durable since; nothing was appended, or only that it came.
     Duplicate,
     /// It owes nothing, by its source's `unrouted: drop`: it left no trace.
     Dropped,
@@ -72,13 +73,20 @@ impl Admit {
         let Some(claim) = self.window.claim(keys, time_ms).await else {
             return Ok(Admitted { id, outcome: Outcome::Duplicate });
         };
-        let messages = table.resolve(&event);
-        if messages.is_empty() {
-            return Ok(Admitted { id, outcome: Outcome::Dropped });
-        }
-        self.backlogs.check(&messages)?;
-        let payload = Record { event, messages }.encode();
-        let (durable, outcome) = oneshot::channel();
+        let (record, outcome) = if claim.is_taken() {
+            // Owed to nobody. Its keys must be as durable as an event's.
+            let event = Event { headers: Vec::new(), body: Bytes::new(), ..event };
+            (Record { event, messages: Vec::new() }, Outcome::Duplicate)
+        } else {
+            let messages = table.resolve(&event);
+            if messages.is_empty() {
+                return Ok(Admitted { id, outcome: Outcome::Dropped });
+            }
+            self.backlogs.check(&messages)?;
+            (Record { event, messages }, Outcome::Appended)
+        };
+        let payload = record.encode();
+        let (durable, appended) = oneshot::channel();
         let keys = claim.keys().to_vec();
         let done = Box::new(move |appended: Result<_, AppendError>| {
             if appended.is_ok() {
@@ -90,8 +98,8 @@ impl Admit {
         });
         let entry = Entry { payload, keys, time_ms };
         self.journal.append(entry, done).await;
-        outcome.await.map_err(|_| Error::Ended)??;
-        Ok(Admitted { id, outcome: Outcome::Appended })
+        appended.await.map_err(|_| Error::Ended)??;
+        Ok(Admitted { id, outcome })
     }
 }
 

@@ -145,7 +145,7 @@ impl View {
             ready: reasons.is_empty(),
             reasons,
             events: Events {
-                accepted: self.main.stats().appended.get(),
+                accepted: self.accepted(),
                 duplicates: sources.iter().map(|source| source.duplicates).sum(),
                 accepted_per_second,
                 rates_over_seconds: over.as_secs_f64(),

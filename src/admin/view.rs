@@ -138,12 +138,17 @@ impl View {
         (rates.remove(CAME_IN).unwrap_or_default(), rates, over)
     }
 
+    /// Events appended since the start: not what was appended to say that one is known.
+    pub fn accepted(&self) -> u64 {
+        self.main.stats().appended.get().saturating_sub(self.window.taken())
+    }
+
     /// What came in, and what each broker confirmed.
     fn counters(&self) -> Note {
         let brokers = self.brokers.load();
         let confirmed =
             brokers.iter().map(|broker| (broker.name.clone(), broker.stats.confirmed.get()));
-        let came_in = (ByteString::from_static(CAME_IN), self.main.stats().appended.get());
+        let came_in = (ByteString::from_static(CAME_IN), self.accepted());
         Note { at: Instant::now(), counters: confirmed.chain([came_in]).collect() }
     }
 }

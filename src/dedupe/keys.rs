@@ -19,6 +19,8 @@ const PARTS: u64 = u64::MAX - 1;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
     registered: Registered,
+    /// Those of them that make one other event the same, and no more.
+    for_one: SmallVec<[Key; 2]>,
     looked_up: SmallVec<[LookUp; USUAL_LOOKED_UP]>,
 }
 
@@ -31,6 +33,21 @@ pub struct LookUp {
     pub key: Key,
     /// Only if it was registered less than so many seconds ago; the window bounds it besides.
     pub younger_than_s: u32,
+    /// Only if no other event was taken for the one that registered it. Of each sort of events one may
+    /// be, and this says which sort it is.
+    pub for_one: Option<u8>,
+}
+
+impl LookUp {
+    /// What says that an event of this sort was taken for the one which registered the key; `None` where
+    /// it is good for any number.
+    pub(super) fn taken(&self) -> Option<Key> {
+        let sort = self.for_one?;
+        let mut taken = self.key;
+        taken[0] = !taken[0];
+        taken[1] ^= sort;
+        Some(taken)
+    }
 }
 
 impl Keys {
@@ -57,12 +74,26 @@ impl Keys {
 
     /// Looks a key up; the event is another one if that key is so many seconds old, or older.
     pub fn look_up(&mut self, key: Key, younger_than_s: u32) {
-        self.looked_up.push(LookUp { key, younger_than_s });
+        self.looked_up.push(LookUp { key, younger_than_s, for_one: None });
     }
 
-    /// What is stored with the event, each once.
-    pub fn registered(&self) -> &[Key] {
-        &self.registered
+    /// Registers a key that may be registered by several events, and is good for one other event of
+    /// each sort. An event that is the same as one before it registers none.
+    pub fn register_for_one(&mut self, key: Key) {
+        if !self.for_one.contains(&key) {
+            self.for_one.push(key);
+        }
+    }
+
+    /// Looks up what was registered for one. Whoever is made the same by nothing else takes it, and the
+    /// next of its sort that looks it up is another event.
+    pub fn look_up_for_one(&mut self, key: Key, sort: u8) {
+        self.looked_up.push(LookUp { key, younger_than_s: u32::MAX, for_one: Some(sort) });
+    }
+
+    /// What is stored with an event that is none before it, each once.
+    pub fn registered(&self) -> impl Iterator<Item = Key> {
+        self.registered.iter().chain(&self.for_one).copied()
     }
 
     /// What makes it the same as an event before it.
@@ -70,8 +101,12 @@ impl Keys {
         &self.looked_up
     }
 
-    pub(super) fn into_registered(self) -> Registered {
-        self.registered
+    /// What is stored with the event; with the same as one before it that it `takes`, that.
+    pub(super) fn stored(&self, takes: Option<Key>) -> Registered {
+        match takes {
+            None => self.registered().collect(),
+            Some(taken) => self.registered.iter().copied().chain([taken]).collect(),
+        }
     }
 }
 
@@ -162,7 +197,7 @@ mod tests {
         let mut keys = Keys::known_by([1; 16]);
         keys.register([2; 16]);
         keys.also_known_by([2; 16]);
-        assert_eq!(keys.registered(), [[1; 16], [2; 16]]);
+        assert_eq!(keys.registered().collect::<Vec<_>>(), [[1; 16], [2; 16]]);
         let ages: Vec<u32> = keys.looked_up().iter().map(|up| up.younger_than_s).collect();
         assert_eq!(ages, [u32::MAX; 2]);
     }

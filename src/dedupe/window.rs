@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use tokio::sync::watch;
 
 use super::keys::{Key, Keys, LookUp, Registered};
+use crate::meter::Counter;
 
 /// How long and how many.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,8 @@ pub struct Limits {
 pub struct Window {
     limits: Limits,
     state: Mutex<State>,
+    /// Events that took a key which is good for one.
+    taken: Counter,
 }
 
 #[derive(Default)]
@@ -51,7 +54,8 @@ struct Claimed {
 }
 
 enum Attempt {
-    Claimed,
+    /// These, and whether one of them says that it takes what is good for one.
+    Claimed(Registered, bool),
     Known,
     Wait(watch::Receiver<()>),
 }
@@ -66,11 +70,12 @@ impl Window {
         for (key, time_ms) in keys {
             state.learn(key, seconds(time_ms), limits);
         }
-        Arc::new(Window { limits, state: Mutex::new(state) })
+        Arc::new(Window { limits, state: Mutex::new(state), taken: Counter::default() })
     }
 
     /// Claims all of an event's keys in one step, waiting while somebody else has a claim on one
-    /// that it looks up; `None` if one of those is known by then.
+    /// that it looks up; `None` if one of those is known by then. If only a key is that is good for
+    /// one, the claim [says so](Claim::is_taken).
     ///
     /// Nobody waits in a circle: who waits holds nothing.
     pub async fn claim(self: &Arc<Self>, keys: Keys, now_ms: u64) -> Option<Claim> {
@@ -78,9 +83,9 @@ impl Window {
             let attempt = self.try_claim(&keys, seconds(now_ms));
             match attempt {
                 Attempt::Known => return None,
-                Attempt::Claimed => {
-                    let (window, keys) = (self.clone(), keys.into_registered());
-                    return Some(Claim { window, keys, committed_ms: None });
+                Attempt::Claimed(keys, is_taken) => {
+                    let (window, committed_ms) = (self.clone(), None);
+                    return Some(Claim { window, keys, is_taken, committed_ms });
                 }
                 // An error is the claim's end, whichever way: look again.
                 Attempt::Wait(mut outcome) => drop(outcome.changed().await),
@@ -91,23 +96,37 @@ impl Window {
     fn try_claim(&self, keys: &Keys, now_s: u32) -> Attempt {
         let mut state = self.state();
         state.forget(now_s, self.limits);
-        if keys.looked_up().iter().any(|look_up| state.knows(look_up, now_s, self.limits)) {
-            return Attempt::Known;
-        }
-        for LookUp { key, .. } in keys.looked_up() {
-            if let Some(claimed) = state.claimed.get_mut(key) {
-                let waiters = claimed.waiters.get_or_insert_with(|| watch::channel(()).0);
-                return Attempt::Wait(waiters.subscribe());
+        let mut takes = None;
+        for look_up in keys.looked_up() {
+            if state.knows(look_up, now_s, self.limits) {
+                match look_up.taken() {
+                    None => return Attempt::Known,
+                    Some(taken) => takes = takes.or(Some(taken)),
+                }
             }
         }
-        for key in keys.registered() {
+        for look_up in keys.looked_up() {
+            for key in [look_up.key].into_iter().chain(look_up.taken()) {
+                if let Some(claimed) = state.claimed.get_mut(&key) {
+                    let waiters = claimed.waiters.get_or_insert_with(|| watch::channel(()).0);
+                    return Attempt::Wait(waiters.subscribe());
+                }
+            }
+        }
+        let stored = keys.stored(takes);
+        for key in &stored {
             state.claimed.entry(*key).or_default().claims += 1;
         }
-        Attempt::Claimed
+        Attempt::Claimed(stored, takes.is_some())
     }
 
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// How many events took a key that is good for one, since the start.
+    pub fn taken(&self) -> u64 {
+        self.taken.get()
     }
 
     /// How many keys are known.
@@ -143,9 +162,15 @@ impl Limits {
 impl State {
     /// Whether it makes an event of now the same as one before. An age in whole seconds may be a
     /// second too long and is never too short, so a limit that is reached always counts.
-    fn knows(&self, LookUp { key, younger_than_s }: &LookUp, now_s: u32, limits: Limits) -> bool {
-        let age_s = self.known.get(key).map(|time_s| now_s.saturating_sub(*time_s));
-        age_s.is_some_and(|age_s| age_s <= limits.window_s() && age_s < *younger_than_s)
+    ///
+    /// One that is good for one is good again once it was registered again, in a later second.
+    fn knows(&self, look_up: &LookUp, now_s: u32, limits: Limits) -> bool {
+        let LookUp { key, younger_than_s, .. } = look_up;
+        let Some(time_s) = self.known.get(key) else { return false };
+        let age_s = now_s.saturating_sub(*time_s);
+        let is_known = age_s <= limits.window_s() && age_s < *younger_than_s;
+        let taken_s = || self.known.get(&look_up.taken()?);
+        is_known && taken_s().is_none_or(|taken_s| taken_s < time_s)
     }
 
     fn learn(&mut self, key: Key, time_s: u32, limits: Limits) {
@@ -195,6 +220,7 @@ impl State {
 pub struct Claim {
     window: Arc<Window>,
     keys: Registered,
+    is_taken: bool,
     committed_ms: Option<u64>,
 }
 
@@ -202,6 +228,12 @@ impl Claim {
     /// The keys to be stored with the event.
     pub fn keys(&self) -> &[Key] {
         &self.keys
+    }
+
+    /// Whether the event is the same as one before it by a key that is good for one: then nothing of it
+    /// is to be appended but its keys, so that the next one is another event.
+    pub fn is_taken(&self) -> bool {
+        self.is_taken
     }
 
     /// The event is durable: its keys are known from now on, all at once, and those who wait for
@@ -217,6 +249,9 @@ impl Drop for Claim {
         if let Some(time_ms) = self.committed_ms {
             for key in &self.keys {
                 state.learn(*key, seconds(time_ms), self.window.limits);
+            }
+            if self.is_taken {
+                self.window.taken.inc();
             }
         }
         let waiters: SmallVec<[_; 2]> =

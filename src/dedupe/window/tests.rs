@@ -70,6 +70,97 @@ async fn a_key_that_must_be_young_is_none_from_that_age_on() {
     assert!(known(&window, 1, 4_999).await, "it is still known to others");
 }
 
+/// Known by the first, and by the second for one.
+fn good_for_one(id: u8, key_of_one: u8) -> Keys {
+    let mut keys = keys(id);
+    keys.register_for_one(key(key_of_one));
+    keys
+}
+
+/// Known by the first, and the same as one that registered the second, unless that was taken.
+fn takes(id: u8, key_of_one: u8) -> Keys {
+    let mut keys = keys(id);
+    keys.look_up_for_one(key(key_of_one), 1);
+    keys
+}
+
+/// Whether an event takes what is good for one; `None` where it is known.
+async fn taken_by(window: &Arc<Window>, keys: Keys, now_ms: u64) -> Option<bool> {
+    let claim = window.claim(keys, now_ms).await?;
+    let is_taken = claim.is_taken();
+    claim.commit(now_ms);
+    Some(is_taken)
+}
+
+#[tokio::test]
+async fn what_is_good_for_one_makes_one_other_event_the_same() {
+    let window = Window::new(WIDE, vec![]);
+    commit(&window, good_for_one(1, 100), 1_000).await;
+    assert_eq!(taken_by(&window, takes(2, 100), 2_000).await, Some(true));
+    assert_eq!(taken_by(&window, takes(2, 100), 2_000).await, None, "it comes again");
+    assert_eq!(taken_by(&window, takes(3, 100), 2_000).await, Some(false), "and here is another");
+    let mut of_another_sort = keys(7);
+    of_another_sort.look_up_for_one(key(100), 2);
+    assert_eq!(taken_by(&window, of_another_sort, 2_000).await, Some(true));
+    // One more registers it: it is good again, for one.
+    commit(&window, good_for_one(4, 100), 4_000).await;
+    assert_eq!(taken_by(&window, takes(5, 100), 5_000).await, Some(true));
+    assert_eq!(taken_by(&window, takes(6, 100), 5_000).await, Some(false));
+    assert_eq!(window.taken(), 3);
+}
+
+#[tokio::test]
+async fn who_takes_what_is_good_for_one_gives_nothing_on() {
+    let window = Window::new(WIDE, vec![]);
+    commit(&window, good_for_one(1, 100), 0).await;
+    let mut both = takes(2, 100);
+    both.register_for_one(key(101));
+    assert_eq!(taken_by(&window, both.clone(), 0).await, Some(true));
+    assert_eq!(taken_by(&window, takes(3, 101), 0).await, Some(false));
+    // What is the same by something else takes nothing.
+    let window = Window::new(WIDE, vec![]);
+    commit(&window, good_for_one(1, 100), 0).await;
+    commit(&window, keys(9), 0).await;
+    let mut known = takes(2, 100);
+    known.also_known_by(key(9));
+    assert_eq!(taken_by(&window, known, 0).await, None);
+    assert_eq!(taken_by(&window, takes(3, 100), 0).await, Some(true));
+}
+
+#[tokio::test]
+async fn of_two_at_a_time_one_takes_what_is_good_for_one() {
+    let window = Window::new(WIDE, vec![]);
+    commit(&window, good_for_one(1, 100), 0).await;
+    for outcome in [false, true] {
+        let first = window.claim(takes(2, 100), 0).await.unwrap();
+        let other = tokio::spawn({
+            let window = window.clone();
+            async move { window.claim(takes(3, 100), 0).await.map(|claim| claim.is_taken()) }
+        });
+        tokio::task::yield_now().await;
+        assert!(!other.is_finished());
+        match outcome {
+            true => first.commit(0),
+            false => drop(first),
+        }
+        // A failed one left no trace, so the other takes it (and is dropped here).
+        assert_eq!(other.await.unwrap(), Some(!outcome));
+    }
+}
+
+#[tokio::test]
+async fn that_it_was_taken_survives_a_restart() {
+    let window = Window::new(WIDE, vec![]);
+    let claim = window.claim(good_for_one(1, 100), 0).await.unwrap();
+    let mut kept: Vec<(Key, u64)> = claim.keys().iter().map(|key| (*key, 0)).collect();
+    claim.commit(0);
+    let claim = window.claim(takes(2, 100), 0).await.unwrap();
+    kept.extend(claim.keys().iter().map(|key| (*key, 0)));
+    let window = Window::new(WIDE, kept);
+    assert_eq!(taken_by(&window, takes(2, 100), 0).await, None);
+    assert_eq!(taken_by(&window, takes(3, 100), 0).await, Some(false));
+}
+
 #[tokio::test]
 async fn a_dropped_claim_leaves_no_trace() {
     let window = Window::new(LIMITS, vec![]);

@@ -12,8 +12,9 @@
 //!   type is enough.
 //! - **Across ways** it is known by the ids it carries: of the notification (*n*), the message (*m*)
 //!   and the wakeup (*w*). Two are the same if their types are, they differ in neither n nor m where
-//!   both have it, and n is equal, or m is, or w is and neither n nor m stands on both sides: one
-//!   wakeup may bring several messages. An agent's notification says no type; it is of its own, and
+//!   both have it, and n is equal, or m is, or w is and neither n nor m stands on both sides. One
+//!   wakeup may bring several messages, so a wakeup alone makes *one* event of each other way the same:
+//!   the second message that is polled of it is an event. An agent's notification says no type; it is of its own, and
 //!   of both that a proactive message is pushed under.
 //!
 //! # As keys
@@ -161,9 +162,9 @@ fn at(hash: Key, timestamp: u64) -> Key {
 /// How an event comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    Webhook,
-    Project,
-    Agent,
+    Webhook = 0,
+    Project = 1,
+    Agent = 2,
 }
 
 /// Which of the types of a [`Class`] an event has.
@@ -264,7 +265,8 @@ impl Standing<'_> {
             known(m, Form::Message { notification: has_n });
         }
         if let Some(w) = wakeup {
-            known(w, Form::Wakeup { notification: has_n, message: has_m });
+            let form = Form::Wakeup { notification: has_n, message: has_m };
+            keys.register_for_one(self.own.key(w, form));
         }
         let mut look_up = |hash, form| {
             self.others.iter().for_each(|seat| keys.look_up(seat.key(hash, form), u32::MAX));
@@ -284,7 +286,10 @@ impl Standing<'_> {
         if let Some(w) = wakeup {
             for notification in allowed(has_n) {
                 for message in allowed(has_m) {
-                    look_up(w, Form::Wakeup { notification, message });
+                    let form = Form::Wakeup { notification, message };
+                    for seat in &self.others {
+                        keys.look_up_for_one(seat.key(w, form), self.own.0 as u8);
+                    }
                 }
             }
         }
@@ -302,11 +307,6 @@ impl Standing<'_> {
 impl Seat {
     fn key(self, mut hash: Key, form: Form) -> Key {
         let Seat(way, sort) = self;
-        let way = match way {
-            Way::Webhook => 0,
-            Way::Project => 1,
-            Way::Agent => 2,
-        };
         let sort = match sort {
             Sort::Only => 0,
             Sort::Message => 1,
@@ -322,7 +322,7 @@ impl Seat {
                 8 + 2 * u8::from(notification) + u8::from(message)
             }
         };
-        hash[15] = way << 6 | sort << 4 | form;
+        hash[15] = (way as u8) << 6 | sort << 4 | form;
         hash
     }
 }

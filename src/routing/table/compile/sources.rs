@@ -66,7 +66,7 @@ impl Compiler<'_> {
 
     fn provider(&mut self, given: &Given, place: Place) -> Result<Provider, Skipped> {
         Ok(match given {
-            Given::Sonzai(given) => Provider::Sonzai(Box::new(self.sonzai(given, place)?)),
+            Given::Sonzai(given) => Provider::Sonzai(self.sonzai(given, place)?),
             Given::Miibo(given) => {
                 let keys = self.keys(&given.secret, place.key("secret"), signature::miibo::key)?;
                 Provider::Miibo(Miibo { keys })

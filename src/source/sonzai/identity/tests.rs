@@ -109,7 +109,7 @@ fn ids_agree(one: &Happened, other: &Happened) -> bool {
 
 /// The same by what `first` registered and `second` looks up.
 fn keys_meet(first: &Keys, second: &Keys, age_s: u32) -> bool {
-    let registered = first.registered();
+    let registered: Vec<Key> = first.registered().collect();
     second.looked_up().iter().any(|up| registered.contains(&up.key) && age_s < up.younger_than_s)
 }
 
@@ -245,7 +245,7 @@ fn a_webhook_registers_two_keys_and_one_or_two_for_each_id() {
         (Ids { notification, message, wakeup }, 6, 10),
     ] {
         let keys = Identity::of_webhook(SOURCE, "k", 1, b"{}", &ids).known_by;
-        let found = (keys.registered().len(), keys.looked_up().len());
+        let found = (keys.registered().count(), keys.looked_up().len());
         assert_eq!(found, (registered, looked_up), "{ids:?}");
     }
 }

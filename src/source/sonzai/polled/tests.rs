@@ -81,7 +81,10 @@ fn attempt(event_type: &str, body: &str) -> Known {
 
 async fn is_new(window: &Arc<Window>, (_, keys): Known, at_s: u64) -> bool {
     let at_ms = (START_S + at_s) * 1000;
-    window.claim(keys, at_ms).await.map(|claim| claim.commit(at_ms)).is_some()
+    let Some(claim) = window.claim(keys, at_ms).await else { return false };
+    let is_new = !claim.is_taken();
+    claim.commit(at_ms);
+    is_new
 }
 
 /// What came, in order, each so many seconds after the start, with whether it is an event.
@@ -149,6 +152,23 @@ async fn a_second_message_of_the_same_wakeup_is_an_event() {
         (5, agent("m2", Some("w1"), "agent.message"), true),
         (9, agent("m1", Some("w1"), "agent.message"), false),
         (10, project("n1", "agent.message", &of("m3")), true),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_message_of_a_wakeup_that_was_pushed_without_messages_is_an_event() {
+    let wakeup = r#"{"wakeup_id":"w1"}"#;
+    assert_new(vec![
+        (0, webhook("on_wakeup_ready", 0, wakeup), true),
+        (5, agent("m1", Some("w1"), "agent.message"), false),
+        (6, agent("m2", Some("w1"), "agent.message"), true),
+        (7, agent("m1", Some("w1"), "agent.message"), false),
+        (8, agent("m2", Some("w1"), "agent.message"), false),
+        // And the other way round.
+        (10, agent("m3", Some("w3"), "agent.message"), true),
+        (11, webhook("on_wakeup_ready", 11, r#"{"wakeup_id":"w3"}"#), false),
+        (12, webhook("on_wakeup_ready", 12, r#"{"wakeup_id":"w3","again":1}"#), true),
     ])
     .await;
 }
