@@ -236,6 +236,12 @@ pub type Signed = Vec<(HeaderName, String)>;
 pub enum CannotSign {
     #[error("it has no secret for this type")]
     NoSecret,
+    #[error(
+        "routes.yaml has no secret for this type: the one that Sonzai gave when the webhook was \
+         registered is in the daemon's data directory, and stays there; add one of your own under \
+         `secrets:`, which counts beside it"
+    )]
+    OnlyRegistered,
     #[error("it has public keys alone, which sign nothing; add a `whsec_` secret beside them")]
     PublicKeys,
 }
@@ -251,7 +257,14 @@ impl Source {
         id: Uuid,
     ) -> Result<Signed, CannotSign> {
         match &self.provider {
-            Provider::Sonzai(sonzai) => sonzai.sign(event_type, body, now_s),
+            Provider::Sonzai(sonzai) => {
+                sonzai.sign(event_type, body, now_s).map_err(|why| match why {
+                    CannotSign::NoSecret if sonzai.settings.register.is_some() => {
+                        CannotSign::OnlyRegistered
+                    }
+                    why => why,
+                })
+            }
             Provider::Miibo(miibo) => miibo.sign(body),
             Provider::Standard(standard) => standard.sign(body, now_s, id),
         }
@@ -391,6 +404,24 @@ mod tests {
         let kept = public_headers(&headers);
         let names: Vec<&str> = kept.iter().map(|(name, _)| &**name).collect();
         assert_eq!(names, ["user-agent", "x-request-id"]);
+    }
+
+    #[test]
+    fn who_has_registered_secrets_alone_is_told_where_they_are() {
+        use self::sonzai::settings::{Register, Scope};
+        let why = |register| {
+            let mut sonzai = Sonzai::default();
+            sonzai.settings.register = register;
+            let source = Source::new("sonzai".into(), Provider::Sonzai(sonzai));
+            source.sign(Some("agent.message"), b"{}", 0, Uuid::nil()).unwrap_err()
+        };
+        assert_eq!(why(None), CannotSign::NoSecret);
+        let register = Register {
+            public_url: "https://hooks.example.com".to_owned(),
+            scope: Scope::Tenant,
+            types: vec!["agent.message".to_owned()],
+        };
+        assert_eq!(why(Some(register)), CannotSign::OnlyRegistered);
     }
 
     #[test]

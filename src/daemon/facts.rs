@@ -41,6 +41,7 @@ pub fn in_force(loaded: &Loaded) -> InForce {
         sources: table.sources().map(|(_, source)| source.name.to_string()).collect(),
         brokers: table.brokers().iter().map(|broker| broker.name.to_string()).collect(),
         routes: table.route_names().map(ToString::to_string).collect(),
+        commands: table.commands().iter().map(|command| command.name.to_string()).collect(),
     }
 }
 
@@ -90,6 +91,9 @@ pub fn changes(
         routes_added: routes_but(&new.routes, &old.routes),
         routes_changed: names(changed(&old_outline.routes, &outline.routes)),
         routes_removed: routes_but(&old.routes, &new.routes),
+        commands_added: new.commands.difference(&old.commands).cloned().collect(),
+        commands_changed: names(changed(&old_outline.commands, &outline.commands)),
+        commands_removed: old.commands.difference(&new.commands).cloned().collect(),
     }
 }
 
@@ -101,5 +105,34 @@ pub fn words(changes: &Changes) -> String {
     match parts.is_empty() {
         true => "nothing but how it is written, or in which order".to_owned(),
         false => parts.join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_names_what_it_changes() {
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+        let in_force = |commands: &[&str]| InForce {
+            sources: names(&["sonzai"]),
+            commands: names(commands),
+            ..InForce::default()
+        };
+        let outline = |key: &str, topic: &str| {
+            let source = format!("{{ type: sonzai, api: {{ key: {key} }} }}");
+            let kept = format!("{{ source: sonzai, from: {{ broker: stream, topic: {topic} }} }}");
+            let text = format!("sources: {{ sonzai: {source} }}\ncommands: {{ kept: {kept} }}\n");
+            Outline::of(&text, &Default::default())
+        };
+        let (old, new) = (in_force(&["kept", "old"]), in_force(&["kept", "new"]));
+        let (first, second) = (outline("a", "one"), outline("b", "two"));
+        let changes = changes((&old, &first), (&new, &second), Default::default());
+        assert_eq!(
+            words(&changes),
+            "sources changed: sonzai; commands added: new; commands changed: kept; \
+             commands removed: old"
+        );
     }
 }
