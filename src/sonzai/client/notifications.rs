@@ -79,18 +79,15 @@ impl Client {
         self.call(Call::get(target), |answer| listed(answer, project_notification)).await
     }
 
-    /// Takes notifications of a project; says how many the API took. Without any, nobody is asked.
-    pub async fn acknowledge(&self, project: &str, ids: &[ByteString]) -> Result<u64, Error> {
+    /// Takes notifications of a project. Without any, nobody is asked. How many the API counted is not
+    /// read: it does not say which, and those that it left are listed again.
+    pub async fn acknowledge(&self, project: &str, ids: &[ByteString]) -> Result<(), Error> {
         if ids.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let taken = Taken { notification_ids: ids.iter().map(|id| &**id).collect() };
         let call = Call::post(of_project(project).word("acknowledge")).json(&taken);
-        self.call(call, |answer| {
-            let count = Object::read(answer)?.number("acknowledged");
-            count.and_then(|count| count.try_into().ok()).ok_or(Unreadable::Lacks("acknowledged"))
-        })
-        .await
+        self.call(call, |answer| Object::read(answer).map(drop)).await
     }
 
     /// What is pending for an agent, of one user or of all. `limit` is 1 to [`MAX_AGENT_PAGE`].
