@@ -54,6 +54,7 @@ pub mod broker;
 pub mod certificates;
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod daemon;
 pub mod dedupe;
 mod descriptors;

@@ -94,7 +94,7 @@ pub fn is_name(text: &str) -> bool {
 /// The attributes among the headers, and the version.
 fn attributes(delivery: &Delivery) -> (Envelope, Option<String>) {
     let of = |name: &str| {
-        let header = delivery.headers.iter().find(|(header, _)| attribute(header) == Some(name));
+        let header = delivery.headers.iter().find(|(header, _)| is_attribute(header, name));
         header.map(|(_, value)| match delivery.binding {
             Binding::Nats => percent_decode(value).decode_utf8_lossy().into_owned(),
             Binding::Kafka | Binding::Amqp => String::from_utf8_lossy(value).into_owned(),
@@ -109,12 +109,13 @@ fn attributes(delivery: &Delivery) -> (Envelope, Option<String>) {
     (envelope, of("specversion"))
 }
 
-/// The attribute that a header stands for.
-fn attribute(header: &str) -> Option<&str> {
+/// Whether a header stands for this attribute.
+fn is_attribute(header: &str, attribute: &str) -> bool {
     const PREFIXES: [&str; 4] = ["ce_", "ce-", "cloudEvents_", "cloudEvents:"];
-    PREFIXES.iter().find_map(|prefix| {
-        let (start, name) = header.split_at_checked(prefix.len())?;
-        start.eq_ignore_ascii_case(prefix).then_some(name)
+    PREFIXES.iter().any(|prefix| {
+        header.split_at_checked(prefix.len()).is_some_and(|(start, name)| {
+            start.eq_ignore_ascii_case(prefix) && name.eq_ignore_ascii_case(attribute)
+        })
     })
 }
 
