@@ -31,6 +31,7 @@ use bytestring::ByteString;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
+pub(crate) use self::link::Link;
 use self::{
     durability::Durability,
     health::{Health, Trouble},
@@ -40,7 +41,6 @@ use self::{
         Streams,
     },
 };
-pub(crate) use self::link::Link;
 pub use self::{
     login::{Login, LoginError},
     settings::{Settings, SettingsError},

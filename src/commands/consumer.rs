@@ -14,7 +14,7 @@
 use async_trait::async_trait;
 
 use super::delivery::Delivery;
-use crate::routing::{BrokerKind, From};
+use crate::routing::{BrokerKind, CommandFrom as From};
 
 mod kafka;
 mod nats;

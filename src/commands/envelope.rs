@@ -211,7 +211,11 @@ mod tests {
         (envelope.id, envelope.source, outcome.map(|()| data))
     }
 
-    fn good(id: &str, source: &str, data: &str) -> (Option<String>, String, Result<String, Refused>) {
+    fn good(
+        id: &str,
+        source: &str,
+        data: &str,
+    ) -> (Option<String>, String, Result<String, Refused>) {
         (Some(id.to_owned()), source.to_owned(), Ok(data.to_owned()))
     }
 
@@ -225,7 +229,8 @@ mod tests {
             (Binding::Amqp, "cloudEvents:"),
             (Binding::Amqp, "ce-"),
         ] {
-            let names = ["id", "type", "source", "specversion"].map(|name| format!("{prefix}{name}"));
+            let names =
+                ["id", "type", "source", "specversion"].map(|name| format!("{prefix}{name}"));
             let values = ["a%20b", "wakeup.schedule", "me", "1.0"];
             let headers: Vec<(&str, &str)> = names.iter().map(|n| &**n).zip(values).collect();
             let message = Delivery { binding, ..delivery(&headers, BODY) };
@@ -246,9 +251,11 @@ mod tests {
             format!(r#""data":{}"#, serde_json::to_string(BODY).unwrap()),
             format!(r#""data_base64":"{base64}""#),
         ] {
-            for content_type in
-                [None, Some("application/json"), Some("Application/CloudEvents+JSON; charset=utf-8")]
-            {
+            for content_type in [
+                None,
+                Some("application/json"),
+                Some("Application/CloudEvents+JSON; charset=utf-8"),
+            ] {
                 let content_type = content_type.map(str::to_owned);
                 let message = Delivery { content_type, ..delivery(&[], &document(&data)) };
                 assert_eq!(read(&message), good("1", "s", BODY), "{data}");
@@ -275,9 +282,11 @@ mod tests {
     fn a_plain_message_is_known_by_the_id_of_the_brokers_protocol() {
         let with_id = Delivery { message_id: Some("m1".into()), ..delivery(&[], BODY) };
         assert_eq!(read(&with_id), good("m1", "", BODY));
-        for (binding, hint) in
-            [(Binding::Kafka, "`id`"), (Binding::Amqp, "message_id"), (Binding::Nats, "Nats-Msg-Id")]
-        {
+        for (binding, hint) in [
+            (Binding::Kafka, "`id`"),
+            (Binding::Amqp, "message_id"),
+            (Binding::Nats, "Nats-Msg-Id"),
+        ] {
             let refused = read(&Delivery { binding, ..delivery(&[], BODY) }).2.unwrap_err();
             assert!(refused.to_string().ends_with(hint) || refused.to_string().contains(hint));
         }

@@ -47,7 +47,8 @@ pub struct Label {
 /// Reads a message. What it says of itself is there even where it is refused.
 pub fn read(delivery: &Delivery) -> (Label, Result<Command, Refused>) {
     let (envelope, outcome) = Envelope::read(delivery);
-    let named = |text: &Option<String>| text.as_deref().filter(|text| is_name(text)).map(Into::into);
+    let named =
+        |text: &Option<String>| text.as_deref().filter(|text| is_name(text)).map(Into::into);
     let label = Label {
         id: named(&envelope.id).unwrap_or_else(|| delivery.place.as_str().into()),
         kind: named(&envelope.kind).unwrap_or_else(|| match &outcome {
@@ -287,7 +288,11 @@ mod tests {
     fn what_the_guides_show_is_translated() {
         let at = "2026-01-02T03:04:05Z";
         for (data, check_type, hours) in [
-            (json!({ "agentId": "a", "userId": "u", "scheduledAt": at, "context": "i" }), "custom", 0),
+            (
+                json!({ "agentId": "a", "userId": "u", "scheduledAt": at, "context": "i" }),
+                "custom",
+                0,
+            ),
             (
                 json!({ "agent_id": "a", "userId": "u", "scheduledAt": at, "context": "i",
                         "check_type": "birthday", "delay_hours": 2 }),
@@ -348,7 +353,8 @@ mod tests {
             let refused = wakeup(changed(&change).to_string().as_bytes()).unwrap_err().to_string();
             assert!(refused.contains(expected), "{change}: {refused}");
         }
-        for (data, expected) in [("", "not JSON"), ("[1]", "not a JSON object"), ("{]", "not JSON")] {
+        for (data, expected) in [("", "not JSON"), ("[1]", "not a JSON object"), ("{]", "not JSON")]
+        {
             let refused = wakeup(data.as_bytes()).unwrap_err().to_string();
             assert!(refused.contains(expected), "{data}: {refused}");
         }
@@ -359,7 +365,8 @@ mod tests {
 
     #[test]
     fn the_schema_takes_what_is_taken_and_refuses_what_is_refused() {
-        let validator = jsonschema::options().should_validate_formats(true).build(schema()).unwrap();
+        let validator =
+            jsonschema::options().should_validate_formats(true).build(schema()).unwrap();
         let full: Value = serde_json::from_str(FULL).unwrap();
         let at = "2026-01-02T03:04:05Z";
         for data in [
@@ -375,7 +382,9 @@ mod tests {
             assert!(!validator.is_valid(&changed(&change)), "{change}: {expected}");
         }
         let names = schema()["$defs"]["Wakeup"]["properties"].as_object().unwrap();
-        assert!(names.keys().all(|name| MEMBERS.contains(&&**name)) && names.len() == MEMBERS.len());
+        assert!(
+            names.keys().all(|name| MEMBERS.contains(&&**name)) && names.len() == MEMBERS.len()
+        );
     }
 
     #[test]

@@ -16,7 +16,9 @@ use bytestring::ByteString;
 use rdkafka::{
     ClientContext, Message, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, StreamConsumer},
+    consumer::{
+        BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, StreamConsumer,
+    },
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
     types::RDKafkaRespErr,
@@ -193,7 +195,8 @@ impl Consumer for Kafka {
 /// Starts a consumer once a broker has answered for the topic. Blocks.
 fn open(settings: &Settings, topic: &str, group: &str) -> Result<StreamConsumer<Context>, String> {
     let config = settings.consumer(group).map_err(|error| error.to_string())?;
-    let created: Result<StreamConsumer<Context>, _> = config.create_with_context(Context::default());
+    let created: Result<StreamConsumer<Context>, _> =
+        config.create_with_context(Context::default());
     let consumer = created.map_err(|error| match error {
         // Its own words show the value, which may be a secret.
         KafkaError::ClientConfig(_, why, setting, _) => {
@@ -206,7 +209,8 @@ fn open(settings: &Settings, topic: &str, group: &str) -> Result<StreamConsumer<
         format!("no Kafka broker at {} answered{words}", settings.bootstrap)
     })?;
     let listed = metadata.topics().iter().find(|listed| listed.name() == topic);
-    let error = listed.map_or(Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART), |t| t.error());
+    let error =
+        listed.map_or(Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART), |t| t.error());
     if let Some(error) = error {
         return Err(refused(error.into(), topic));
     }
@@ -325,7 +329,9 @@ impl ConsumerContext for Context {
             }
             Rebalance::Revoke(partitions) => {
                 let mut ours = self.ours();
-                partitions.elements().iter().for_each(|part| drop(ours.remove(&part.partition())));
+                for part in partitions.elements() {
+                    ours.remove(&part.partition());
+                }
             }
             Rebalance::Error(error) => tracing::debug!(%error, "a Kafka group is not rebalanced"),
         }

@@ -100,7 +100,9 @@ impl Nats {
         } else {
             return Ok(consumer);
         };
-        Err(format!("consumer {group} of stream {stream} {fault}: give the command another `group`"))
+        Err(format!(
+            "consumer {group} of stream {stream} {fault}: give the command another `group`"
+        ))
     }
 }
 
@@ -108,7 +110,8 @@ impl Nats {
 impl Consumer for Nats {
     async fn connect(&mut self) -> Result<(), Trouble> {
         self.connection = None;
-        let link = Link::of(&self.settings).await.map_err(|error| Trouble::Down(error.to_string()))?;
+        let link =
+            Link::of(&self.settings).await.map_err(|error| Trouble::Down(error.to_string()))?;
         let context = ContextBuilder::new().timeout(ANSWER_WITHIN).build(link.client.clone());
         // Each of its few questions has its own limit.
         let consumer = tokio::select! {

@@ -10,8 +10,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::StreamExt;
 use lapin::{
-    Channel,
-    acker::Acker,
+    Acker, Channel,
     message::Delivery as Message,
     options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable},
@@ -67,7 +66,8 @@ impl RabbitMq {
 impl Consumer for RabbitMq {
     async fn connect(&mut self) -> Result<(), Trouble> {
         self.connection = None;
-        let link = Link::of(&self.settings).await.map_err(|error| Trouble::Down(error.to_string()))?;
+        let link =
+            Link::of(&self.settings).await.map_err(|error| Trouble::Down(error.to_string()))?;
         let queue = &self.queue;
         let down = |why: String| Trouble::Down(format!("queue {queue}: {why}"));
         let (_channel, deliveries) = match timeout(ANSWER_WITHIN, self.consume(&link)).await {
