@@ -6,7 +6,8 @@ use http_body_util::BodyExt;
 
 use super::{Error, block_on, operator, print, printable};
 use crate::{
-    admin::{BrokerStatus, SourceStatus, Status},
+    admin::{BrokerStatus, CommandStatus, SourceStatus, Status},
+    commands,
     dispatch::State,
     settings::Settings,
 };
@@ -55,7 +56,7 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error
 
 fn text(status: &Status) -> String {
     let mut out = String::new();
-    for part in [head, routes, sources, brokers] {
+    for part in [head, routes, sources, brokers, commands] {
         part(&mut out, status).expect("writing to a string does not fail");
     }
     out
@@ -193,6 +194,59 @@ fn brokers(out: &mut String, status: &Status) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+/// Where commands are taken from, if anywhere.
+fn commands(out: &mut String, status: &Status) -> std::fmt::Result {
+    if status.commands.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\n{:<NAME_CHARS$}  {:<NAME_CHARS$}  {:<15}  {:>9}  {:>10}",
+        "COMMANDS", "BROKER", "STATE", "SCHEDULED", "DUPLICATES"
+    )?;
+    for command in &status.commands {
+        writeln!(
+            out,
+            "{:<NAME_CHARS$}  {:<NAME_CHARS$}  {:<15}  {:>9}  {:>10}",
+            name(&command.name),
+            name(&command.broker),
+            format!("{} {}", command_state(command.state), span(command.since_seconds)),
+            count(command.scheduled),
+            count(command.duplicates),
+        )?;
+        for note in command_notes(command) {
+            writeln!(out, "    {note}")?;
+        }
+    }
+    Ok(())
+}
+
+/// What is not as it should be.
+fn command_notes(command: &CommandStatus) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(trouble) = &command.trouble {
+        notes.push(printable(trouble, MAX_REASON_CHARS));
+    }
+    if command.dead_letters > 0 {
+        let dead = count(command.dead_letters);
+        notes.push(format!("{dead} dead letters since the start: see `waypost dead-letters list`"));
+    }
+    notes
+}
+
+fn command_state(state: commands::stats::State) -> &'static str {
+    use commands::stats::State;
+    match state {
+        State::Connecting => "CONNECTING",
+        State::Ready => "ready",
+        State::Working => "working",
+        State::Waiting => "API FAILS",
+        State::Denied => "KEY REFUSED",
+        State::NoRoom => "NO ROOM",
+        State::Ended => "ended",
+    }
 }
 
 /// What stands in for a broker that is not there is of interest only if something came its way.

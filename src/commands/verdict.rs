@@ -20,9 +20,9 @@ pub enum Verdict {
 impl Verdict {
     pub fn of(error: &Error) -> Verdict {
         match &error.why {
-            Why::Unnamed { .. } => Verdict::Refused,
+            Why::Unaskable(_) => Verdict::Refused,
             Why::Refused(refusal) => {
-                let has_words = !refusal.problem.0.is_empty();
+                let has_words = !refusal.words.is_empty();
                 Verdict::of_answer(refusal.status, has_words, refusal.retry_after)
             }
             Why::Unreachable { .. }
