@@ -34,3 +34,4 @@ mod sick_memory;
 mod sick_nats_leader;
 mod standard_webhooks;
 mod status;
+mod wakeup_commands;

@@ -1,0 +1,210 @@
+//! A subject, queue or topic of a real broker, from which a daemon takes commands.
+
+use std::collections::BTreeMap;
+
+use async_nats::jetstream::{self, consumer::pull, stream};
+use lapin::{
+    BasicProperties, ConnectionProperties,
+    options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::{Header, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+};
+
+use crate::common::{consume, shared::Brokers};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Nats,
+    RabbitMq,
+    Kafka,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 3] = [Kind::Nats, Kind::RabbitMq, Kind::Kafka];
+}
+
+/// See the module. The command's name is `wakeups`.
+pub struct Place {
+    pub kind: Kind,
+    /// The test's own.
+    name: String,
+}
+
+/// A message as a producer sends it.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// CloudEvents attributes, without a prefix.
+    pub attributes: BTreeMap<&'static str, String>,
+    pub body: String,
+}
+
+impl Place {
+    /// Makes it. `name` is the test's own.
+    pub async fn make(kind: Kind, name: &str) -> Place {
+        let brokers = Brokers::shared();
+        let name = format!("commands-{name}");
+        match kind {
+            Kind::Nats => {
+                let (name, subjects) = (name.clone(), vec![format!("{name}.>")]);
+                let config = stream::Config { name, subjects, ..Default::default() };
+                consume::create_stream(brokers.nats.url(), config).await;
+            }
+            Kind::RabbitMq => {
+                let url = brokers.rabbitmq.url();
+                consume::declare_queue(url, &name, &name, "#", FieldTable::default()).await;
+            }
+            Kind::Kafka => {
+                consume::create_topic(brokers.kafka.bootstrap(), &name, 1, &[]).await;
+            }
+        }
+        Place { kind, name }
+    }
+
+    /// The parts `brokers:` and `commands:` of a routing table.
+    pub fn routes(&self) -> String {
+        let (brokers, name) = (Brokers::shared(), &self.name);
+        let (broker, from) = match self.kind {
+            Kind::Nats => (
+                format!("{{ type: nats, url: \"{}\" }}", brokers.nats.url()),
+                format!("subject: {name}.wakeups"),
+            ),
+            Kind::RabbitMq => (
+                format!("{{ type: rabbitmq, url: \"{}\" }}", brokers.rabbitmq.url()),
+                format!("queue: {name}"),
+            ),
+            Kind::Kafka => (
+                format!("{{ type: kafka, bootstrap: \"{}\" }}", brokers.kafka.bootstrap()),
+                format!("topic: {name}"),
+            ),
+        };
+        format!(
+            "brokers:\n  local: {{ type: log }}\n  from: {broker}\n\
+             commands:\n  wakeups: {{ source: sonzai, from: {{ broker: from, {from} }} }}\n"
+        )
+    }
+
+    /// Where its messages lie, as a dead letter shows it.
+    pub fn address(&self) -> String {
+        match self.kind {
+            Kind::Nats => format!("{}.wakeups", self.name),
+            Kind::RabbitMq => format!("/{}", self.name),
+            Kind::Kafka => self.name.clone(),
+        }
+    }
+
+    /// Sends messages, and returns once the broker has them all.
+    pub async fn send(&self, messages: &[Sent]) {
+        match self.kind {
+            Kind::Nats => self.send_to_nats(messages).await,
+            Kind::RabbitMq => self.send_to_rabbitmq(messages).await,
+            Kind::Kafka => self.send_to_kafka(messages).await,
+        }
+    }
+
+    async fn send_to_nats(&self, messages: &[Sent]) {
+        let context = jetstream::new(nats().await);
+        for Sent { attributes, body } in messages {
+            let mut headers = async_nats::HeaderMap::new();
+            for (name, value) in attributes {
+                headers.insert(format!("ce-{name}"), value.as_str());
+            }
+            let (subject, body) = (self.address(), body.clone().into());
+            let sent = context.publish_with_headers(subject, headers, body).await;
+            sent.expect("to send").await.expect("it is stored");
+        }
+    }
+
+    async fn send_to_rabbitmq(&self, messages: &[Sent]) {
+        let (_connection, channel) = rabbitmq().await;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        for Sent { attributes, body } in messages {
+            let mut headers = FieldTable::default();
+            for (name, value) in attributes {
+                let value = AMQPValue::LongString(value.as_str().into());
+                headers.insert(format!("cloudEvents:{name}").into(), value);
+            }
+            let properties = BasicProperties::default().with_headers(headers).with_delivery_mode(2);
+            let (queue, options) = (self.name.as_str().into(), BasicPublishOptions::default());
+            let sent =
+                channel.basic_publish("".into(), queue, options, body.as_bytes(), properties);
+            sent.await.expect("to send").await.expect("it is confirmed");
+        }
+    }
+
+    async fn send_to_kafka(&self, messages: &[Sent]) {
+        let producer: FutureProducer = kafka().create().expect("a producer");
+        for Sent { attributes, body } in messages {
+            let names = attributes.iter().map(|(name, value)| (format!("ce_{name}"), value));
+            let headers = names.fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key: &key, value: Some(value) })
+            });
+            let record = FutureRecord::<(), _>::to(&self.name).payload(body).headers(headers);
+            producer.send(record, std::time::Duration::from_secs(30)).await.expect("to send");
+        }
+    }
+
+    /// How many messages are not acknowledged, delivered or not. RabbitMQ counts those in hand only
+    /// once their consumer is gone.
+    pub async fn left(&self) -> u64 {
+        match self.kind {
+            Kind::Nats => {
+                let stream = jetstream::new(nats().await).get_stream(&self.name).await;
+                let stream = stream.expect("the stream");
+                let consumer = stream.get_consumer::<pull::Config>("waypost-wakeups").await;
+                let mut consumer = consumer.expect("the consumer");
+                let info = consumer.info().await.expect("its state");
+                info.num_pending + info.num_ack_pending as u64
+            }
+            Kind::RabbitMq => {
+                let (_connection, channel) = rabbitmq().await;
+                let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+                let name = self.name.as_str().into();
+                let queue = channel.queue_declare(name, passive, FieldTable::default()).await;
+                queue.expect("the queue").message_count().into()
+            }
+            Kind::Kafka => {
+                let name = self.name.clone();
+                let left = move || kafka_left(&name);
+                tokio::task::spawn_blocking(left).await.expect("an answer")
+            }
+        }
+    }
+}
+
+fn kafka_left(topic: &str) -> u64 {
+    let within = std::time::Duration::from_secs(30);
+    let consumer: BaseConsumer =
+        kafka().set("group.id", "waypost-wakeups").create().expect("a consumer");
+    let (low, high) = consumer.fetch_watermarks(topic, 0, within).expect("its watermarks");
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition(topic, 0);
+    let committed = consumer.committed_offsets(asked, within).expect("its offset");
+    let next = match committed.find_partition(topic, 0).expect("the partition").offset() {
+        Offset::Offset(next) => next,
+        _ => low,
+    };
+    (high - next) as u64
+}
+
+async fn nats() -> async_nats::Client {
+    async_nats::connect(Brokers::shared().nats.url()).await.expect("a connection to nats")
+}
+
+async fn rabbitmq() -> (lapin::Connection, lapin::Channel) {
+    let url = Brokers::shared().rabbitmq.url();
+    let connection = lapin::Connection::connect(url, ConnectionProperties::default()).await;
+    let connection = connection.expect("a connection to rabbitmq");
+    let channel = connection.create_channel().await.expect("a channel");
+    (connection, channel)
+}
+
+fn kafka() -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", Brokers::shared().kafka.bootstrap());
+    config
+}
