@@ -32,6 +32,8 @@ mod sick_hung;
 mod sick_kafka_fatal;
 mod sick_memory;
 mod sick_nats_leader;
+mod sonzai_sdk;
+mod sonzai_stub;
 mod standard_webhooks;
 mod status;
 mod wakeup_commands;
