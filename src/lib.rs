@@ -17,6 +17,8 @@
 //!    What it settles it tells the [`feed`].
 //! 6. Segments that every cursor has passed are deleted.
 //!
+//! The other direction: [`commands`] are taken from a broker and carried out through Sonzai's API.
+//!
 //! When `routes.yaml` changes, [`daemon`] reads it again, does first all that can fail, swaps the table
 //! and tells the dispatchers.
 //!
@@ -26,7 +28,7 @@
 //!
 //! # Who may import whom
 //!
-//! `cli` → `daemon` → {`ingress`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
+//! `cli` → `daemon` → {`ingress`, `commands`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
 //! `broker`, `routing`, `source`, `signature`} → `event`. The ingress never sees brokers, brokers
 //! never see the journal, and the journal knows bytes and positions only. `certificates`, `clock`,
 //! `meter`, `nearest`, `printable`, `private`, `quiet`, `secret`, `small_file`, `body` and `feed` are small

@@ -292,6 +292,7 @@ async fn a_refused_key_is_told_once_and_commands_go_on_once_it_is_mended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_survives_kill_nine_at_every_step() {
     each("killed", async |scene| {
+        scene.place.be_given_again_soon().await;
         let hang = |effect: bool| {
             json!({ "match": { "method": "POST" }, "times": 1,
                     "fault": { "hang": "60s", "effect": effect } })
@@ -307,8 +308,10 @@ async fn a_command_survives_kill_nine_at_every_step() {
             daemon.kill();
             expected.push(id.to_owned());
         }
-        // As soon as the API has answered: somewhere between that and the acknowledgement.
-        for n in 0..4 {
+        // As soon as the API has answered: somewhere between that and the acknowledgement. Kafka's group
+        // misses a member that was killed only after ten seconds.
+        let kills = if scene.place.kind == Kind::Kafka { 1 } else { 5 };
+        for n in 0..kills {
             let id = format!("c{n}");
             let daemon = scene.start();
             scene.place.send(&[command(&id)]).await;

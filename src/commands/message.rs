@@ -98,8 +98,7 @@ struct Present {
     event_description: Option<String>,
 }
 
-/// The same in the form of Sonzai's older guide. Its members may also stand beside those of the newer
-/// form, as long as none says the same thing as another.
+/// The same in the form of Sonzai's older guide.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "OlderWakeup")]
 #[expect(non_snake_case, dead_code, reason = "as above; these are the guide's own names")]

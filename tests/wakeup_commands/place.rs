@@ -1,6 +1,6 @@
 //! A subject, queue or topic of a real broker, from which a daemon takes commands.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::jetstream::{self, consumer::pull, stream};
 use lapin::{
@@ -63,6 +63,22 @@ impl Place {
             }
         }
         Place { kind, name }
+    }
+
+    /// Makes NATS's consumer as an operator may, with less patience for one that says nothing.
+    pub async fn be_given_again_soon(&self) {
+        if self.kind != Kind::Nats {
+            return;
+        }
+        let config = pull::Config {
+            durable_name: Some("waypost-wakeups".to_owned()),
+            filter_subject: format!("{}.wakeups", self.name),
+            ack_wait: Duration::from_secs(1),
+            max_ack_pending: 1,
+            ..pull::Config::default()
+        };
+        let stream = jetstream::new(nats().await).get_stream(&self.name).await;
+        stream.expect("the stream").create_consumer(config).await.expect("the consumer");
     }
 
     /// The parts `brokers:` and `commands:` of a routing table.
@@ -144,7 +160,7 @@ impl Place {
                 headers.insert(Header { key: &key, value: Some(value) })
             });
             let record = FutureRecord::<(), _>::to(&self.name).payload(body).headers(headers);
-            producer.send(record, std::time::Duration::from_secs(30)).await.expect("to send");
+            producer.send(record, Duration::from_secs(30)).await.expect("to send");
         }
     }
 
@@ -177,7 +193,7 @@ impl Place {
 }
 
 fn kafka_left(topic: &str) -> u64 {
-    let within = std::time::Duration::from_secs(30);
+    let within = Duration::from_secs(30);
     let consumer: BaseConsumer =
         kafka().set("group.id", "waypost-wakeups").create().expect("a consumer");
     let (low, high) = consumer.fetch_watermarks(topic, 0, within).expect("its watermarks");

@@ -84,8 +84,9 @@ impl Nats {
         let known = context.get_consumer_from_stream::<pull::Config, _, _>(group, &stream).await;
         let consumer = match known {
             Ok(consumer) => consumer,
+            // Strictly: one that is there, and was not found for another reason, stays as it is.
             Err(_) => {
-                let created = context.create_consumer_on_stream(config, &stream).await;
+                let created = context.create_consumer_strict_on_stream(config, &stream).await;
                 created.map_err(|error| {
                     format!("consumer {group} of stream {stream} cannot be made: {error}")
                 })?
