@@ -3,7 +3,8 @@
 //! struct's title is what a diagnostic calls it.
 //!
 //! `x-secret` says what a literal value may give away: `true`, all of it; `url`, what of it
-//! is not plainly the address of a host; `material`, all of it unless it is the path of a file.
+//! is not plainly the address of a host, or of several; `web-url`, the same of just one; `material`,
+//! all of it unless it is the path of a file.
 
 use std::collections::BTreeMap;
 
@@ -41,6 +42,7 @@ pub struct File {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 #[schemars(title = "source")]
+#[expect(clippy::large_enum_variant, reason = "there are few sources, each read once a file")]
 pub enum Source {
     /// Sonzai's webhooks.
     Sonzai(SonzaiSource),
