@@ -34,6 +34,7 @@ mod sick_memory;
 mod sick_nats_leader;
 mod sonzai_sdk;
 mod sonzai_stub;
+mod sonzai_client;
 mod standard_webhooks;
 mod status;
 mod wakeup_commands;
