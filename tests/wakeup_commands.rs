@@ -10,9 +10,12 @@ use waypost::sonzai::stub::{Options, Stub, faults::Rule};
 
 use self::place::{Kind, Place, Sent};
 use crate::common::{
+    brokers::{Kafka, Nats, RabbitMq, Server},
     daemon::{self, Daemon},
     kept::{dead_letters, eventually},
+    openapi::Document,
     operator::{Scrape, json},
+    sinks::Addresses,
 };
 
 mod place;
@@ -28,7 +31,12 @@ struct Scene {
 
 impl Scene {
     async fn open(kind: Kind, name: &str) -> Scene {
-        let place = Place::make(kind, name).await;
+        let place = Place::shared(kind, name);
+        place.make().await;
+        Scene::around(place).await
+    }
+
+    async fn around(place: Place) -> Scene {
         let listen = "127.0.0.1:0".parse().expect("an address");
         let options = Options { listen, wakeups: 0, notifications: 0, ..Options::default() };
         let stub = Stub::start(options).await.expect("a stand-in");
@@ -108,6 +116,20 @@ routes:
     async fn assert_all_acknowledged(&self, daemon: Daemon) {
         assert!(daemon.stop().success());
         assert_eq!(self.place.left().await, 0, "{:?}", self.place.kind);
+        self.check_requests();
+    }
+
+    /// What the API was asked is as Sonzai's document has it.
+    fn check_requests(&self) {
+        let Some(document) = Document::load() else { return };
+        let requests = self.stub.requests();
+        let requests = requests["requests"].as_array().expect("requests");
+        assert!(!requests.is_empty());
+        for request in requests {
+            let text = |name: &str| request[name].as_str().expect("text");
+            let checked = document.check_request(text("method"), text("target"), text("body"));
+            assert_eq!(checked, Ok(()), "{request}");
+        }
     }
 }
 
@@ -334,6 +356,102 @@ async fn a_command_survives_kill_nine_at_every_step() {
         scene.assert_all_acknowledged(daemon).await;
         assert!(dead_letters(scene.dir()).is_empty());
     })
+    .await;
+}
+
+/// A broker of the test's own is killed, and started again.
+async fn dies_and_comes_back(kind: Kind, brokers: Addresses, server: &mut Server) {
+    let place = Place::at(brokers, kind, "dies");
+    place.make().await;
+    let scene = Scene::around(place).await;
+    let daemon = scene.start();
+    scene.place.send(&[command("c0")]).await;
+    scene.await_scheduled(&["c0"]).await;
+    server.kill();
+    scene.await_log(&daemon, "no commands can be taken from the broker").await;
+    let up = r#"waypost_command_up{command="wakeups"}"#;
+    Scrape::of(&daemon).assert(&[(up, 0.0)]);
+    server.restart();
+    scene.place.send(&[command("c1")]).await;
+    scene.await_scheduled(&["c0", "c1"]).await;
+    let what = format!("{kind:?}: it is up");
+    eventually(&what, || Scrape::of(&daemon).get(up) == 1.0).await;
+    let log = daemon.log();
+    assert_eq!(log.matches("no commands can be taken from the broker").count(), 1, "{log}");
+    assert_eq!(log.matches("carried out again").count(), 1, "{log}");
+    scene.assert_all_acknowledged(daemon).await;
+}
+
+fn addresses(kafka: &str, rabbitmq: &str, nats: &str) -> Addresses {
+    Addresses { kafka: kafka.to_owned(), rabbitmq: rabbitmq.to_owned(), nats: nats.to_owned() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nats_server_that_dies_is_told_once_and_taken_from_again() {
+    let mut nats = Nats::start();
+    let brokers = addresses("", "", nats.url());
+    dies_and_comes_back(Kind::Nats, brokers, &mut nats).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rabbitmq_that_dies_is_told_once_and_taken_from_again() {
+    let mut rabbitmq = RabbitMq::start();
+    let brokers = addresses("", rabbitmq.url(), "");
+    dies_and_comes_back(Kind::RabbitMq, brokers, &mut rabbitmq).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_that_dies_is_told_once_and_taken_from_again() {
+    let mut kafka = Kafka::start();
+    let brokers = addresses(kafka.bootstrap(), "", "");
+    dies_and_comes_back(Kind::Kafka, brokers, &mut kafka).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn daemons_of_one_group_share_its_commands_and_lose_none_that_wait() {
+    let place = Place { partitions: 3, ..Place::shared(Kind::Kafka, "group") };
+    place.make().await;
+    let scene = Scene::around(place).await;
+    scene.fault(json!({ "match": { "method": "POST" }, "fault": { "status": 503 } }));
+    let first = scene.start();
+    let ids: Vec<String> = (10..30).map(|n| format!("c{n}")).collect();
+    let all: Vec<Sent> = ids.iter().map(|id| command(id)).collect();
+    scene.place.send(&all).await;
+    let waits = "the API carries out no command";
+    scene.await_log(&first, waits).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let second = Daemon::start(dir.path(), &scene.routes(), &[]);
+    scene.await_log(&second, waits).await;
+    // What the first had in hand moved, and what both hold now does not move on and on.
+    let moved =
+        || [&first, &second].map(|daemon| daemon.log().matches("another consumer's now").count());
+    let before = moved();
+    scene.stub.clear_faults();
+    eventually("all are scheduled", || scene.scheduled().len() >= ids.len()).await;
+    let mut scheduled = scene.scheduled();
+    scheduled.sort();
+    assert_eq!(scheduled, ids);
+    assert!(before[0] + before[1] <= 4, "{before:?}");
+    assert!(first.stop().success() && second.stop().success());
+    scene.check_requests();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_is_not_there_is_named_and_taken_from_once_it_is() {
+    let all = [
+        (Kind::Nats, "no stream takes subject commands-missing.wakeups: create one"),
+        (Kind::RabbitMq, "no queue 'commands-missing'"),
+        (Kind::Kafka, "topic commands-missing is not there: create it"),
+    ];
+    join_all(all.map(async |(kind, words)| {
+        let scene = Scene::around(Place::shared(kind, "missing")).await;
+        let daemon = scene.start();
+        scene.await_log(&daemon, words).await;
+        scene.place.make().await;
+        scene.place.send(&[command("c0")]).await;
+        scene.await_scheduled(&["c0"]).await;
+        scene.assert_all_acknowledged(daemon).await;
+    }))
     .await;
 }
 

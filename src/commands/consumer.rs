@@ -9,7 +9,9 @@
 //!   taking the message for lost, and resolves only if that happened all the same.
 //! - [`Consumer::ack`] says that the one in hand is done, and returns once the broker knows;
 //!   [`Consumer::let_go`] gives it back, so that it comes again.
-//! - After any [`Trouble`] the next call is `connect`.
+//! - After [`Trouble::Down`] the next call is `connect`. After [`Trouble::Moved`] it is `next`, on the
+//!   same connection: two members of a group that each came anew would take turns in taking each
+//!   other's message away.
 
 use async_trait::async_trait;
 

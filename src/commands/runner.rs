@@ -36,7 +36,7 @@ pub struct Runner {
 /// Why no more messages are taken.
 enum End {
     Stopped,
-    Trouble(Trouble),
+    Down(String),
 }
 
 impl Runner {
@@ -48,18 +48,15 @@ impl Runner {
             let connected = stop.run_until_cancelled(self.consumer.connect()).await;
             let end = match connected {
                 None => End::Stopped,
-                Some(Err(trouble)) => End::Trouble(trouble),
+                Some(Err(Trouble::Down(trouble))) => End::Down(trouble),
+                // Nothing was in hand.
+                Some(Err(Trouble::Moved)) => continue,
                 Some(Ok(())) => self.take_all(&mut failures, &stop).await,
             };
-            let pause = match end {
-                End::Stopped => break,
-                End::Trouble(Trouble::Moved) => CONNECT_PAUSE.jittered(1),
-                End::Trouble(Trouble::Down(trouble)) => {
-                    failures += 1;
-                    self.stats.is_in_trouble(&self.name, State::Connecting, &trouble);
-                    CONNECT_PAUSE.jittered(failures)
-                }
-            };
+            let End::Down(trouble) = end else { break };
+            failures += 1;
+            self.stats.is_in_trouble(&self.name, State::Connecting, &trouble);
+            let pause = CONNECT_PAUSE.jittered(failures);
             if stop.run_until_cancelled(sleep(pause)).await.is_none() {
                 break;
             }
@@ -72,31 +69,44 @@ impl Runner {
 
     /// Takes messages from a connection as long as it lasts.
     async fn take_all(&mut self, failures: &mut u32, stop: &CancellationToken) -> End {
-        self.stats.goes(State::Ready);
         loop {
-            let delivery = match self.take(failures, stop).await {
-                Ok(Some(delivery)) => delivery,
+            self.stats.goes(State::Ready);
+            let taken = self.take(failures, stop).await;
+            let outcome = match taken {
                 Ok(None) => return End::Stopped,
-                Err(trouble) => return End::Trouble(trouble),
-            };
-            *failures = 0;
-            self.stats.goes(State::Working);
-            let give_up = stop.child_token();
-            let (fate, lost) = self.work(&delivery, &give_up).await;
-            if let Some(trouble) = lost {
-                return End::Trouble(trouble);
-            }
-            match fate {
-                Fate::LetGo => {
-                    self.consumer.let_go().await;
-                    return End::Stopped;
+                Ok(Some(delivery)) => {
+                    *failures = 0;
+                    self.finish(&delivery, stop).await
                 }
-                Fate::Ack => match self.consumer.ack().await {
-                    Ok(()) => self.stats.goes(State::Ready),
-                    Err(trouble) => return End::Trouble(trouble),
-                },
+                Err(trouble) => Err(trouble),
+            };
+            match outcome {
+                Ok(Fate::Ack) => {}
+                Ok(Fate::LetGo) => return End::Stopped,
+                Err(Trouble::Moved) => {
+                    tracing::info!(command = self.name, "a command is another consumer's now");
+                }
+                Err(Trouble::Down(trouble)) => return End::Down(trouble),
             }
         }
+    }
+
+    /// Carries out what a message asks for, and tells the broker what became of it.
+    async fn finish(
+        &mut self,
+        delivery: &Delivery,
+        stop: &CancellationToken,
+    ) -> Result<Fate, Trouble> {
+        self.stats.goes(State::Working);
+        let (fate, lost) = self.work(delivery, &stop.child_token()).await;
+        if let Some(trouble) = lost {
+            return Err(trouble);
+        }
+        match fate {
+            Fate::Ack => self.consumer.ack().await?,
+            Fate::LetGo => self.consumer.let_go().await,
+        }
+        Ok(fate)
     }
 
     /// Waits for a message; `None` once told to stop.

@@ -15,7 +15,7 @@ use rdkafka::{
     producer::{FutureProducer, FutureRecord},
 };
 
-use crate::common::{consume, shared::Brokers};
+use crate::common::{consume, sinks::Addresses};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -33,6 +33,9 @@ pub struct Place {
     pub kind: Kind,
     /// The test's own.
     name: String,
+    brokers: Addresses,
+    /// Of a topic. What is left is asked only of the first one.
+    pub partitions: i32,
 }
 
 /// A message as a producer sends it.
@@ -44,25 +47,30 @@ pub struct Sent {
 }
 
 impl Place {
-    /// Makes it. `name` is the test's own.
-    pub async fn make(kind: Kind, name: &str) -> Place {
-        let brokers = Brokers::shared();
-        let name = format!("commands-{name}");
-        match kind {
+    /// At brokers that tests share; nothing is made yet. `name` is the test's own.
+    pub fn shared(kind: Kind, name: &str) -> Place {
+        Place::at(Addresses::shared(), kind, name)
+    }
+
+    /// The same at such brokers, of which only the one that it is about counts.
+    pub fn at(brokers: Addresses, kind: Kind, name: &str) -> Place {
+        Place { kind, name: format!("commands-{name}"), brokers, partitions: 1 }
+    }
+
+    /// Makes the stream, queue or topic.
+    pub async fn make(&self) {
+        let (name, Addresses { kafka, rabbitmq, nats }) = (&self.name, &self.brokers);
+        match self.kind {
             Kind::Nats => {
                 let (name, subjects) = (name.clone(), vec![format!("{name}.>")]);
                 let config = stream::Config { name, subjects, ..Default::default() };
-                consume::create_stream(brokers.nats.url(), config).await;
+                consume::create_stream(nats, config).await;
             }
             Kind::RabbitMq => {
-                let url = brokers.rabbitmq.url();
-                consume::declare_queue(url, &name, &name, "#", FieldTable::default()).await;
+                consume::declare_queue(rabbitmq, name, name, "#", FieldTable::default()).await;
             }
-            Kind::Kafka => {
-                consume::create_topic(brokers.kafka.bootstrap(), &name, 1, &[]).await;
-            }
+            Kind::Kafka => consume::create_topic(kafka, name, self.partitions, &[]).await,
         }
-        Place { kind, name }
     }
 
     /// Makes NATS's consumer as an operator may, with less patience for one that says nothing.
@@ -77,26 +85,23 @@ impl Place {
             max_ack_pending: 1,
             ..pull::Config::default()
         };
-        let stream = jetstream::new(nats().await).get_stream(&self.name).await;
+        let stream = jetstream::new(nats(&self.brokers).await).get_stream(&self.name).await;
         stream.expect("the stream").create_consumer(config).await.expect("the consumer");
     }
 
     /// The parts `brokers:` and `commands:` of a routing table.
     pub fn routes(&self) -> String {
-        let (brokers, name) = (Brokers::shared(), &self.name);
+        let (name, Addresses { kafka, rabbitmq, nats }) = (&self.name, &self.brokers);
         let (broker, from) = match self.kind {
-            Kind::Nats => (
-                format!("{{ type: nats, url: \"{}\" }}", brokers.nats.url()),
-                format!("subject: {name}.wakeups"),
-            ),
-            Kind::RabbitMq => (
-                format!("{{ type: rabbitmq, url: \"{}\" }}", brokers.rabbitmq.url()),
-                format!("queue: {name}"),
-            ),
-            Kind::Kafka => (
-                format!("{{ type: kafka, bootstrap: \"{}\" }}", brokers.kafka.bootstrap()),
-                format!("topic: {name}"),
-            ),
+            Kind::Nats => {
+                (format!("{{ type: nats, url: \"{nats}\" }}"), format!("subject: {name}.wakeups"))
+            }
+            Kind::RabbitMq => {
+                (format!("{{ type: rabbitmq, url: \"{rabbitmq}\" }}"), format!("queue: {name}"))
+            }
+            Kind::Kafka => {
+                (format!("{{ type: kafka, bootstrap: \"{kafka}\" }}"), format!("topic: {name}"))
+            }
         };
         format!(
             "brokers:\n  local: {{ type: log }}\n  from: {broker}\n\
@@ -123,7 +128,7 @@ impl Place {
     }
 
     async fn send_to_nats(&self, messages: &[Sent]) {
-        let context = jetstream::new(nats().await);
+        let context = jetstream::new(nats(&self.brokers).await);
         for Sent { attributes, body } in messages {
             let mut headers = async_nats::HeaderMap::new();
             for (name, value) in attributes {
@@ -136,7 +141,7 @@ impl Place {
     }
 
     async fn send_to_rabbitmq(&self, messages: &[Sent]) {
-        let (_connection, channel) = rabbitmq().await;
+        let (_connection, channel) = rabbitmq(&self.brokers).await;
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
         for Sent { attributes, body } in messages {
             let mut headers = FieldTable::default();
@@ -153,7 +158,7 @@ impl Place {
     }
 
     async fn send_to_kafka(&self, messages: &[Sent]) {
-        let producer: FutureProducer = kafka().create().expect("a producer");
+        let producer: FutureProducer = kafka(&self.brokers).create().expect("a producer");
         for Sent { attributes, body } in messages {
             let names = attributes.iter().map(|(name, value)| (format!("ce_{name}"), value));
             let headers = names.fold(OwnedHeaders::new(), |headers, (key, value)| {
@@ -169,7 +174,7 @@ impl Place {
     pub async fn left(&self) -> u64 {
         match self.kind {
             Kind::Nats => {
-                let stream = jetstream::new(nats().await).get_stream(&self.name).await;
+                let stream = jetstream::new(nats(&self.brokers).await).get_stream(&self.name).await;
                 let stream = stream.expect("the stream");
                 let consumer = stream.get_consumer::<pull::Config>("waypost-wakeups").await;
                 let mut consumer = consumer.expect("the consumer");
@@ -177,25 +182,25 @@ impl Place {
                 info.num_pending + info.num_ack_pending as u64
             }
             Kind::RabbitMq => {
-                let (_connection, channel) = rabbitmq().await;
+                let (_connection, channel) = rabbitmq(&self.brokers).await;
                 let passive = QueueDeclareOptions { passive: true, ..Default::default() };
                 let name = self.name.as_str().into();
                 let queue = channel.queue_declare(name, passive, FieldTable::default()).await;
                 queue.expect("the queue").message_count().into()
             }
             Kind::Kafka => {
-                let name = self.name.clone();
-                let left = move || kafka_left(&name);
+                let (name, brokers) = (self.name.clone(), self.brokers.clone());
+                let left = move || kafka_left(&brokers, &name);
                 tokio::task::spawn_blocking(left).await.expect("an answer")
             }
         }
     }
 }
 
-fn kafka_left(topic: &str) -> u64 {
+fn kafka_left(brokers: &Addresses, topic: &str) -> u64 {
     let within = Duration::from_secs(30);
     let consumer: BaseConsumer =
-        kafka().set("group.id", "waypost-wakeups").create().expect("a consumer");
+        kafka(brokers).set("group.id", "waypost-wakeups").create().expect("a consumer");
     let (low, high) = consumer.fetch_watermarks(topic, 0, within).expect("its watermarks");
     let mut asked = TopicPartitionList::new();
     asked.add_partition(topic, 0);
@@ -207,20 +212,20 @@ fn kafka_left(topic: &str) -> u64 {
     (high - next) as u64
 }
 
-async fn nats() -> async_nats::Client {
-    async_nats::connect(Brokers::shared().nats.url()).await.expect("a connection to nats")
+async fn nats(brokers: &Addresses) -> async_nats::Client {
+    async_nats::connect(&brokers.nats).await.expect("a connection to nats")
 }
 
-async fn rabbitmq() -> (lapin::Connection, lapin::Channel) {
-    let url = Brokers::shared().rabbitmq.url();
+async fn rabbitmq(brokers: &Addresses) -> (lapin::Connection, lapin::Channel) {
+    let url = &brokers.rabbitmq;
     let connection = lapin::Connection::connect(url, ConnectionProperties::default()).await;
     let connection = connection.expect("a connection to rabbitmq");
     let channel = connection.create_channel().await.expect("a channel");
     (connection, channel)
 }
 
-fn kafka() -> ClientConfig {
+fn kafka(brokers: &Addresses) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", Brokers::shared().kafka.bootstrap());
+    config.set("bootstrap.servers", &brokers.kafka);
     config
 }
