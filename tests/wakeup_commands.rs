@@ -409,7 +409,8 @@ async fn a_kafka_that_dies_is_told_once_and_taken_from_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn daemons_of_one_group_share_its_commands_and_lose_none_that_wait() {
-    let place = Place { partitions: 3, ..Place::shared(Kind::Kafka, "group") };
+    let mut place = Place::shared(Kind::Kafka, "group");
+    place.partitions = 3;
     place.make().await;
     let scene = Scene::around(place).await;
     scene.fault(json!({ "match": { "method": "POST" }, "fault": { "status": 503 } }));
