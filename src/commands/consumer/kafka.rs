@@ -337,6 +337,17 @@ impl ConsumerContext for Context {
         }
         self.changes.send_modify(|changes| *changes += 1);
     }
+
+    /// One that was paused when it was taken from us is paused when it is given back.
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(partitions) = rebalance
+            && let Err(error) = consumer.resume(partitions)
+        {
+            tracing::warn!(%error, "partitions of a Kafka topic stay paused");
+        }
+        // Whoever holds a command pauses these, too.
+        self.changes.send_modify(|changes| *changes += 1);
+    }
 }
 
 fn delivery(message: &BorrowedMessage<'_>) -> Delivery {
