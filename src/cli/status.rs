@@ -419,6 +419,33 @@ a-broker-with-a…  rabbitmq  DOWN 1d            1.2M      2h     12.3       3
     }
 
     #[test]
+    fn a_command_shows_how_it_stands_and_what_it_waits_for() {
+        assert!(!text(&status()).contains("COMMANDS"));
+        let mut status = status();
+        let command = |state: &str, trouble: Option<&str>| {
+            serde_json::from_value(serde_json::json!({
+                "name": "wakeups", "source": "sonzai", "broker": "live", "state": state,
+                "since": "", "since_seconds": 720, "trouble": trouble, "taken": 9, "scheduled": 7,
+                "duplicates": 1, "dead_letters": 1, "retries": 3,
+            }))
+            .unwrap()
+        };
+        let trouble = Some("the key is wrong\u{1b}[2J");
+        status.commands = vec![command("ready", None), command("denied", trouble)];
+        let text = text(&status);
+        let expected = "
+COMMANDS          BROKER            STATE            SCHEDULED  DUPLICATES
+wakeups           live              ready 12m                7           1
+    1 dead letters since the start: see `waypost dead-letters list`
+wakeups           live              KEY REFUSED 12m          7           1
+    the key is wrong\\u{1b}[2J
+    1 dead letters since the start: see `waypost dead-letters list`
+";
+        assert!(text.ends_with(expected), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
     fn a_bad_file_shows_with_its_place_and_what_is_in_force_instead() {
         let mut status = status();
         status.config.problems = vec!["routes.yaml:3:4: no\n 3 | x".to_owned()];
