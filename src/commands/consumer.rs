@@ -7,7 +7,8 @@
 //! - [`Consumer::next`] waits for a message, which is then *in hand*. At most one is.
 //! - While one is in hand and its work goes on, [`Consumer::hold`] is polled: it keeps the broker from
 //!   taking the message for lost, and resolves only if that happened all the same.
-//! - [`Consumer::ack`] says that the one in hand is done, and returns once the broker knows;
+//! - [`Consumer::ack`] says that the one in hand is done, and returns once the broker has confirmed that
+//!   (AMQP confirms none: it is sent);
 //!   [`Consumer::let_go`] gives it back, so that it comes again.
 //! - After [`Trouble::Down`] the next call is `connect`. After [`Trouble::Moved`] it is `next`, on the
 //!   same connection: two members of a group that each came anew would take turns in taking each
