@@ -39,7 +39,7 @@ mod view;
 
 pub use rates::Rates;
 pub use ready::Reason;
-pub use status::{BrokerStatus, SourceStatus, Status};
+pub use status::{BrokerStatus, CommandStatus, SourceStatus, Status};
 pub use token::{Error as TokenError, Token};
 pub use view::{Broker, Role, View};
 

@@ -45,7 +45,7 @@ use crate::{
     quiet::Quiet,
 };
 
-mod backoff;
+pub(crate) mod backoff;
 mod change;
 mod connect;
 pub mod dead_letter;

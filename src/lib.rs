@@ -17,6 +17,8 @@
 //!    What it settles it tells the [`feed`].
 //! 6. Segments that every cursor has passed are deleted.
 //!
+//! The other direction: [`commands`] are taken from a broker and carried out through Sonzai's API.
+//!
 //! When `routes.yaml` changes, [`daemon`] reads it again, does first all that can fail, swaps the table
 //! and tells the dispatchers.
 //!
@@ -26,8 +28,9 @@
 //!
 //! # Who may import whom
 //!
-//! `cli` → `daemon` → {`ingress`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
-//! `broker`, `routing`, `source`, `signature`} → `event`. A source says by which
+//! `cli` → `daemon` → {`ingress`, `commands`, `dispatch`, `admin`, `server`} → `admit` → {`journal`,
+//! `dedupe`, `broker`, `routing`, `source`, `signature`} → `event`. `commands` use `sonzai`'s client and
+//! the dead letters of `dispatch`, and admit nothing. A source says by which
 //! keys of `dedupe` its events are known. The ingress never sees brokers, brokers never see the journal, and
 //! the journal knows bytes and positions only. `certificates`, `clock`,
 //! `meter`, `nearest`, `printable`, `private`, `quiet`, `secret`, `small_file`, `body` and `feed` are small
@@ -55,6 +58,7 @@ pub mod broker;
 pub mod certificates;
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod daemon;
 pub mod dedupe;
 mod descriptors;

@@ -225,13 +225,18 @@ fn a_table_that_is_not_there_is_named() {
 }
 
 #[test]
-fn the_schema_in_the_repository_is_the_one_that_is_printed() {
-    let outcome = waypost(&routes("valid"), &["schema"], &[]);
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/routes.schema.json");
-    if env::var_os("UPDATE_SNAPSHOTS").is_some() {
-        fs::write(&file, &outcome.out).expect("to write the schema");
+fn the_schemas_in_the_repository_are_those_that_are_printed() {
+    let schemas: [(&str, &[&str]); 2] =
+        [("routes", &["schema"]), ("commands", &["schema", "--commands"])];
+    for (name, arguments) in schemas {
+        let outcome = waypost(&routes("valid"), arguments, &[]);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let file = root.join(format!("docs/{name}.schema.json"));
+        if env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            fs::write(&file, &outcome.out).expect("to write the schema");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap_or_default(), outcome.out, "{name}");
     }
-    assert_eq!(fs::read_to_string(&file).unwrap_or_default(), outcome.out);
     let first = include_str!("../routes.yaml").lines().next();
     assert_eq!(first, Some("# yaml-language-server: $schema=docs/routes.schema.json"));
 }
@@ -256,7 +261,7 @@ const AROUND: [(&str, &str); 4] = [
 fn every_example_of_the_docs_is_right() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut examples = 0;
-    for file in ["README.md", "docs/routes.md", "docs/brokers.md"] {
+    for file in ["README.md", "docs/routes.md", "docs/brokers.md", "docs/commands.md"] {
         let text = fs::read_to_string(root.join(file)).expect("a page of the docs");
         for block in text.split("```yaml\n").skip(1) {
             let (example, _) = block.split_once("```").expect("the end of an example");

@@ -38,3 +38,4 @@ mod sonzai_sdk;
 mod sonzai_stub;
 mod standard_webhooks;
 mod status;
+mod wakeup_commands;

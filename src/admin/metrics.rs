@@ -15,6 +15,7 @@ use self::families::Families;
 use super::view::View;
 
 mod brokers;
+mod commands;
 mod config;
 mod families;
 mod ingress;
@@ -53,6 +54,7 @@ impl Collector for Page {
         ingress::write(view, out)?;
         journal::write(view, out)?;
         brokers::write(view, out)?;
+        commands::write(view, out)?;
         config::write(&view.config, out)?;
         process::write(view, out)
     }

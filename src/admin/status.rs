@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     clock::{now_ms, rfc3339},
+    commands::{self, stats::Shown},
     dispatch::State,
     journal::Journal,
     source::Source,
@@ -39,6 +40,9 @@ pub struct Status {
     pub disk_left_bytes: Option<u64>,
     pub dead_letters: Store,
     pub brokers: Vec<BrokerStatus>,
+    /// Where commands are taken from.
+    #[serde(default)]
+    pub commands: Vec<CommandStatus>,
     pub config: ConfigStatus,
 }
 
@@ -128,6 +132,28 @@ pub struct BrokerStatus {
     pub dead_letters: u64,
 }
 
+/// One place of `commands:`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CommandStatus {
+    pub name: String,
+    /// Whose API carries them out.
+    pub source: String,
+    pub broker: String,
+    pub state: commands::stats::State,
+    /// Of the state; RFC 3339.
+    pub since: String,
+    pub since_seconds: u64,
+    pub trouble: Option<String>,
+    /// Messages, each time.
+    pub taken: u64,
+    pub scheduled: u64,
+    pub duplicates: u64,
+    /// Since the start; those that are kept are in the status of all.
+    pub dead_letters: u64,
+    /// Calls of the API that failed and were made again.
+    pub retries: u64,
+}
+
 impl View {
     /// The daemon at a glance. Asks the disk, so it may block.
     pub fn status(&self) -> Status {
@@ -176,6 +202,7 @@ impl View {
                     self.broker_status(broker, rate.unwrap_or_default())
                 })
                 .collect(),
+            commands: self.commands.load().iter().map(CommandStatus::of).collect(),
             config: ConfigStatus::of(&self.config.facts()),
         }
     }
@@ -201,6 +228,26 @@ impl View {
             confirmed: stats.confirmed.get(),
             confirmed_per_second,
             dead_letters: stats.dead_letters.get(),
+        }
+    }
+}
+
+impl CommandStatus {
+    fn of(shown: &Shown) -> CommandStatus {
+        let (stats, condition) = (&shown.stats, shown.stats.condition());
+        CommandStatus {
+            name: shown.name.to_string(),
+            source: shown.source.to_string(),
+            broker: shown.broker.to_string(),
+            state: condition.state,
+            since: rfc3339(condition.since_ms),
+            since_seconds: now_ms().saturating_sub(condition.since_ms) / 1000,
+            trouble: condition.trouble,
+            taken: stats.taken.get(),
+            scheduled: stats.scheduled.get(),
+            duplicates: stats.duplicates.get(),
+            dead_letters: stats.dead_letters.get(),
+            retries: stats.retries.get(),
         }
     }
 }

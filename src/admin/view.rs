@@ -21,6 +21,7 @@ use crate::{
     admit::Backlogs,
     broker,
     clock::now_ms,
+    commands::stats::AllShown,
     dedupe,
     dispatch::{self, Holds, LaneProgress},
     ingress::Ingress,
@@ -57,6 +58,7 @@ pub struct View {
     /// Bounds of every broker.
     pub limits: dispatch::Limits,
     pub brokers: Arc<ArcSwap<Vec<Broker>>>,
+    pub commands: AllShown,
     pub rates: Rates,
 }
 

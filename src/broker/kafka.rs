@@ -40,6 +40,7 @@ use self::{
     outgoing::{Enqueued, Outgoing},
     probe::Probe,
 };
+pub(crate) use self::{client::Context as ClientWords, trouble::explain};
 pub use self::{
     config::{Settings, SettingsError},
     security::{Mechanism, Sasl},

@@ -9,6 +9,7 @@
 mod answer;
 mod durability;
 mod health;
+mod link;
 mod login;
 mod message;
 mod settings;
@@ -30,6 +31,7 @@ use bytestring::ByteString;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
+pub(crate) use self::link::Link;
 use self::{
     durability::Durability,
     health::{Health, Trouble},
@@ -46,26 +48,12 @@ pub use self::{
 use super::{Broker, Confirmation, Error, Publication};
 use crate::event::Address;
 
-/// How long `connect` may take in all: names, TCP and handshake with each server in turn.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long one server may take of it.
-const SERVER_DEADLINE: Duration = Duration::from_secs(4);
-
-/// How often the client asks a silent server whether it is there (the default is a minute). The
-/// library gives up after the third unanswered one.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-
 /// How long a stream may take to confirm, from hand-over. Above the three pings that find a dead
 /// server, and above an election within a stream.
 const ACK_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long `publish` waits for the client to take a message; it does not when the socket is stuck.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Commands waiting for the client's one task. It drains them in batches; more would only be
-/// messages buffered out of the dispatcher's sight.
-const COMMAND_QUEUE: usize = 512;
 
 /// Acknowledgements awaited at once; above any window of messages in flight.
 const MAX_UNCONFIRMED: usize = 8192;
@@ -95,55 +83,13 @@ impl Nats {
         let Settings { client_name, .. } = settings;
         Ok(Self { client_name, servers, durability: Arc::default(), connection: None })
     }
-
-    fn options(&self, health: Health) -> ConnectOptions {
-        ConnectOptions::new()
-            .name(&self.client_name)
-            .connection_timeout(SERVER_DEADLINE)
-            .ping_interval(PING_INTERVAL)
-            .request_timeout(Some(ACK_DEADLINE))
-            .client_capacity(COMMAND_QUEUE)
-            // One attempt a server; patience is the dispatcher's.
-            .max_reconnects(self.servers.addresses.len())
-            .ignore_discovered_servers()
-            .event_callback(move |event| {
-                health.saw(&event);
-                std::future::ready(())
-            })
-    }
-
-    /// The options of a connection, with what the files hold now.
-    async fn secured(&self, options: ConnectOptions) -> Result<ConnectOptions, Error> {
-        let servers = self.servers.clone();
-        let secured = tokio::task::spawn_blocking(move || servers.secure(options)).await;
-        // Files were well at the start, and may be mended.
-        match secured {
-            Ok(Ok(options)) => Ok(options),
-            Ok(Err(error)) => Err(Error::Down(error.to_string())),
-            Err(panic) => Err(Error::Down(format!("preparing a NATS connection: {panic}"))),
-        }
-    }
 }
 
 #[async_trait]
 impl Broker for Nats {
     async fn connect(&mut self) -> Result<(), Error> {
         self.connection = None;
-        let health = Health::default();
-        let options = self.secured(self.options(health.clone())).await?;
-        let connecting = options.connect(&self.servers.addresses[..]);
-        let client = match timeout(CONNECT_DEADLINE, connecting).await {
-            Ok(Ok(client)) => client,
-            Ok(Err(error)) => return Err(answer::not_connected(&error, &self.servers)),
-            Err(_) => {
-                return Err(Error::Down(format!(
-                    "no NATS server at {} finished its handshake within {} s: check that it runs \
-                     and answers",
-                    self.servers.shown(),
-                    CONNECT_DEADLINE.as_secs()
-                )));
-            }
-        };
+        let Link { client, health } = Link::open(&self.servers, &self.client_name).await?;
         let context = jetstream::context::ContextBuilder::new()
             .timeout(ACK_DEADLINE)
             .ack_timeout(ACK_DEADLINE)

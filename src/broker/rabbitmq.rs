@@ -37,6 +37,7 @@ use std::{
 
 use async_trait::async_trait;
 
+pub(crate) use self::link::Link;
 pub use self::settings::{Login, Settings, SettingsError};
 use self::{lessons::Lessons, session::Session, settings::Endpoint};
 use super::{Broker, Confirmation, Error, Hold, Publication, tls};
@@ -46,6 +47,7 @@ mod exchanges;
 mod fault;
 mod ledger;
 mod lessons;
+mod link;
 mod message;
 mod queue;
 mod session;
@@ -109,7 +111,7 @@ impl Broker for RabbitMq {
 }
 
 /// A client error in words fit for an operator, without the user's name.
-fn words(error: &lapin::Error) -> String {
+pub(crate) fn words(error: &lapin::Error) -> String {
     match error.kind() {
         lapin::ErrorKind::ProtocolError(error) => {
             lessons::for_operators(error.get_message().as_str())

@@ -6,7 +6,8 @@ use http_body_util::BodyExt;
 
 use super::{Error, block_on, operator, print, printable};
 use crate::{
-    admin::{BrokerStatus, SourceStatus, Status},
+    admin::{BrokerStatus, CommandStatus, SourceStatus, Status},
+    commands,
     dispatch::State,
     settings::Settings,
 };
@@ -55,7 +56,7 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error
 
 fn text(status: &Status) -> String {
     let mut out = String::new();
-    for part in [head, routes, sources, brokers] {
+    for part in [head, routes, sources, brokers, commands] {
         part(&mut out, status).expect("writing to a string does not fail");
     }
     out
@@ -193,6 +194,59 @@ fn brokers(out: &mut String, status: &Status) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+/// Where commands are taken from, if anywhere.
+fn commands(out: &mut String, status: &Status) -> std::fmt::Result {
+    if status.commands.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\n{:<NAME_CHARS$}  {:<NAME_CHARS$}  {:<15}  {:>9}  {:>10}",
+        "COMMANDS", "BROKER", "STATE", "SCHEDULED", "DUPLICATES"
+    )?;
+    for command in &status.commands {
+        writeln!(
+            out,
+            "{:<NAME_CHARS$}  {:<NAME_CHARS$}  {:<15}  {:>9}  {:>10}",
+            name(&command.name),
+            name(&command.broker),
+            format!("{} {}", command_state(command.state), span(command.since_seconds)),
+            count(command.scheduled),
+            count(command.duplicates),
+        )?;
+        for note in command_notes(command) {
+            writeln!(out, "    {note}")?;
+        }
+    }
+    Ok(())
+}
+
+/// What is not as it should be.
+fn command_notes(command: &CommandStatus) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(trouble) = &command.trouble {
+        notes.push(printable(trouble, MAX_REASON_CHARS));
+    }
+    if command.dead_letters > 0 {
+        let dead = count(command.dead_letters);
+        notes.push(format!("{dead} dead letters since the start: see `waypost dead-letters list`"));
+    }
+    notes
+}
+
+fn command_state(state: commands::stats::State) -> &'static str {
+    use commands::stats::State;
+    match state {
+        State::Connecting => "CONNECTING",
+        State::Ready => "ready",
+        State::Working => "working",
+        State::Waiting => "API FAILS",
+        State::Denied => "KEY REFUSED",
+        State::NoRoom => "NO ROOM",
+        State::Ended => "ended",
+    }
 }
 
 /// What stands in for a broker that is not there is of interest only if something came its way.
@@ -362,6 +416,33 @@ a-broker-with-a…  rabbitmq  DOWN 1d            1.2M      2h     12.3       3
         assert_eq!(lines.next(), Some("waypost 1.2.3 is NOT READY, up 3h (pid 42)"));
         assert!(lines.next().is_some_and(|line| line.contains("journal.max_bytes")));
         assert!(lines.next().is_some_and(|line| line.contains("told to stop")));
+    }
+
+    #[test]
+    fn a_command_shows_how_it_stands_and_what_it_waits_for() {
+        assert!(!text(&status()).contains("COMMANDS"));
+        let mut status = status();
+        let command = |state: &str, trouble: Option<&str>| {
+            serde_json::from_value(serde_json::json!({
+                "name": "wakeups", "source": "sonzai", "broker": "live", "state": state,
+                "since": "", "since_seconds": 720, "trouble": trouble, "taken": 9, "scheduled": 7,
+                "duplicates": 1, "dead_letters": 1, "retries": 3,
+            }))
+            .unwrap()
+        };
+        let trouble = Some("the key is wrong\u{1b}[2J");
+        status.commands = vec![command("ready", None), command("denied", trouble)];
+        let text = text(&status);
+        let expected = "
+COMMANDS          BROKER            STATE            SCHEDULED  DUPLICATES
+wakeups           live              ready 12m                7           1
+    1 dead letters since the start: see `waypost dead-letters list`
+wakeups           live              KEY REFUSED 12m          7           1
+    the key is wrong\\u{1b}[2J
+    1 dead letters since the start: see `waypost dead-letters list`
+";
+        assert!(text.ends_with(expected), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 
     #[test]

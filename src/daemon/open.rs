@@ -8,6 +8,7 @@ use super::Error;
 use crate::{
     admin::{Token, TokenError},
     clock::now_ms,
+    commands::{self, Commands},
     dedupe,
     dispatch::{self, Capacity, DeadLetters, Dispatcher, Shared, dead_letter},
     feed::Feed,
@@ -39,8 +40,7 @@ pub fn open(settings: &Arc<Settings>) -> Result<Opened, Error> {
     let dir = &settings.data_dir;
     let storage: Arc<dyn Storage> = Arc::new(RealDisk);
     storage.create_dir_all(dir).map_err(|cause| Error::DataDir { path: dir.clone(), cause })?;
-    let limits =
-        dedupe::Limits { window: settings.dedupe.window, max_keys: settings.dedupe.max_keys };
+    let limits = remembered(settings);
     let backlog_bytes = settings.backlog_bytes();
     let reserve =
         Reserve::new(storage.clone(), dir.join("reserve"), settings.journal.reserve_bytes);
@@ -96,6 +96,19 @@ pub struct Opener {
 }
 
 impl Opener {
+    /// What takes commands and carries them out.
+    pub fn commands(&self) -> (Commands, commands::Service) {
+        commands::Service::new(commands::Parts {
+            storage: self.storage.clone(),
+            reserve: self.reserve.clone(),
+            data_dir: self.settings.data_dir.clone(),
+            remembered: remembered(&self.settings),
+            client: (&self.settings.sonzai).into(),
+            dead_letters: self.shared.dead_letters.clone(),
+            deadline: self.settings.shutdown.deadline,
+        })
+    }
+
     /// The dispatcher of a broker, and its parked messages, of which there may be so many bytes. From
     /// now on nothing is freed that its cursor has not passed. Blocks.
     pub fn dispatcher(
@@ -114,6 +127,11 @@ impl Opener {
             dispatcher.map_err(|cause| Error::Dispatcher { broker: name.clone(), cause })?;
         Ok((dispatcher, parked))
     }
+}
+
+/// How long, and how many, events are known again; and commands.
+fn remembered(settings: &Settings) -> dedupe::Limits {
+    dedupe::Limits { window: settings.dedupe.window, max_keys: settings.dedupe.max_keys }
 }
 
 /// The journal of a broker's parked messages.

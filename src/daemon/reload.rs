@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     admin::config::{Asking, Attempt, Changes, Config, Outcome},
+    commands::Commands,
     journal::{Reserve, is_no_space},
     routing::{
         Table,
@@ -82,6 +83,7 @@ pub struct Reload {
     /// Tables that were in force, as long as a request runs on them.
     past: Vec<Weak<Table>>,
     fleet: Fleet,
+    commands: Commands,
     config: Arc<Config>,
     restart: Restart,
     reader: Reader,
@@ -109,6 +111,7 @@ pub struct Seen {
 pub struct Parts {
     pub table: Arc<ArcSwap<Table>>,
     pub fleet: Fleet,
+    pub commands: Commands,
     pub config: Arc<Config>,
     pub restart: Restart,
 }
@@ -125,7 +128,7 @@ impl Reload {
     /// Keeps what `loaded` was compiled from in force.
     pub fn new(settings: &Settings, reserve: Reserve, seen: Seen, parts: Parts) -> Reload {
         let Seen { digest, attempted, secrets, outline, watch } = seen;
-        let Parts { table, fleet, config, restart } = parts;
+        let Parts { table, fleet, commands, config, restart } = parts;
         let file = settings.routes.clone();
         watch.follow(all_files(&file, &restart, &secrets))();
         Reload {
@@ -135,6 +138,7 @@ impl Reload {
             table,
             past: Vec::new(),
             fleet,
+            commands,
             config,
             restart,
             reader: Reader::default(),
@@ -324,6 +328,7 @@ impl Reload {
         self.past.push(Arc::downgrade(&old));
         drop(old);
         self.fleet.commit(&table, prepared, &self.past);
+        self.commands.apply(&table);
         (self.in_force, self.outline, self.brought) = (digest, outline, changes.clone());
         tracing::info!(%hash, changes = %words(&changes), "a routing table is in force");
         let mut attempt = Attempt::now(Outcome::Applied, Some(hash.to_string()));

@@ -73,6 +73,7 @@ impl Running {
         let Boot { settings, read_again, start, .. } = boot;
         let Doors { listener, transport, watch, admin_listener } = doors;
         let Opened { main, dead_letters, window, token, opener } = opened;
+        let (commands, commands_service) = opener.commands();
         let (shared, reserve) = (opener.shared, opener.reserve);
         let stop = Stop { brokers: fleet.stop(), ..Stop::default() };
         let dead_letters = dead_letters.journal().clone();
@@ -83,6 +84,7 @@ impl Running {
         let attempted = instead.map_or(Some(digest), |instead| instead.digest);
         let seen = Seen { digest, attempted, secrets, outline, watch: file_watch };
         fleet.commit(&table, prepared, &[]);
+        commands.apply(&table);
         let table = Arc::new(ArcSwap::from_pointee(table));
         let admit = Admit::new(main.clone(), window.clone(), shared.backlogs.clone());
         let ingress = Ingress::new(table.clone(), admit, ingress_limits(settings));
@@ -107,6 +109,7 @@ impl Running {
             reserve_bytes: settings.journal.reserve_bytes,
             limits: dispatch_limits(settings),
             brokers: fleet.shown(),
+            commands: commands.shown(),
             rates: Rates::default(),
         });
         let receiving = ingress.clone();
@@ -134,13 +137,18 @@ impl Running {
 
         let mut tasks = JoinSet::new();
         let restart = Restart::new(settings, read_again);
-        let parts = Parts { table, fleet, config, restart };
+        let parts = Parts { table, fleet, commands, config, restart };
         let reload = Reload::new(settings, reserve.clone(), seen, parts);
         let calls = Calls { asking, hangup: told.reload.clone() };
         tasks.spawn(named("what looks after the brokers", reload.run(calls, stop.brokers.clone())));
         let (progress, keys_for) = (shared.progress, settings.dedupe.window);
         let frees = reclaim(main.clone(), progress, keys_for, reserve, stop.brokers.clone());
         tasks.spawn(named("what frees the journal", frees));
+        // It ends with the requests: a command in hand is finished while brokers still are.
+        let carried_out = commands_service.run(stop.requests.clone());
+        tasks.spawn(named("what carries out commands", async move {
+            carried_out.await.map_err(Error::Panicked)
+        }));
         let told = stop.brokers.clone();
         tasks.spawn(named("what notes the rates", async move {
             view.note_rates(told).await;

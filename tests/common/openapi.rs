@@ -155,6 +155,19 @@ impl Document {
     }
 }
 
+/// Holds all requests that a stand-in remembers against the document, where that is there.
+#[track_caller]
+pub fn assert_allows(requests: &Value) {
+    let Some(document) = Document::load() else { return };
+    let requests = requests["requests"].as_array().expect("requests");
+    assert!(!requests.is_empty(), "nobody has asked for anything");
+    for request in requests {
+        let text = |name: &str| request[name].as_str().expect("text");
+        let checked = document.check_request(text("method"), text("target"), text("body"));
+        assert_eq!(checked, Ok(()), "{request}");
+    }
+}
+
 /// Whether a path is one of a template such as `/agents/{agentId}`.
 fn matches(template: &str, path: &str) -> bool {
     let (templates, parts) = (template.split('/'), path.split('/'));

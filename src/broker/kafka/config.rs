@@ -75,6 +75,14 @@ pub const BATCH_BYTES: usize = 64 * 1024;
 /// `DELIVERY_TIMEOUT` after a restart.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 
+/// How long a member of a group may be silent until the others take over its partitions: what follows a
+/// crash waits for it (the default is 45 s). librdkafka keeps it alive by itself meanwhile.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
+
+/// What a consumer may fetch ahead of what it is at. One is under way at a time.
+const AHEAD_KBYTES: u64 = 1024;
+
 impl Settings {
     /// Says what is wrong before librdkafka would merely log it. Reads no file.
     pub fn check(&self) -> Result<(), SettingsError> {
@@ -115,6 +123,24 @@ impl Settings {
     pub(super) fn lone_producer(&self) -> Result<ClientConfig, tls::Error> {
         let mut config = self.producer()?;
         config.set("batch.num.messages", "1");
+        Ok(config)
+    }
+
+    /// The librdkafka configuration of a member of a group that commits by itself what is done, and
+    /// nothing else. Blocks while files are read.
+    pub(crate) fn consumer(&self, group: &str) -> Result<ClientConfig, tls::Error> {
+        let mut config = self.client()?;
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("allow.auto.create.topics", "false")
+            .set("session.timeout.ms", millis(SESSION_TIMEOUT))
+            .set("heartbeat.interval.ms", millis(HEARTBEAT_INTERVAL))
+            .set("topic.metadata.refresh.interval.ms", millis(TOPIC_REFRESH))
+            .set("queued.min.messages", "1")
+            .set("queued.max.messages.kbytes", AHEAD_KBYTES.to_string());
         Ok(config)
     }
 
@@ -196,7 +222,10 @@ mod tests {
             ..settings("127.0.0.1:1")
         });
         for settings in plain.iter().chain(&with_sasl) {
-            for config in [settings.client(), settings.producer(), settings.lone_producer()] {
+            let consumer = settings.consumer("g");
+            for config in
+                [settings.client(), settings.producer(), settings.lone_producer(), consumer]
+            {
                 config.unwrap().create_native_config().expect("known keys, values in range");
             }
         }

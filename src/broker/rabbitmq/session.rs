@@ -19,10 +19,11 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     confirmer::{Confirmer, Outcome},
     lessons::Lessons,
+    link::{Link, silent},
     message::Outgoing,
     queue::Order,
     settings::Endpoint,
-    wire::{self, Wire},
+    wire::Wire,
     words,
 };
 use crate::{
@@ -30,18 +31,11 @@ use crate::{
     event::Address,
 };
 
-/// How long TCP, TLS and AMQP handshakes may take together.
-const CONNECT: Duration = Duration::from_secs(10);
-
 /// How long opening the publishing channel may take.
 const OPEN: Duration = Duration::from_secs(10);
 
 /// Messages between [`Session::publish`] and the confirmer; it takes them at once.
 const ORDERS: usize = 64;
-
-/// Seconds between heartbeats unless the URL says otherwise. The client notices a dead peer after
-/// twice as long; its default would take two minutes.
-const HEARTBEAT: u16 = 10;
 
 /// A connection that publishes. Dropping it ends everything on it.
 pub struct Session {
@@ -59,22 +53,10 @@ impl Session {
         lessons: Arc<Mutex<Lessons>>,
         careful: usize,
     ) -> Result<Session, Error> {
-        let mut uri = endpoint.uri.clone();
-        uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        let link = Link::open(endpoint).await?;
         let down = |what: String| Error::Down(format!("{}: {what}", endpoint.shown()));
-        let tls = match &endpoint.tls {
-            Some(tls) => Some(tls.prepare().await?),
-            None => None,
-        };
-
-        let wire = Wire::default();
-        let connection = match timeout(CONNECT, wire::connect(uri, tls, &wire, CONNECT)).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(down(endpoint.why(&error))),
-            Err(_) => return Err(down(silent("finish the handshake", CONNECT))),
-        };
         let channel = async {
-            let channel = connection.create_channel().await?;
+            let channel = link.connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok::<_, lapin::Error>(channel)
         };
@@ -86,6 +68,7 @@ impl Session {
         let careful = Arc::new(AtomicUsize::new(careful));
         let outcome = Outcome { lessons, careful, ..Outcome::default() };
         let (orders, receiver) = mpsc::channel(ORDERS);
+        let Link { connection, wire } = link;
         let connection = Arc::new(connection);
         let confirmer = Confirmer::new(Arc::clone(&connection), channel, outcome.clone());
         let task = tokio::spawn(confirmer.run(receiver, connection.events_listener()));
@@ -159,8 +142,4 @@ impl Session {
 fn why(ended: &OnceLock<Error>) -> Error {
     let dropped = || Error::Down("the connection was dropped before the confirmation".to_owned());
     ended.get().cloned().unwrap_or_else(dropped)
-}
-
-fn silent(what: &str, limit: Duration) -> String {
-    format!("the broker did not {what} within {} s", limit.as_secs())
 }

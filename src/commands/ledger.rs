@@ -1,0 +1,280 @@
+//! What was done before: which commands were begun, which are done, and which wakeups they made.
+//!
+//! A journal of its own, in `DATA_DIR/commands`, whose entries are nothing but keys; opened, it gives
+//! those of the window back. It is not the main one: what is no event would count there as one that
+//! came in, and be met by whoever reads the past; and a main journal that a dead broker has filled up
+//! would hold up commands, which have nothing to do with it.
+
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rustc_hash::FxHashMap;
+use sha2::{Digest, Sha256};
+
+use super::message::Command;
+use crate::{
+    dedupe::Limits,
+    journal::{AppendError, Entry, Error, Journal, Key, Options, Storage},
+};
+
+/// A segment of it: some ten thousand commands.
+const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// All its segments. They are freed as soon as they are closed, since keys outlive them.
+const MAX_BYTES: u64 = 64 << 20;
+
+const TAIL_BYTES: usize = 64 << 10;
+
+/// What a key says, in its last byte.
+#[derive(Clone, Copy)]
+enum Mark {
+    Begun = 1,
+    Done = 2,
+    /// Of a wakeup: one of our commands made it.
+    Made = 3,
+}
+
+/// What a command is known by, within the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity([u8; 32]);
+
+impl Identity {
+    /// By the name of its place in `commands:`, and by who sent it and the id, as CloudEvents has it.
+    pub fn of(name: &str, command: &Command) -> Identity {
+        Identity(hash([name, &command.source, &command.id]))
+    }
+
+    fn key(&self, mark: Mark) -> Key {
+        key(&self.0, mark)
+    }
+
+    /// For the API: the same for every attempt at this command, and for nothing else.
+    pub fn idempotency_key(&self, source: &str) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.0);
+        hash.update(source);
+        const_hex::encode(&hash.finalize()[..16])
+    }
+}
+
+/// What is known of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    Unknown,
+    /// The API may have been asked, from this time on (Unix milliseconds), and what became of it is
+    /// not known.
+    Begun {
+        at_ms: u64,
+    },
+    Done,
+}
+
+/// See the module.
+pub struct Ledger {
+    journal: Journal,
+    limits: Limits,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    times: FxHashMap<Key, u64>,
+    /// The same keys, oldest first; of one that was noted again the older places count no more.
+    ages: VecDeque<(Key, u64)>,
+}
+
+impl Ledger {
+    /// Opens it in this directory. Blocks.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        limits: Limits,
+        now_ms: u64,
+    ) -> Result<Ledger, Error> {
+        let options = Options {
+            segment_bytes: SEGMENT_BYTES,
+            max_bytes: MAX_BYTES,
+            tail_bytes: TAIL_BYTES,
+            keys_since_ms: now_ms.saturating_sub(limits.window.as_millis() as u64),
+            max_keys: limits.max_keys,
+            ..Options::default()
+        };
+        let opened = Journal::open(storage, dir, options)?;
+        let mut known = Known::default();
+        opened.keys.into_iter().for_each(|(key, time_ms)| known.learn(key, time_ms, limits));
+        Ok(Ledger { journal: opened.journal, limits, known: Mutex::new(known) })
+    }
+
+    /// What is known of a command.
+    pub fn past(&self, command: &Identity, now_ms: u64) -> Past {
+        let mut known = self.known();
+        known.forget(now_ms, self.limits);
+        if known.times.contains_key(&command.key(Mark::Done)) {
+            return Past::Done;
+        }
+        let begun = known.times.get(&command.key(Mark::Begun));
+        begun.map_or(Past::Unknown, |at_ms| Past::Begun { at_ms: *at_ms })
+    }
+
+    /// Whether one of our commands made this wakeup.
+    pub fn made(&self, source: &str, wakeup: &str) -> bool {
+        self.known().times.contains_key(&made(source, wakeup))
+    }
+
+    /// Notes that the API is about to be asked; durable on return.
+    pub async fn begin(&self, command: &Identity, now_ms: u64) -> Result<(), AppendError> {
+        self.note(vec![command.key(Mark::Begun)], now_ms).await
+    }
+
+    /// Notes that a command has made this wakeup of this source; durable on return.
+    pub async fn finish(
+        &self,
+        command: &Identity,
+        (source, wakeup): (&str, &str),
+        now_ms: u64,
+    ) -> Result<(), AppendError> {
+        self.note(vec![command.key(Mark::Done), made(source, wakeup)], now_ms).await
+    }
+
+    async fn note(&self, keys: Vec<Key>, time_ms: u64) -> Result<(), AppendError> {
+        let entry = Entry { keys: keys.clone(), ..Entry::new(Default::default(), time_ms) };
+        self.journal.append_durable(entry).await?;
+        let mut known = self.known();
+        keys.into_iter().for_each(|key| known.learn(key, time_ms, self.limits));
+        Ok(())
+    }
+
+    /// Frees what is asked for no more.
+    pub async fn free(&self, now_ms: u64) -> Result<(), Error> {
+        self.journal.release(self.journal.end()).await?;
+        let before_ms = now_ms.saturating_sub(self.limits.window.as_millis() as u64);
+        self.journal.forget_keys(before_ms).await
+    }
+
+    pub async fn close(&self) {
+        self.journal.clone().close().await;
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Each change is one step that leaves it consistent.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn learn(&mut self, key: Key, time_ms: u64, limits: Limits) {
+        self.times.insert(key, time_ms);
+        self.ages.push_back((key, time_ms));
+        self.forget(time_ms, limits);
+    }
+
+    fn forget(&mut self, now_ms: u64, limits: Limits) {
+        let oldest_ms = now_ms.saturating_sub(limits.window.as_millis() as u64);
+        while let Some(&(key, time_ms)) = self.ages.front()
+            && (time_ms < oldest_ms || self.ages.len() > limits.max_keys)
+        {
+            self.ages.pop_front();
+            if self.times.get(&key) == Some(&time_ms) {
+                self.times.remove(&key);
+            }
+        }
+    }
+}
+
+fn made(source: &str, wakeup: &str) -> Key {
+    key(&hash([source, wakeup]), Mark::Made)
+}
+
+fn key(hash: &[u8; 32], mark: Mark) -> Key {
+    let mut key = Key::default();
+    key.copy_from_slice(&hash[..16]);
+    key[15] = mark as u8;
+    key
+}
+
+/// Of texts, each with its length, so that no two lists look the same.
+fn hash<const N: usize>(texts: [&str; N]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{journal::RealDisk, sonzai::client::NewWakeup};
+
+    const HOUR_MS: u64 = 3_600_000;
+    const NOW_MS: u64 = 100 * HOUR_MS;
+
+    fn open(dir: &Path, max_keys: usize) -> Ledger {
+        let limits = Limits { window: Duration::from_secs(24 * 3600), max_keys };
+        Ledger::open(Arc::new(RealDisk), dir, limits, NOW_MS).expect("a ledger")
+    }
+
+    fn identity(name: &str, source: &str, id: &str) -> Identity {
+        let (source, id) = (source.into(), id.into());
+        let wakeup = NewWakeup::default();
+        Identity::of(name, &Command { id, source, agent: String::new(), wakeup })
+    }
+
+    #[tokio::test]
+    async fn what_was_noted_is_known_after_a_restart_and_within_the_window() {
+        let dir = tempfile::tempdir().unwrap();
+        let [begun, done, other] = ["1", "2", "3"].map(|id| identity("w", "s", id));
+        let ledger = open(dir.path(), 100);
+        assert_eq!(ledger.past(&begun, NOW_MS), Past::Unknown);
+        ledger.begin(&begun, NOW_MS).await.unwrap();
+        ledger.begin(&done, NOW_MS).await.unwrap();
+        ledger.finish(&done, ("sonzai", "w1"), NOW_MS + 1).await.unwrap();
+        ledger.close().await;
+        drop(ledger);
+
+        let ledger = open(dir.path(), 100);
+        let past = |command, now_ms| ledger.past(command, now_ms);
+        assert_eq!(past(&begun, NOW_MS), Past::Begun { at_ms: NOW_MS });
+        assert_eq!((past(&done, NOW_MS), past(&other, NOW_MS)), (Past::Done, Past::Unknown));
+        assert!(ledger.made("sonzai", "w1"));
+        assert!(!ledger.made("sonzai", "w2") && !ledger.made("other", "w1"));
+        ledger.free(NOW_MS).await.unwrap();
+        assert_eq!(past(&done, NOW_MS + 24 * HOUR_MS), Past::Done);
+        assert_eq!(past(&done, NOW_MS + 24 * HOUR_MS + 2), Past::Unknown);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_begun_again_counts_from_then_and_the_oldest_make_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = open(dir.path(), 3);
+        let [a, b] = ["a", "b"].map(|id| identity("w", "s", id));
+        ledger.begin(&a, NOW_MS).await.unwrap();
+        ledger.begin(&b, NOW_MS + 1).await.unwrap();
+        ledger.begin(&a, NOW_MS + 2).await.unwrap();
+        ledger.begin(&a, NOW_MS + 3).await.unwrap();
+        assert_eq!(ledger.past(&a, NOW_MS + 3), Past::Begun { at_ms: NOW_MS + 3 });
+        assert_eq!(ledger.past(&b, NOW_MS + 3), Past::Begun { at_ms: NOW_MS + 1 });
+        ledger.begin(&a, NOW_MS + 4).await.unwrap();
+        assert_eq!(ledger.past(&b, NOW_MS + 4), Past::Unknown);
+    }
+
+    #[test]
+    fn a_command_is_known_by_its_place_its_sender_and_its_id() {
+        let all =
+            [("w", "s", "1"), ("v", "s", "1"), ("w", "t", "1"), ("w", "s", "2"), ("ws", "", "1")];
+        let all = all.map(|(name, source, id)| identity(name, source, id));
+        for (n, one) in all.iter().enumerate() {
+            assert!(all[n + 1..].iter().all(|other| other != one));
+        }
+        let key = all[0].idempotency_key("sonzai");
+        assert!(key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert_ne!(key, all[0].idempotency_key("other"));
+        assert_ne!(key, all[1].idempotency_key("sonzai"));
+    }
+}
