@@ -107,7 +107,8 @@ impl Stats {
 
     /// The same of the secrets that Sonzai's API gave: the present ones, and those they replaced.
     pub(super) fn verified_by_stored(&self) -> impl Iterator<Item = (Cow<'static, str>, u64)> {
-        let named = [("stored", &self.verified_by_stored), ("replaced", &self.verified_by_replaced)];
+        let named =
+            [("stored", &self.verified_by_stored), ("replaced", &self.verified_by_replaced)];
         named.map(|(name, count)| (name.into(), count.get())).into_iter()
     }
 
