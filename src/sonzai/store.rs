@@ -34,7 +34,7 @@ use crate::{
 
 mod content;
 
-pub use content::{Change, Content, Family, Kept, Name, Replaced, What};
+pub use content::{Change, Content, Family, Kept, Name, Replaced, Times, What};
 
 /// How long a secret that was replaced stays valid. What it signed is stale after 5 minutes; twice that
 /// has room for a clock that is wrong.
