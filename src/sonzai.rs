@@ -4,3 +4,4 @@ pub mod client;
 pub mod service;
 pub mod store;
 pub mod stub;
+pub mod webhooks;

@@ -248,7 +248,9 @@ impl Content {
     /// Whether something is kept of a project that is not known.
     pub fn wants_own_project(&self) -> bool {
         let names = self.webhooks.iter().map(|kept| &kept.name);
-        names.chain(self.changes.iter().map(|change| &change.name)).any(|name| name.project.is_none())
+        names
+            .chain(self.changes.iter().map(|change| &change.name))
+            .any(|name| name.project.is_none())
     }
 
     /// The key's own project is this one.
@@ -524,7 +526,10 @@ mod tests {
         content.begin(Change { since_ms: 9, ..change(None) });
         assert_eq!(content.changes, [change(None)]);
         content.finish(&change(None), "whsec_one".into(), None, times);
-        assert_eq!((content.changes.len(), secrets_of(&content)), (0, vec![(None, Some("whsec_one"), 0)]));
+        assert_eq!(
+            (content.changes.len(), secrets_of(&content)),
+            (0, vec![(None, Some("whsec_one"), 0)])
+        );
         content.begin(change(None));
         content.abandon(&change(None).name);
         assert_eq!((content.changes.len(), secrets_of(&content).len()), (0, 1));
@@ -532,7 +537,10 @@ mod tests {
         content.learn("p");
         assert_eq!(content.changes[0].name.project.as_deref(), Some("p"));
         content.finish(&change(Some("p")), "whsec_two".into(), None, times);
-        assert_eq!((content.changes.len(), secrets_of(&content)), (0, vec![(Some("p"), Some("whsec_two"), 1)]));
+        assert_eq!(
+            (content.changes.len(), secrets_of(&content)),
+            (0, vec![(Some("p"), Some("whsec_two"), 1)])
+        );
         content.deleted(&change(Some("p")).name, times);
         assert_eq!(secrets_of(&content), [(Some("p"), None, 2)]);
         content.deleted(&change(Some("p")).name, Times { now_ms: 20, until_ms: 30 });
