@@ -33,5 +33,6 @@ mod sick_kafka_fatal;
 mod sick_memory;
 mod sick_nats_leader;
 mod sonzai_client;
+mod sonzai_webhooks;
 mod standard_webhooks;
 mod status;

@@ -20,6 +20,7 @@ mod families;
 mod ingress;
 mod journal;
 mod process;
+mod sonzai;
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -51,6 +52,7 @@ impl Collector for Page {
             view.not_ready().is_empty() as u64,
         )?;
         ingress::write(view, out)?;
+        sonzai::write(view, out)?;
         journal::write(view, out)?;
         brokers::write(view, out)?;
         config::write(&view.config, out)?;

@@ -187,6 +187,11 @@ impl Store {
         self.lock().content.clone()
     }
 
+    /// How many secrets sign now.
+    pub fn secrets(&self) -> usize {
+        self.lock().content.webhooks.iter().filter(|kept| kept.secret.is_some()).count()
+    }
+
     /// Why nothing can be changed, if so.
     pub fn trouble(&self) -> Option<Error> {
         self.lock().trouble.clone()

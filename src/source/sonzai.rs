@@ -144,12 +144,17 @@ impl Sonzai {
     /// Whether a type that `register:` names has no key at all; on a path without a type, any of them.
     fn awaits_secret(&self, held: &Held, path_type: Option<&str>, now_ms: u64) -> bool {
         let Some(register) = &self.settings.register else { return false };
-        let mut registered = register.types.iter().map(String::as_str);
         let has_key = |event_type| {
-            !self.keys(Some(event_type)).is_empty()
-                || held.valid(Some(event_type), now_ms).next().is_some()
+            self.lists_key(event_type) || held.valid(Some(event_type), now_ms).next().is_some()
         };
+        let mut registered = register.types.iter().map(String::as_str);
         registered.any(|of| path_type.is_none_or(|on_path| on_path == of) && !has_key(of))
+    }
+
+    /// Whether any key is valid for this type.
+    pub fn has_key(&self, event_type: &str, now_ms: u64) -> bool {
+        let held = self.keyring.load();
+        self.lists_key(event_type) || held.valid(Some(event_type), now_ms).next().is_some()
     }
 
     /// Whether its file has a key for this type.

@@ -13,7 +13,7 @@ mod kafka;
 mod leash;
 mod nats;
 mod nats_cluster;
-mod ports;
+pub mod ports;
 mod rabbitmq;
 mod server;
 
