@@ -436,6 +436,24 @@ mod tests {
     }
 
     #[test]
+    fn who_has_registered_secrets_alone_is_told_where_they_are() {
+        use self::sonzai::settings::{Register, Scope};
+        let why = |register| {
+            let mut sonzai = Sonzai::default();
+            sonzai.settings.register = register;
+            let source = Source::new("sonzai".into(), Provider::Sonzai(sonzai));
+            source.sign(Some("agent.message"), b"{}", 0, Uuid::nil()).unwrap_err()
+        };
+        assert_eq!(why(None), CannotSign::NoSecret);
+        let register = Register {
+            public_url: "https://hooks.example.com".to_owned(),
+            scope: Scope::Tenant,
+            types: vec!["agent.message".to_owned()],
+        };
+        assert_eq!(why(Some(register)), CannotSign::OnlyRegistered);
+    }
+
+    #[test]
     fn text_that_could_break_a_header_is_no_attribute() {
         assert_eq!(attribute("agent.message").as_deref(), Some("agent.message"));
         assert_eq!(attribute("日本").as_deref(), Some("日本"));

@@ -103,6 +103,11 @@ sources:
     path: /three
     secrets: { agent.message: ["new", "${A}"], "*": rest }
     authorization: Bearer ${A}
+  four:
+    type: sonzai
+    path: /four
+    api: { key: "${A}" }
+    register: { public_url: "https://hooks.example.com", types: [on_wakeup_ready] }
 brokers: {}
 routes: []
 "#;
@@ -129,6 +134,8 @@ routes: []
             ("secret 2 of 2 of `agent.message`", "alpha"),
         ]);
         assert_eq!(read("three"), (three, Some("Bearer alpha".to_owned())));
+        // What registration brings does not stand in the file.
+        assert_eq!(read("four"), (vec![], None));
         assert_eq!(read("none"), (vec![], None));
         assert!(secrets(FILE, "two", &|_| None).is_err());
     }
