@@ -10,7 +10,7 @@
 
 mod group;
 mod kafka;
-mod leash;
+pub mod leash;
 mod nats;
 mod nats_cluster;
 pub mod ports;

@@ -70,7 +70,7 @@ impl<'c> Case<'c> {
             let outcome = Outcome::NotChecked;
             return (Verdict { outcome, status: None, secret: None, clock, reasons }, claim);
         };
-        if secrets.signing.is_empty() && self.is_registered() {
+        if secrets.signing.is_empty() && self.lacks_registered() {
             let (mut verdict, claim) = self.verdict(None);
             verdict.reasons.push(Reason::new("registered-secrets", self.registered_secrets()));
             return (verdict, claim);
@@ -115,7 +115,7 @@ impl<'c> Case<'c> {
             (Some(fit), Some(place)) => reasons.extend(self.of_fit(why, fit, place)),
             _ if why == source::Rejection::Signature(Error::Mismatch) => {
                 reasons.push(self.other_source().unwrap_or_else(|| self.no_secret()));
-                if self.is_registered() {
+                if self.lacks_registered() {
                     let words = self.registered_secrets();
                     reasons.push(Reason::new("registered-secrets", words));
                 }
@@ -164,10 +164,13 @@ impl<'c> Case<'c> {
         [first].into_iter().chain(fit.mistakes.iter().map(Reason::from)).collect()
     }
 
-    /// Whether the daemon may have secrets that the file does not give.
-    fn is_registered(&self) -> bool {
+    /// Whether the daemon may have secrets that are not at hand here.
+    fn lacks_registered(&self) -> bool {
         match &self.source.provider {
-            Provider::Sonzai(sonzai) => sonzai.settings.register.is_some(),
+            Provider::Sonzai(sonzai) => {
+                let held = sonzai.keyring.load();
+                sonzai.settings.register.is_some() && held.valid(None, self.at_ms).next().is_none()
+            }
             Provider::Miibo(_) | Provider::Standard(_) => false,
         }
     }
@@ -175,7 +178,8 @@ impl<'c> Case<'c> {
     fn registered_secrets(&self) -> String {
         format!(
             "source `{}` has `register:`: what Sonzai gave when its webhooks were registered is in \
-             the daemon's data directory, and was not tried here",
+             the daemon's data directory, and was not found here: name that with --data-dir, and \
+             run this as the daemon's user",
             self.source.name
         )
     }
