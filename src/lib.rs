@@ -28,7 +28,7 @@
 //!
 //! # Who may import whom
 //!
-//! `cli` → `daemon` → {`ingress`, `commands`, `dispatch`, `admin`, `server`} → `admit` → {`journal`,
+//! `cli` → `daemon` → {`ingress`, `sonzai`, `commands`, `dispatch`, `admin`, `server`} → `admit` → {`journal`,
 //! `dedupe`, `broker`, `routing`, `source`, `signature`} → `event`. `commands` use `sonzai`'s client and
 //! the dead letters of `dispatch`, and admit nothing. A source says by which
 //! keys of `dedupe` its events are known. The ingress never sees brokers, brokers never see the journal, and

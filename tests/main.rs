@@ -36,6 +36,7 @@ mod sonzai_client;
 mod sonzai_prism;
 mod sonzai_sdk;
 mod sonzai_stub;
+mod sonzai_webhooks;
 mod standard_webhooks;
 mod status;
 mod wakeup_commands;

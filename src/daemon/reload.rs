@@ -36,6 +36,7 @@ use crate::{
     },
     service,
     settings::Settings,
+    sonzai::service as sonzai,
 };
 
 /// Why a file is not put in force.
@@ -84,6 +85,7 @@ pub struct Reload {
     past: Vec<Weak<Table>>,
     fleet: Fleet,
     commands: Commands,
+    sonzai: sonzai::Service,
     config: Arc<Config>,
     restart: Restart,
     reader: Reader,
@@ -112,6 +114,7 @@ pub struct Parts {
     pub table: Arc<ArcSwap<Table>>,
     pub fleet: Fleet,
     pub commands: Commands,
+    pub sonzai: sonzai::Service,
     pub config: Arc<Config>,
     pub restart: Restart,
 }
@@ -128,7 +131,7 @@ impl Reload {
     /// Keeps what `loaded` was compiled from in force.
     pub fn new(settings: &Settings, reserve: Reserve, seen: Seen, parts: Parts) -> Reload {
         let Seen { digest, attempted, secrets, outline, watch } = seen;
-        let Parts { table, fleet, commands, config, restart } = parts;
+        let Parts { table, fleet, commands, sonzai, config, restart } = parts;
         let file = settings.routes.clone();
         watch.follow(all_files(&file, &restart, &secrets))();
         Reload {
@@ -139,6 +142,7 @@ impl Reload {
             past: Vec::new(),
             fleet,
             commands,
+            sonzai,
             config,
             restart,
             reader: Reader::default(),
@@ -298,13 +302,23 @@ impl Reload {
         attempt
     }
 
-    async fn apply(&mut self, loaded: Loaded, plan: Plan) -> Result<Attempt, Rejected> {
+    async fn apply(&mut self, mut loaded: Loaded, plan: Plan) -> Result<Attempt, Rejected> {
+        let sonzai = self.sonzai.clone();
+        let mut table = loaded.table;
+        let accounts;
+        (loaded.table, accounts) = blocking(move || {
+            sonzai.stores().give_keyrings(&mut table);
+            let accounts = sonzai.prepare(&table);
+            (table, accounts)
+        })
+        .await?;
+        let accounts = accounts.map_err(Error::from)?;
         let prepared = self.fleet.prepare(plan).await?;
         if let Err(error) = self.keep(&loaded.text).await {
             self.fleet.abandon(prepared).await;
             return Err(error);
         }
-        Ok(self.swap(loaded, prepared))
+        Ok(self.swap(loaded, prepared, accounts))
     }
 
     /// Keeps a text as the last good one; on a full disk, with what is kept for a start.
@@ -315,7 +329,7 @@ impl Reload {
     }
 
     /// From here on nothing can fail.
-    fn swap(&mut self, loaded: Loaded, prepared: Prepared) -> Attempt {
+    fn swap(&mut self, loaded: Loaded, prepared: Prepared, accounts: sonzai::Prepared) -> Attempt {
         let in_force = in_force(&loaded);
         let old = self.config.facts().in_force;
         let (was, is) = ((&old, &self.outline), (&in_force, &loaded.outline));
@@ -329,6 +343,7 @@ impl Reload {
         drop(old);
         self.fleet.commit(&table, prepared, &self.past);
         self.commands.apply(&table);
+        self.sonzai.commit(&table, accounts);
         (self.in_force, self.outline, self.brought) = (digest, outline, changes.clone());
         tracing::info!(%hash, changes = %words(&changes), "a routing table is in force");
         let mut attempt = Attempt::now(Outcome::Applied, Some(hash.to_string()));

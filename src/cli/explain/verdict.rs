@@ -70,7 +70,7 @@ impl<'c> Case<'c> {
             let outcome = Outcome::NotChecked;
             return (Verdict { outcome, status: None, secret: None, clock, reasons }, claim);
         };
-        if secrets.signing.is_empty() && self.is_registered() {
+        if secrets.signing.is_empty() && self.lacks_registered() {
             let (mut verdict, claim) = self.verdict(None);
             verdict.reasons.push(Reason::new("registered-secrets", self.registered_secrets()));
             return (verdict, claim);
@@ -82,7 +82,7 @@ impl<'c> Case<'c> {
         let refused = self.source.judge(self.request()).err();
         let (outcome, status) = match refused {
             None => (Outcome::Accepted, 200),
-            Some(_) => (Outcome::Refused, Rejection::NotVerified.status_and_words().0.as_u16()),
+            Some(why) => (Outcome::Refused, Rejection::from(why).status_and_words().0.as_u16()),
         };
         let reasons = refused.map(|why| self.reasons(why, &found, place)).unwrap_or_default();
         let clock = found.claim.timestamp_s.map(|signed| clock(signed, self.at_ms));
@@ -115,7 +115,7 @@ impl<'c> Case<'c> {
             (Some(fit), Some(place)) => reasons.extend(self.of_fit(why, fit, place)),
             _ if why == source::Rejection::Signature(Error::Mismatch) => {
                 reasons.push(self.other_source().unwrap_or_else(|| self.no_secret()));
-                if self.is_registered() {
+                if self.lacks_registered() {
                     let words = self.registered_secrets();
                     reasons.push(Reason::new("registered-secrets", words));
                 }
@@ -133,6 +133,7 @@ impl<'c> Case<'c> {
             source::Rejection::Signature(Error::Malformed) => "signature-malformed",
             source::Rejection::Signature(Error::Mismatch) => "signature-mismatch",
             source::Rejection::Signature(Error::Expired { .. }) => "expired",
+            source::Rejection::Changing => "secret-changing",
             source::Rejection::Authorization => {
                 let given = self.raw.head.headers.contains_key(AUTHORIZATION);
                 let words = match given {
@@ -163,10 +164,12 @@ impl<'c> Case<'c> {
         [first].into_iter().chain(fit.mistakes.iter().map(Reason::from)).collect()
     }
 
-    /// Whether the daemon may have secrets that the file does not give.
-    fn is_registered(&self) -> bool {
+    /// Whether the daemon may have secrets that are not at hand here.
+    fn lacks_registered(&self) -> bool {
         match &self.source.provider {
-            Provider::Sonzai(sonzai) => sonzai.settings.register.is_some(),
+            Provider::Sonzai(sonzai) => {
+                sonzai.settings.register.is_some() && sonzai.keyring.load().is_empty()
+            }
             Provider::Miibo(_) | Provider::Standard(_) => false,
         }
     }
@@ -174,7 +177,8 @@ impl<'c> Case<'c> {
     fn registered_secrets(&self) -> String {
         format!(
             "source `{}` has `register:`: what Sonzai gave when its webhooks were registered is in \
-             the daemon's data directory, and was not tried here",
+             the daemon's data directory, and was not found here: name that with --data-dir, and \
+             run this as the daemon's user",
             self.source.name
         )
     }
