@@ -1,6 +1,13 @@
 //! Agents, page by page.
 
-use super::{Client, Error};
+use serde_json::value::RawValue;
+
+use super::{
+    Client, Error,
+    answer::{Object, entries},
+    call::Call,
+    target::Target,
+};
 
 /// The largest page of agents.
 pub const MAX_AGENTS_PAGE: u32 = 100;
@@ -32,7 +39,25 @@ impl Client {
         project: Option<&str>,
         cursor: Option<&str>,
     ) -> Result<AgentsPage, Error> {
-        let _ = (project, cursor);
-        todo!()
+        let target = Target::root()
+            .word("agents")
+            .number("page_size", MAX_AGENTS_PAGE)
+            .query("project_id", project)
+            .query("cursor", cursor);
+        self.call(Call::get(target), |answer| {
+            let answer = Object::read(answer)?;
+            let (agents, unreadable) = entries(answer.list(&["items", "agents"])?, agent);
+            Ok(AgentsPage { agents, unreadable, next_cursor: answer.next_cursor(cursor)? })
+        })
+        .await
     }
+}
+
+fn agent(raw: &RawValue) -> Option<Agent> {
+    let entry = Object::entry(raw)?;
+    Some(Agent {
+        id: entry.text(&["agent_id", "id"])?,
+        name: entry.text(&["name"]),
+        project_id: entry.text(&["project_id"]),
+    })
 }

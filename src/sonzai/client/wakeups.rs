@@ -1,8 +1,17 @@
 //! Wakeups: what an agent is to do later by itself.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::{Client, Error, Listed};
+use super::{
+    Client, Error, Listed,
+    answer::{Object, Unreadable, entries},
+    call::Call,
+    target::Target,
+};
+
+/// The largest list of wakeups.
+pub const MAX_WAKEUPS: u32 = 500;
 
 /// A wakeup to schedule. The API refuses any other member.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -51,26 +60,63 @@ pub struct Wakeup {
 }
 
 impl Client {
-    /// Schedules a wakeup. The key (1 to 255 visible ASCII characters) is the same whenever the same
-    /// wakeup is meant; the platform does not promise to heed it.
+    /// Schedules a wakeup. The key (visible ASCII) is the same whenever the same wakeup is meant; the
+    /// platform does not promise to heed it.
     pub async fn schedule_wakeup(
         &self,
         agent: &str,
         wakeup: &NewWakeup,
         idempotency_key: &str,
     ) -> Result<Scheduled, Error> {
-        let _ = (agent, wakeup, idempotency_key);
-        todo!()
+        let call = Call::post(of_agent(agent)).idempotent(idempotency_key.to_owned()).json(wakeup);
+        self.call(call, |answer| {
+            let answer = Object::read(answer)?;
+            let wakeup_id = answer.text(&["wakeup_id", "id"]);
+            Ok(Scheduled {
+                wakeup_id: wakeup_id.ok_or(Unreadable::Lacks("wakeup_id"))?,
+                scheduled_at: answer.text(&["scheduled_at"]),
+            })
+        })
+        .await
     }
 
-    /// An agent's wakeups. `limit` is 1 to 500.
+    /// An agent's wakeups, of one status or of all. `limit` is 1 to [`MAX_WAKEUPS`].
     pub async fn wakeups(
         &self,
         agent: &str,
         status: Option<&str>,
         limit: u32,
     ) -> Result<Listed<Wakeup>, Error> {
-        let _ = (agent, status, limit);
-        todo!()
+        let target =
+            of_agent(agent).query("status", status).number("limit", limit.clamp(1, MAX_WAKEUPS));
+        self.call(Call::get(target), |answer| {
+            let list = Object::read(answer)?.list(&["wakeups", "items"])?;
+            let (items, unreadable) = entries(list, wakeup);
+            Ok(Listed { items, unreadable })
+        })
+        .await
     }
+}
+
+fn of_agent(agent: &str) -> Target {
+    Target::root().word("agents").part("the agent", agent).word("wakeups")
+}
+
+fn wakeup(raw: &RawValue) -> Option<Wakeup> {
+    let entry = Object::entry(raw)?;
+    let text = |name| entry.text(&[name]);
+    Some(Wakeup {
+        wakeup_id: entry.text(&["wakeup_id", "id"])?,
+        agent_id: text("agent_id"),
+        user_id: text("user_id"),
+        check_type: text("check_type"),
+        intent: text("intent"),
+        status: text("status"),
+        scheduled_at: text("scheduled_at"),
+        created_at: text("created_at"),
+        executed_at: text("executed_at"),
+        occasion: text("occasion"),
+        interest_topic: text("interest_topic"),
+        event_description: text("event_description"),
+    })
 }
