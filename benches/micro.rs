@@ -66,7 +66,7 @@ fn table() -> Table {
 fn receive(table: &Table, headers: &HeaderMap, body: &Bytes) -> Event {
     let (source, path_type) = table.source("/hooks/agent.message").expect("a source");
     let request = Request { path_type, headers, body: body.clone(), now_ms: NOW_MS };
-    source.receive(request).expect("a verified event")
+    source.receive(request).expect("a verified event").event
 }
 
 fn steps(criterion: &mut Criterion) {

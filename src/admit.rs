@@ -11,7 +11,6 @@ use crate::{
     event::{Event, Message, Record},
     journal::{AppendError, Entry, Journal},
     routing::Table,
-    source::Dedupe,
 };
 
 /// Admits events. A cheap handle.
@@ -56,20 +55,20 @@ impl Admit {
         Admit { journal, window, backlogs }
     }
 
-    /// Returns once the event is on disk, with what `table` says it owes; `dedupe` is its source's.
+    /// Returns once the event is on disk, with what `table` says it owes; `keys` are what its source
+    /// knows it by.
     ///
-    /// If the caller goes away meanwhile, the append goes on: the claim on the event's key travels
+    /// If the caller goes away meanwhile, the append goes on: the claim on the event's keys travels
     /// with it, so that a sender who comes again cannot get a second copy in; and so does `room`,
     /// whatever bounds the events under way.
     pub async fn admit(
         &self,
         table: &Table,
-        dedupe: Dedupe,
+        keys: dedupe::Keys,
         event: Event,
         room: impl Send + 'static,
     ) -> Result<Admitted, Error> {
         let (id, time_ms) = (event.id.clone(), event.time_ms);
-        let keys = dedupe::Keys::new(&event, dedupe);
         let Some(claim) = self.window.claim(keys, time_ms).await else {
             return Ok(Admitted { id, outcome: Outcome::Duplicate });
         };
@@ -80,6 +79,7 @@ impl Admit {
         self.backlogs.check(&messages)?;
         let payload = Record { event, messages }.encode();
         let (durable, outcome) = oneshot::channel();
+        let keys = claim.keys().to_vec();
         let done = Box::new(move |appended: Result<_, AppendError>| {
             if appended.is_ok() {
                 claim.commit(time_ms);
@@ -88,7 +88,7 @@ impl Admit {
             // The caller may be gone; the event is in all the same.
             durable.send(appended).ok();
         });
-        let entry = Entry { payload, keys: keys.iter().collect(), time_ms };
+        let entry = Entry { payload, keys, time_ms };
         self.journal.append(entry, done).await;
         outcome.await.map_err(|_| Error::Ended)??;
         Ok(Admitted { id, outcome: Outcome::Appended })

@@ -192,13 +192,13 @@ impl Inner {
         source.stats.body_bytes.add(body.len() as u64);
         let now_ms = now_ms();
         let request = source::Request { path_type, headers: &head.headers, body, now_ms };
-        let event = source.receive(request).map_err(|rejection| {
+        let received = source.receive(request).map_err(|rejection| {
             source.log(&rejection, now_ms);
             Rejection::NotVerified
         })?;
         // Until the event is durable, nobody may take it that no more comes of this table.
         let room = (room, table.clone());
-        let admitted = self.admit.admit(table, source.dedupe, event, room).await;
+        let admitted = self.admit.admit(table, received.known_by, received.event, room).await;
         let admitted = admitted.inspect_err(|error| {
             if let Some(more) = self.not_admitted.speaks(now_ms) {
                 tracing::warn!(%error, more, "an event is refused for now");

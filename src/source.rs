@@ -11,7 +11,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::{event::Event, quiet::Quiet, signature};
+use crate::{
+    dedupe::{self, Keys},
+    event::Event,
+    quiet::Quiet,
+    signature,
+};
 
 pub mod miibo;
 pub mod sonzai;
@@ -47,10 +52,10 @@ pub struct Source {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dedupe {
-    /// By their id.
+    /// By their id; as its provider says, by more.
     #[default]
     Id,
-    /// By their id, or by an equal body under the same type.
+    /// By that, or by an equal body under the same type.
     Body,
 }
 
@@ -85,12 +90,23 @@ pub struct Request<'r> {
 }
 
 /// A verified request.
+#[derive(Debug)]
 pub struct Received {
     pub event: Event,
+    /// What makes another event the same.
+    pub known_by: Keys,
     /// Which secret verified it: its index in the configured list.
     pub key: usize,
     /// Whether the body names another event type than the path.
     pub type_disputed: bool,
+}
+
+impl Received {
+    /// Of a provider whose events are known by their id alone.
+    fn by_id(event: Event, key: usize, type_disputed: bool) -> Received {
+        let known_by = Keys::known_by(dedupe::of_id(&event.source, &event.id));
+        Received { event, known_by, key, type_disputed }
+    }
 }
 
 /// What a request would be known by, had it been verified.
@@ -155,18 +171,27 @@ impl Source {
     }
 
     /// Verifies the request over its raw bytes, then builds the event; counts the verdict.
-    pub fn receive(&self, request: Request) -> Result<Event, Rejection> {
+    pub fn receive(&self, request: Request) -> Result<Received, Rejection> {
         let verdict = self.judge(request);
         self.stats.count(&verdict);
-        verdict.map(|received| received.event)
+        verdict
     }
 
     /// The verdict of [`receive`](Self::receive).
     pub fn judge(&self, request: Request) -> Result<Received, Rejection> {
-        match &self.provider {
+        let mut received = match &self.provider {
             Provider::Sonzai(sonzai) => sonzai.receive(&self.name, request),
             Provider::Miibo(miibo) => miibo.receive(&self.name, request),
             Provider::Standard(standard) => standard.receive(&self.name, request),
+        }?;
+        self.also_known_by_body(&received.event, &mut received.known_by);
+        Ok(received)
+    }
+
+    /// Adds what its `dedupe` asks for beyond its provider's own rule.
+    fn also_known_by_body(&self, event: &Event, keys: &mut Keys) {
+        if self.dedupe == Dedupe::Body {
+            keys.also_known_by(dedupe::of_body(&event.source, &event.kind, &event.body));
         }
     }
 
@@ -277,8 +302,12 @@ fn kind(in_body: Option<ByteString>, in_path: Option<&str>) -> (ByteString, bool
 
 /// Text that may stand in a CloudEvents attribute: not empty, bounded, no control characters.
 fn attribute(text: &str) -> Option<ByteString> {
+    is_attribute(text).then(|| text.into())
+}
+
+fn is_attribute(text: &str) -> bool {
     let fits = !text.is_empty() && text.len() <= MAX_ATTRIBUTE_BYTES;
-    (fits && !text.contains(char::is_control)).then(|| text.into())
+    fits && !text.contains(char::is_control)
 }
 
 /// The headers that may be kept with an event: no credentials, no signatures, nothing that belongs

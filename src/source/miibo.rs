@@ -55,8 +55,7 @@ impl Miibo {
     ) -> Result<Received, Rejection> {
         let verified = signature::miibo::verify(&self.keys, request.headers, &request.body)?;
         let facts = facts(&request);
-        let event = super::event(source, request, facts);
-        Ok(Received { event, key: verified.key, type_disputed: false })
+        Ok(Received::by_id(super::event(source, request, facts), verified.key, false))
     }
 
     pub(super) fn sign(&self, body: &[u8]) -> Result<Signed, CannotSign> {

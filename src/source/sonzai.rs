@@ -1,33 +1,33 @@
 //! Sonzai: one secret an event type. From Sonzai's webhook guide and SDKs.
 //!
 //! The type is the body's `event_type` where the verified body has one, else the path's; some
-//! payloads carry none. Identifiers are looked for at the top level, under `data` and under
-//! `wakeup`, in that order.
+//! payloads carry none. What else a payload says is read in `payload`; what makes two events the
+//! same is in `identity`; what came by no webhook is made an event in [`polled`].
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::collections::HashMap;
 
 use bytestring::ByteString;
 use http::{HeaderName, header::AUTHORIZATION};
 use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{CannotSign, Facts, Received, Rejection, Request, Signed, attribute};
+use super::{CannotSign, Facts, Received, Rejection, Request, Signed, is_attribute};
 use crate::{
-    body::Paths,
+    dedupe::Keys,
     signature::{self, Key},
 };
 
+mod identity;
+mod payload;
+pub mod polled;
 pub mod settings;
 
+use identity::Identity;
+use payload::Payload;
+
+pub use identity::Via;
+pub use payload::EXTENSIONS;
 pub use settings::Settings;
-
-/// CloudEvents extensions of a Sonzai event, each with its name in the body.
-pub const EXTENSIONS: [(&str, &str); 3] =
-    [("agentid", "agent_id"), ("userid", "user_id"), ("projectid", "project_id")];
-
-/// Where an identifier may stand in the body, the first one first.
-const PARENTS: [Option<&str>; 3] = [None, Some("data"), Some("wakeup")];
 
 /// A Sonzai source's keys.
 #[derive(Debug, Default)]
@@ -73,9 +73,10 @@ impl Sonzai {
             None => self.indexes[verified.key],
             Some(_) => verified.key,
         };
-        let (facts, type_disputed) =
+        let (facts, known_by, type_disputed) =
             facts(source, &request, verified.timestamp.unwrap_or_default());
-        Ok(Received { event: super::event(source, request, facts), key, type_disputed })
+        let event = super::event(source, request, facts);
+        Ok(Received { event, known_by, key, type_disputed })
     }
 
     /// How many secrets the longest list of one type holds.
@@ -118,52 +119,42 @@ impl Sonzai {
     }
 }
 
-struct Wanted {
-    paths: Paths,
-    event_type: usize,
-    /// A slot for each of [`EXTENSIONS`] under each of [`PARENTS`].
-    ids: [[usize; PARENTS.len()]; EXTENSIONS.len()],
+/// What a verified request says, what it is known by, and whether its body disputes the type in its
+/// path.
+pub(super) fn facts(source: &ByteString, request: &Request, timestamp: u64) -> (Facts, Keys, bool) {
+    let payload = Payload::read(&request.body);
+    let (kind, type_disputed) = super::kind(payload.event_type(), request.path_type);
+    let Identity { id, known_by } =
+        Identity::of_webhook(source, &kind, timestamp, &request.body, &payload.ids());
+    let extensions = extensions(&payload, [&None; EXTENSIONS.len()], Via::Webhook);
+    (Facts::new(id, kind, extensions), known_by, type_disputed)
 }
 
-static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
-    let mut paths = Paths::default();
-    let event_type = paths.add(&["event_type"]);
-    let ids = EXTENSIONS.map(|(_, field)| {
-        PARENTS.map(|parent| {
-            let path: Vec<&str> = parent.into_iter().chain([field]).collect();
-            paths.add(&path)
-        })
+/// The extensions of an event: what its payload says, else what an item says beside it; and how it
+/// came.
+fn extensions(
+    payload: &Payload,
+    beside: [&Option<ByteString>; EXTENSIONS.len()],
+    via: Via,
+) -> Vec<(ByteString, ByteString)> {
+    let said = payload.extensions().into_iter().zip(beside);
+    let said = said.map(|(inside, beside)| {
+        inside.or_else(|| beside.clone().filter(|text| is_attribute(text)))
     });
-    Wanted { paths, event_type, ids }
-});
-
-/// What a verified request says, and whether its body disputes the type in its path.
-pub(super) fn facts(source: &ByteString, request: &Request, timestamp: u64) -> (Facts, bool) {
-    let fields = WANTED.paths.read(&request.body).ok();
-    let in_body = fields.as_ref().and_then(|fields| attribute(&fields.string(WANTED.event_type)?));
-    let (kind, type_disputed) = super::kind(in_body, request.path_type);
-    let extensions: Vec<_> = EXTENSIONS
-        .iter()
-        .zip(&WANTED.ids)
-        .filter_map(|((name, _), slots)| {
-            let fields = fields.as_ref()?;
-            let id = slots.iter().find_map(|slot| attribute(&fields.text(*slot).ok()?))?;
-            Some((ByteString::from_static(name), id))
-        })
-        .collect();
-    let subject = extensions.iter().find(|(name, _)| name == "agentid").map(|(_, id)| id.clone());
-    let id = id(source, &kind, timestamp, &request.body);
-    (Facts { id, kind, subject, extensions }, type_disputed)
+    let mut all = Vec::with_capacity(EXTENSIONS.len() + 1);
+    let named = EXTENSIONS.iter().zip(said);
+    all.extend(named.filter_map(|((name, _), id)| Some((ByteString::from_static(name), id?))));
+    all.push((ByteString::from_static(Via::NAME), ByteString::from_static(via.as_str())));
+    all
 }
 
-/// The event's identity: Sonzai sends none, and a retry repeats type, signed time and body.
-fn id(source: &str, kind: &str, timestamp: u64, body: &[u8]) -> ByteString {
-    let mut hash = Sha256::new();
-    for part in [source.as_bytes(), kind.as_bytes(), &timestamp.to_le_bytes(), body] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
+impl Facts {
+    /// The subject is the agent's id.
+    fn new(id: ByteString, kind: ByteString, extensions: Vec<(ByteString, ByteString)>) -> Facts {
+        let agent = extensions.iter().find(|(name, _)| name == "agentid");
+        let subject = agent.map(|(_, id)| id.clone());
+        Facts { id, kind, subject, extensions }
     }
-    const_hex::encode(&hash.finalize()[..16]).into()
 }
 
 #[cfg(test)]
@@ -301,21 +292,6 @@ mod tests {
             assert_eq!(event.extension("agentid").map(|a| &**a), agent, "{body}");
             assert_eq!(event.extension("userid").map(|a| &**a), user, "{body}");
             assert_eq!(event.subject.as_deref(), agent, "{body}");
-        }
-    }
-
-    #[test]
-    fn a_retry_has_the_same_id_and_anything_else_has_another() {
-        let first = id("s", "k", 1, b"b");
-        assert_eq!(first, id("s", "k", 1, b"b"));
-        for other in [
-            id("t", "k", 1, b"b"),
-            id("s", "l", 1, b"b"),
-            id("s", "k", 2, b"b"),
-            id("s", "k", 1, b"c"),
-            id("sk", "", 1, b"b"),
-        ] {
-            assert_ne!(first, other);
         }
     }
 }

@@ -44,7 +44,7 @@ impl Standard {
         let (verified, id) = standard::verify(&self.keys, request.headers, &request.body, now_s)?;
         let (facts, type_disputed) = facts(id, &request);
         let event = super::event(source, request, facts);
-        Ok(Received { event, key: verified.key, type_disputed })
+        Ok(Received::by_id(event, verified.key, type_disputed))
     }
 
     pub(super) fn sign(&self, body: &[u8], now_s: u64, id: Uuid) -> Result<Signed, CannotSign> {

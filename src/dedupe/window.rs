@@ -1,0 +1,231 @@
+//! The window of known keys, and the claims on those to come.
+
+use std::{
+    collections::{VecDeque, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+use tokio::sync::watch;
+
+use super::keys::{Key, Keys, LookUp, Registered};
+
+/// How long and how many.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A key older than this is forgotten, within a second or so.
+    pub window: Duration,
+    /// Beyond this many, the oldest are forgotten. One that was registered again counts for each
+    /// time until its first would have been forgotten.
+    pub max_keys: usize,
+}
+
+/// The known keys and those being committed.
+pub struct Window {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// With the newest time at which each was registered. Times here are seconds since the Unix
+    /// epoch: a million keys are many, and no age is asked for more exactly.
+    known: FxHashMap<Key, u32>,
+    /// Keys in the order in which they were registered, about that of time. One that was registered
+    /// again is here more than once; only the newest counts.
+    ages: VecDeque<(Key, u32)>,
+    /// Bounded by the requests under way.
+    claimed: FxHashMap<Key, Claimed>,
+}
+
+/// A key under claim.
+#[derive(Default)]
+struct Claimed {
+    /// By so many. Two events may register the same key without being the same: neither looks it
+    /// up, and neither waits for the other.
+    claims: u32,
+    /// Where somebody waits for the outcome of one of them.
+    waiters: Option<watch::Sender<()>>,
+}
+
+enum Attempt {
+    Claimed,
+    Known,
+    Wait(watch::Receiver<()>),
+}
+
+impl Window {
+    /// A window that knows `keys`, oldest first, with their times in Unix milliseconds.
+    pub fn new(limits: Limits, keys: Vec<(Key, u64)>) -> Arc<Window> {
+        let mut state = State::default();
+        // At once for all of them: a start that rehashes a million keys again and again takes longer.
+        state.known.reserve(keys.len());
+        state.ages.reserve(keys.len());
+        for (key, time_ms) in keys {
+            state.learn(key, seconds(time_ms), limits);
+        }
+        Arc::new(Window { limits, state: Mutex::new(state) })
+    }
+
+    /// Claims all of an event's keys in one step, waiting while somebody else has a claim on one
+    /// that it looks up; `None` if one of those is known by then.
+    ///
+    /// Nobody waits in a circle: who waits holds nothing.
+    pub async fn claim(self: &Arc<Self>, keys: Keys, now_ms: u64) -> Option<Claim> {
+        loop {
+            let attempt = self.try_claim(&keys, seconds(now_ms));
+            match attempt {
+                Attempt::Known => return None,
+                Attempt::Claimed => {
+                    let (window, keys) = (self.clone(), keys.into_registered());
+                    return Some(Claim { window, keys, committed_ms: None });
+                }
+                // An error is the claim's end, whichever way: look again.
+                Attempt::Wait(mut outcome) => drop(outcome.changed().await),
+            }
+        }
+    }
+
+    fn try_claim(&self, keys: &Keys, now_s: u32) -> Attempt {
+        let mut state = self.state();
+        state.forget(now_s, self.limits);
+        if keys.looked_up().iter().any(|look_up| state.knows(look_up, now_s, self.limits)) {
+            return Attempt::Known;
+        }
+        for LookUp { key, .. } in keys.looked_up() {
+            if let Some(claimed) = state.claimed.get_mut(key) {
+                let waiters = claimed.waiters.get_or_insert_with(|| watch::channel(()).0);
+                return Attempt::Wait(waiters.subscribe());
+            }
+        }
+        for key in keys.registered() {
+            state.claimed.entry(*key).or_default().claims += 1;
+        }
+        Attempt::Claimed
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How many keys are known.
+    pub fn len(&self) -> usize {
+        self.state().known.len()
+    }
+
+    /// Whether no key is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A panic while the lock was held left no half-made change: every method changes the state in
+    /// steps that are each consistent.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whole seconds since the Unix epoch; enough until 2106.
+fn seconds(time_ms: u64) -> u32 {
+    u32::try_from(time_ms / 1000).unwrap_or(u32::MAX)
+}
+
+impl Limits {
+    /// The window in seconds, rounded up: nothing is forgotten too early.
+    fn window_s(&self) -> u32 {
+        let rest = u64::from(self.window.subsec_nanos() > 0);
+        u32::try_from(self.window.as_secs().saturating_add(rest)).unwrap_or(u32::MAX)
+    }
+}
+
+impl State {
+    /// Whether it makes an event of now the same as one before. An age in whole seconds may be a
+    /// second too long and is never too short, so a limit that is reached always counts.
+    fn knows(&self, LookUp { key, younger_than_s }: &LookUp, now_s: u32, limits: Limits) -> bool {
+        let age_s = self.known.get(key).map(|time_s| now_s.saturating_sub(*time_s));
+        age_s.is_some_and(|age_s| age_s <= limits.window_s() && age_s < *younger_than_s)
+    }
+
+    fn learn(&mut self, key: Key, time_s: u32, limits: Limits) {
+        self.forget(time_s, limits);
+        match self.known.entry(key) {
+            // What was registered later, or within the same second, is as good.
+            Entry::Occupied(known) if *known.get() >= time_s => return,
+            Entry::Occupied(mut known) => drop(known.insert(time_s)),
+            Entry::Vacant(new) => drop(new.insert(time_s)),
+        }
+        // Before there is one more, so that what was reserved for all of them is enough.
+        while self.ages.len() >= limits.max_keys && self.forget_oldest() {}
+        self.ages.push_back((key, time_s));
+    }
+
+    fn forget(&mut self, now_s: u32, limits: Limits) {
+        let oldest_s = now_s.saturating_sub(limits.window_s());
+        while self.ages.front().is_some_and(|(_, time_s)| *time_s < oldest_s) {
+            self.forget_oldest();
+        }
+    }
+
+    /// Forgets what is oldest, unless that key was registered again since; false if there is none.
+    fn forget_oldest(&mut self) -> bool {
+        let Some((key, time_s)) = self.ages.pop_front() else { return false };
+        if let Entry::Occupied(known) = self.known.entry(key)
+            && *known.get() == time_s
+        {
+            known.remove();
+        }
+        true
+    }
+
+    /// Ends one claim on a key; whoever is dropped in turn wakes those who wait for it.
+    fn release(&mut self, key: Key) -> Option<watch::Sender<()>> {
+        let Entry::Occupied(mut claimed) = self.claimed.entry(key) else { return None };
+        claimed.get_mut().claims -= 1;
+        if claimed.get().claims == 0 {
+            claimed.remove().waiters
+        } else {
+            claimed.get_mut().waiters.take()
+        }
+    }
+}
+
+/// The right to append the event with these keys. Dropped without a commit, it leaves no trace.
+pub struct Claim {
+    window: Arc<Window>,
+    keys: Registered,
+    committed_ms: Option<u64>,
+}
+
+impl Claim {
+    /// The keys to be stored with the event.
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// The event is durable: its keys are known from now on, all at once, and those who wait for
+    /// one are told.
+    pub fn commit(mut self, time_ms: u64) {
+        self.committed_ms = Some(time_ms);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut state = self.window.state();
+        if let Some(time_ms) = self.committed_ms {
+            for key in &self.keys {
+                state.learn(*key, seconds(time_ms), self.window.limits);
+            }
+        }
+        let waiters: SmallVec<[_; 2]> =
+            self.keys.iter().filter_map(|key| state.release(*key)).collect();
+        drop(state);
+        // Dropping the channels wakes those who wait: not while the lock is held that they want.
+        drop(waiters);
+    }
+}
+
+#[cfg(test)]
+mod tests;

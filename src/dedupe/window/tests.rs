@@ -1,0 +1,307 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: Limits = Limits { window: Duration::from_secs(10), max_keys: 3 };
+const WIDE: Limits = Limits { window: Duration::from_secs(100), max_keys: 1000 };
+
+fn key(n: u8) -> Key {
+    [n; 16]
+}
+
+fn keys(n: u8) -> Keys {
+    Keys::known_by(key(n))
+}
+
+fn with_body(id: u8, body: u8) -> Keys {
+    let mut keys = keys(id);
+    keys.also_known_by(key(body));
+    keys
+}
+
+/// Registers one key and looks another one up.
+fn pair(registered: u8, looked_up: u8) -> Keys {
+    let mut keys = Keys::default();
+    keys.register(key(registered));
+    keys.look_up(key(looked_up), u32::MAX);
+    keys
+}
+
+async fn known(window: &Arc<Window>, n: u8, now_ms: u64) -> bool {
+    window.claim(keys(n), now_ms).await.is_none()
+}
+
+async fn commit(window: &Arc<Window>, keys: Keys, now_ms: u64) {
+    window.claim(keys, now_ms).await.expect("an event of its own").commit(now_ms);
+}
+
+#[tokio::test]
+async fn a_committed_key_is_known_until_its_window_ends() {
+    let window = Window::new(LIMITS, vec![]);
+    commit(&window, keys(1), 1_000).await;
+    assert!(known(&window, 1, 1_000).await);
+    assert!(known(&window, 1, 11_000).await);
+    assert!(!known(&window, 1, 12_000).await);
+    assert!(window.is_empty());
+}
+
+#[tokio::test]
+async fn a_window_of_part_of_a_second_is_not_shorter_than_it_says() {
+    let limits = Limits { window: Duration::from_millis(1500), ..LIMITS };
+    let window = Window::new(limits, vec![]);
+    commit(&window, keys(1), 900).await;
+    assert!(known(&window, 1, 2_400).await);
+    assert!(!known(&window, 1, 3_000).await);
+}
+
+#[tokio::test]
+async fn a_key_that_must_be_young_is_none_from_that_age_on() {
+    let window = Window::new(LIMITS, vec![(key(1), 1_999)]);
+    let young = |now_ms| {
+        let mut keys = Keys::default();
+        keys.look_up(key(1), 3);
+        let window = window.clone();
+        async move { window.claim(keys, now_ms).await.is_none() }
+    };
+    assert!(young(3_999).await);
+    assert!(!young(4_999).await);
+    assert!(known(&window, 1, 4_999).await, "it is still known to others");
+}
+
+#[tokio::test]
+async fn a_dropped_claim_leaves_no_trace() {
+    let window = Window::new(LIMITS, vec![]);
+    drop(window.claim(with_body(1, 2), 0).await);
+    assert!(!known(&window, 1, 0).await);
+    assert!(window.is_empty());
+    assert!(window.state().claimed.is_empty());
+}
+
+#[tokio::test]
+async fn the_oldest_make_room_for_the_newest() {
+    let window = Window::new(LIMITS, (1..=5).map(|n| (key(n), 0)).collect());
+    assert_eq!(window.len(), 3);
+    assert!(!known(&window, 2, 0).await);
+    assert!(known(&window, 3, 0).await);
+    assert!(known(&window, 5, 0).await);
+}
+
+#[tokio::test]
+async fn a_key_that_is_registered_again_counts_from_its_newest_time() {
+    let window = Window::new(WIDE, vec![]);
+    for now_ms in [0, 60_000, 60_000] {
+        commit(&window, pair(1, 9), now_ms).await;
+    }
+    // The first time is out of the window, the second is not.
+    assert!(known(&window, 1, 160_000).await);
+    assert_eq!(window.len(), 1);
+    assert!(!known(&window, 1, 161_000).await);
+    assert!(window.state().ages.is_empty());
+
+    // So when it is pushed out by others, and when times come in another order than they are.
+    let window = Window::new(LIMITS, vec![(key(1), 5_000), (key(2), 5_000), (key(1), 7_000)]);
+    commit(&window, pair(1, 9), 6_000).await;
+    commit(&window, keys(3), 7_000).await;
+    assert!(known(&window, 1, 17_000).await);
+    commit(&window, keys(4), 7_000).await;
+    assert!(!known(&window, 2, 7_000).await);
+    assert!(known(&window, 1, 7_000).await);
+}
+
+#[tokio::test]
+async fn a_full_window_grows_no_more() {
+    let limits = Limits { max_keys: 1000, ..WIDE };
+    let window = Window::new(limits, (0..1000).map(|n: u16| (wide(n), 0)).collect());
+    let room = |window: &Window| window.state().ages.capacity();
+    let before = room(&window);
+    for n in 1000..3000 {
+        commit(&window, Keys::known_by(wide(n)), 0).await;
+    }
+    assert_eq!((window.len(), room(&window)), (1000, before));
+}
+
+fn wide(n: u16) -> Key {
+    let mut key = Key::default();
+    key[..2].copy_from_slice(&n.to_le_bytes());
+    key
+}
+
+#[tokio::test]
+async fn a_second_sender_waits_for_the_first_and_sees_its_outcome() {
+    for second in [keys(1), with_body(2, 1), with_body(1, 2)] {
+        for committed in [true, false] {
+            let window = Window::new(LIMITS, vec![]);
+            let first = window.claim(with_body(1, 9), 0).await.unwrap();
+            let other = tokio::spawn({
+                let (window, second) = (window.clone(), second.clone());
+                async move { window.claim(second, 0).await.is_none() }
+            });
+            tokio::task::yield_now().await;
+            assert!(!other.is_finished());
+            if committed {
+                first.commit(0);
+            } else {
+                drop(first);
+            }
+            assert_eq!(other.await.unwrap(), committed);
+            assert!(window.state().claimed.is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_known_by_any_of_its_keys() {
+    let window = Window::new(WIDE, vec![]);
+    commit(&window, with_body(1, 9), 0).await;
+    assert_eq!(window.len(), 2);
+    assert!(window.claim(with_body(2, 9), 0).await.is_none());
+    assert!(window.claim(with_body(1, 8), 0).await.is_none());
+    assert!(!known(&window, 2, 0).await, "what was refused left no trace");
+    assert!(window.claim(with_body(3, 8), 0).await.is_some());
+}
+
+#[tokio::test]
+async fn what_is_registered_alone_makes_nobody_wait_and_nothing_the_same() {
+    let window = Window::new(WIDE, vec![]);
+    let first = window.claim(pair(1, 2), 0).await.unwrap();
+    let second = window.claim(pair(1, 2), 0).await.unwrap();
+    let waiting = tokio::spawn({
+        let window = window.clone();
+        async move { known(&window, 1, 0).await }
+    });
+    tokio::task::yield_now().await;
+    // One that failed is not the end of the other.
+    drop(second);
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    first.commit(0);
+    assert!(waiting.await.unwrap());
+    assert!(window.state().claimed.is_empty());
+}
+
+#[tokio::test]
+async fn who_is_dropped_while_it_waits_holds_up_nobody() {
+    let window = Window::new(WIDE, vec![]);
+    let first = window.claim(keys(1), 0).await.unwrap();
+    let waiting = tokio::spawn({
+        let window = window.clone();
+        async move { window.claim(with_body(2, 1), 0).await.is_some() }
+    });
+    tokio::task::yield_now().await;
+    waiting.abort();
+    assert!(waiting.await.unwrap_err().is_cancelled());
+    assert!(!known(&window, 2, 0).await, "it held nothing");
+    drop(first);
+    assert!(!known(&window, 1, 0).await);
+}
+
+/// What an event registers and looks up, of a few keys, and whether its append succeeds.
+type Asked = (Vec<u8>, Vec<(u8, Option<u32>)>, bool);
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let look_up = (0..6u8, prop::option::of(0..30u32));
+    (prop::collection::vec(0..6u8, 0..4), prop::collection::vec(look_up, 0..4), any::<bool>())
+}
+
+fn keys_of((registered, looked_up, _): &Asked) -> Keys {
+    let mut keys = Keys::default();
+    registered.iter().for_each(|n| keys.register(key(*n)));
+    for (n, younger_than_s) in looked_up {
+        keys.look_up(key(*n), younger_than_s.unwrap_or(u32::MAX));
+    }
+    keys
+}
+
+proptest! {
+    /// One after the other, as a list of all that was ever registered says; reopened at any time.
+    #[test]
+    fn it_knows_what_a_list_of_all_keys_knows(
+        events in prop::collection::vec((asked(), 0..15u64, prop::bool::weighted(0.1)), 0..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let limits = Limits { window: Duration::from_secs(20), max_keys: 1000 };
+        let mut window = Window::new(limits, vec![]);
+        let (mut all, mut now_s): (Vec<(Key, u64)>, u64) = (vec![], 0);
+        for (asked, later_s, reopened) in events {
+            now_s += later_s;
+            if reopened {
+                window = Window::new(limits, all.clone());
+            }
+            let expected = asked.1.iter().any(|(n, younger_than_s)| {
+                let ages = all.iter().filter(|(known, _)| *known == key(*n));
+                let mut ages = ages.map(|(_, time_ms)| now_s - time_ms / 1000);
+                ages.any(|age_s| age_s <= 20 && age_s < younger_than_s.map_or(u64::MAX, u64::from))
+            });
+            let claim = runtime.block_on(window.claim(keys_of(&asked), now_s * 1000));
+            prop_assert_eq!(claim.is_none(), expected);
+            if let Some(claim) = claim.filter(|_| asked.2) {
+                all.extend(claim.keys().iter().map(|key| (*key, now_s * 1000)));
+                claim.commit(now_s * 1000);
+            }
+            prop_assert!(window.state().claimed.is_empty());
+        }
+    }
+}
+
+/// Many at once over few keys, on several threads: everybody gets an answer, and what got in
+/// could have got in one after the other, in the order of the claims.
+#[test]
+fn of_those_that_exclude_each_other_one_gets_in_and_nobody_waits_for_ever() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_time()
+        .build()
+        .unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..60 {
+        let window = Window::new(WIDE, vec![]);
+        // Each is known by two or three of few keys: circles of those who want each other's are sure.
+        let events: Vec<(Vec<u8>, bool)> = (0..40)
+            .map(|_| ((0..random.usize(2..4)).map(|_| random.u8(0..8)).collect(), random.bool()))
+            .collect();
+        let tasks: Vec<_> = events
+            .iter()
+            .cloned()
+            .map(|(known_by, fails)| {
+                let window = window.clone();
+                runtime.spawn(async move {
+                    let mut keys = Keys::default();
+                    known_by.iter().for_each(|n| keys.also_known_by(key(*n)));
+                    let claim = window.claim(keys, 0).await?;
+                    tokio::task::yield_now().await;
+                    if fails {
+                        return None;
+                    }
+                    claim.commit(0);
+                    Some(())
+                })
+            })
+            .collect();
+        let outcomes = runtime.block_on(async {
+            let all = async {
+                let mut outcomes = Vec::new();
+                for task in tasks {
+                    outcomes.push(task.await.unwrap().is_some());
+                }
+                outcomes
+            };
+            tokio::time::timeout(Duration::from_secs(60), all).await.expect("nobody waits for ever")
+        });
+        let mut got_in: HashMap<u8, usize> = HashMap::new();
+        for ((known_by, _), _) in events.iter().zip(&outcomes).filter(|(_, got_in)| **got_in) {
+            let mut known_by = known_by.clone();
+            known_by.sort();
+            known_by.dedup();
+            known_by.into_iter().for_each(|n| *got_in.entry(n).or_default() += 1);
+        }
+        assert!(got_in.values().all(|count| *count == 1), "{got_in:?}");
+        // Who would have succeeded did not only because one of its keys is in.
+        for ((known_by, fails), outcome) in events.iter().zip(&outcomes) {
+            let excused = *fails || known_by.iter().any(|n| got_in.contains_key(n));
+            assert!(*outcome || excused, "{known_by:?}");
+        }
+        assert!(window.state().claimed.is_empty());
+    }
+}
