@@ -24,8 +24,8 @@ pub use diagnostic::{Invalid, Problem, Severity, Tally};
 pub use file::schema;
 pub use secrets::{Place, Secrets, secrets};
 pub use table::{
-    BrokerKind, BrokerPolicy, BrokerSettings, Mismatch, RouteStats, Table, Trace, TracedMessage,
-    TracedRoute, UNROUTED, WhenFull,
+    BrokerKind, BrokerPolicy, BrokerSettings, CommandSettings, Mismatch, RouteStats, Table, Trace,
+    TracedMessage, TracedRoute, UNROUTED, WhenFull,
 };
 
 use crate::secret::Env;

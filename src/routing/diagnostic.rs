@@ -56,10 +56,20 @@ pub enum Code {
     InvalidTemplate,
     InvalidAddress,
     SharedDirectory,
+    /// Two commands that take from the same place.
+    SharedPlace,
     ShortSecret,
     NeverMatches,
     DuplicateRoute,
     UnroutedSource,
+    /// A type that is asked for and that no route takes.
+    UnroutedType,
+    /// What a route reads and some of what it takes does not have.
+    AbsentField,
+    /// A URL over which everybody reads along.
+    InsecureUrl,
+    /// A URL that does not say the event's type, registered for several.
+    SharedUrl,
     UnusedBroker,
 }
 

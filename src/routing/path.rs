@@ -77,7 +77,8 @@ impl Path {
     }
 }
 
-fn is_type(segment: &str) -> bool {
+/// Whether an event type can stand in a path.
+pub fn is_type(segment: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':');
     (1..=MAX_TYPE_BYTES).contains(&segment.len())
         && segment.bytes().all(allowed)

@@ -52,7 +52,7 @@ pub fn secrets(text: &str, source: &str, env: Env) -> Result<Secrets, secret::Er
             secrets.add(None, &source.secret, env)?;
         }
         Some(Source::Sonzai(source)) => {
-            for (event_type, list) in &source.secrets {
+            for (event_type, list) in source.secrets.iter().flatten() {
                 secrets.add(Some(event_type), list, env)?;
             }
             let authorization = source.authorization.as_ref();

@@ -20,10 +20,12 @@ use crate::{
     source::Source,
 };
 
+mod commands;
 mod compile;
 mod index;
 mod resolve;
 
+pub use commands::{CommandSettings, From};
 pub(super) use compile::compile;
 pub use resolve::{Mismatch, Trace, TracedMessage, TracedRoute};
 
@@ -37,6 +39,7 @@ pub struct Table {
     brokers: Vec<BrokerSettings>,
     /// In the order of the file.
     routes: Vec<Route>,
+    commands: Vec<CommandSettings>,
     index: Index,
     /// The body fields that any template or condition needs.
     paths: Paths,
@@ -173,13 +176,14 @@ impl Table {
         sources: Vec<(Path, Arc<Source>)>,
         brokers: Vec<BrokerSettings>,
         routes: Vec<Route>,
+        commands: Vec<CommandSettings>,
         paths: Paths,
     ) -> Table {
         let mut index = Index::default();
         for (place, route) in routes.iter().enumerate() {
             index.add(place, &route.matcher);
         }
-        Table { sources, brokers, routes, index, paths, warnings: Vec::new() }
+        Table { sources, brokers, routes, commands, index, paths, warnings: Vec::new() }
     }
 
     /// The source that owns a request path, and the event type that the path names.
@@ -194,6 +198,11 @@ impl Table {
 
     pub fn brokers(&self) -> &[BrokerSettings] {
         &self.brokers
+    }
+
+    /// Where commands are taken from, by name.
+    pub fn commands(&self) -> &[CommandSettings] {
+        &self.commands
     }
 
     /// What compiled and probably does not do what was meant.

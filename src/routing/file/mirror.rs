@@ -17,6 +17,12 @@ use crate::{
     source::{Dedupe, Unrouted},
 };
 
+mod commands;
+mod sonzai;
+
+pub use commands::{Command, CommandFrom};
+pub use sonzai::{Api, Poll, Register};
+
 /// The routing table of Waypost: who may send, where to publish, and what goes where.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(title = "the file")]
@@ -27,6 +33,8 @@ pub struct File {
     pub brokers: BTreeMap<String, Broker>,
     /// What goes where. Every route that matches an event applies.
     pub routes: Vec<Route>,
+    /// Where commands are taken from, and whose API carries them out, by name.
+    pub commands: Option<BTreeMap<String, Command>>,
 }
 
 /// A sender, and how its requests are verified.
@@ -48,12 +56,15 @@ pub struct SonzaiSource {
     #[serde(flatten)]
     pub common: SourceCommon,
     /// The signing secret of each event type, `"*"` for all that have none of their own. One or a
-    /// list, all valid at once.
+    /// list, all valid at once. Beside `register` they may be left out.
     #[schemars(extend("x-secret" = true))]
-    pub secrets: BTreeMap<String, OneOrMany>,
+    pub secrets: Option<BTreeMap<String, OneOrMany>>,
     /// What the request's Authorization header must be: the `auth_header` given at registration.
     #[schemars(extend("x-secret" = true))]
     pub authorization: Option<String>,
+    pub api: Option<Api>,
+    pub register: Option<Register>,
+    pub poll: Option<Poll>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

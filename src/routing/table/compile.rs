@@ -20,12 +20,15 @@ use crate::{
 };
 
 mod brokers;
+mod commands;
 mod doubts;
 mod policy;
 mod routes;
 mod security;
+mod sonzai;
 mod sources;
 mod targets;
+mod web_url;
 
 /// Longest name of a source or broker, in bytes: it names files and stands in every message.
 const MAX_NAME_BYTES: usize = 64;
@@ -50,13 +53,14 @@ pub fn compile(text: &str, content: &Content, sound: bool, env: Option<Env>) -> 
     let sources = compiler.sources(&file.sources, place.key("sources"));
     let brokers = compiler.brokers(&file.brokers, place.key("brokers"));
     let routes = compiler.routes(file, place.key("routes"));
+    let commands = compiler.commands(file, place);
     let Compiler { mut problems, paths, .. } = compiler;
     let sound = sound && problems.iter().all(|p| p.severity == Severity::Warning);
     // What is doubtful about a table can only be said of all of it.
     if sound {
         problems.extend(doubts::of(file, &routes, place));
     }
-    let table = sound.then(|| Table::new(sources, brokers, routes, paths));
+    let table = sound.then(|| Table::new(sources, brokers, routes, commands, paths));
     Compiled { table, problems }
 }
 
@@ -179,3 +183,6 @@ impl<'c> Compiler<'c> {
         self.advise(code, span, message, help)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -355,7 +355,7 @@ mod properties {
                 stats: Default::default(),
             });
         }
-        Table::new(vec![], vec![], compiled, paths)
+        Table::new(vec![], vec![], compiled, vec![], paths)
     }
 
     proptest! {

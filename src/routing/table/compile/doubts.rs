@@ -166,7 +166,11 @@ impl Doubts<'_> {
 
     fn brokers(&self) -> Vec<Diagnostic> {
         let targets = self.file.routes.iter().flat_map(|route| &route.to);
-        let used: BTreeSet<&str> = targets.map(|target| &*target.broker).collect();
+        let commands = self.file.commands.iter().flat_map(|commands| commands.values());
+        let used: BTreeSet<&str> = targets
+            .map(|target| &*target.broker)
+            .chain(commands.map(|command| &*command.from.broker))
+            .collect();
         let place = self.place.key("brokers");
         let unused = place.entries().filter(|(name, _)| !used.contains(name));
         let doubt = |(name, place): (&str, Place)| {

@@ -45,10 +45,14 @@ impl Compiler<'_> {
         place: Place,
     ) -> Result<Option<Duration>, Skipped> {
         let Some(For { r#for: text }) = given else { return Ok(None) };
-        humantime::parse_duration(text).map(Some).map_err(|error| {
+        self.duration(text, place.key("for")).map(Some)
+    }
+
+    pub(super) fn duration(&mut self, text: &str, place: Place) -> Result<Duration, Skipped> {
+        humantime::parse_duration(text).map_err(|error| {
             let message = format!("`{text}` is no duration ({error})");
             let help = "write `30s`, `10m` or `24h`";
-            self.advise(Code::InvalidValue, place.key("for").span(), message, help)
+            self.advise(Code::InvalidValue, place.span(), message, help)
         })
     }
 

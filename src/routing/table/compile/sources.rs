@@ -84,25 +84,45 @@ impl Compiler<'_> {
             let place = place.key("authorization");
             self.filled("authorization", place, text)
         });
+        let settings = self.sonzai_settings(given, place);
+        self.needs_secrets(given, place)?;
         let place = place.key("secrets");
-        if given.secrets.is_empty() && !place.is_cut() {
-            let message = "`secrets:` is empty: no request could be verified";
-            let help =
-                "give one secret per event type, or `\"*\"` for all: `\"*\": ${SONZAI_SECRET}`";
-            return Err(self.advise(Code::InvalidSecret, place.span(), message, help));
-        }
         // All of them, so that every problem is reported.
-        let keys = given.secrets.iter().map(|(event_type, secrets)| {
+        let keys = given.secrets.iter().flatten().map(|(event_type, secrets)| {
             let keys = self.keys(secrets, place.key(event_type), signature::sonzai::key);
             Ok((event_type, keys?))
         });
         let keys: Vec<Result<_, Skipped>> = keys.collect();
         let mut sonzai = Sonzai::new(authorization.transpose()?);
+        sonzai.settings = settings?;
         for each in keys {
             let (event_type, keys) = each?;
             sonzai.add_keys(event_type, keys);
         }
         Ok(sonzai)
+    }
+
+    /// Whoever has none cannot verify, unless registration brings them.
+    fn needs_secrets(&mut self, given: &SonzaiSource, source: Place) -> Result<(), Skipped> {
+        let place = source.key("secrets");
+        match &given.secrets {
+            Some(secrets) if !secrets.is_empty() || place.is_cut() => Ok(()),
+            _ if given.register.is_some() => Ok(()),
+            // What is misspelt, or wrong beside it, is reported as that.
+            None if source.is_cut() => Err(Skipped),
+            None => {
+                let message = "a sonzai source needs `secrets:`";
+                let help = "the signing secret of each event type, `\"*\"` for all that have none of \
+                            their own; or `register:`, which brings them";
+                Err(self.advise(Code::MissingKey, source.at_key(), message, help))
+            }
+            Some(_) => {
+                let message = "`secrets:` is empty: no request could be verified";
+                let help =
+                    "give one secret per event type, or `\"*\"` for all: `\"*\": ${SONZAI_SECRET}`";
+                Err(self.advise(Code::InvalidSecret, place.span(), message, help))
+            }
+        }
     }
 
     fn keys<K, E: Display>(

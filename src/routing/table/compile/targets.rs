@@ -113,7 +113,12 @@ impl Compiler<'_> {
         Ok((name.into(), value.replace("$$", "$").into()))
     }
 
-    fn exposes_no_secret(&mut self, name: &str, text: &str, place: Place) -> Result<(), Skipped> {
+    pub(super) fn exposes_no_secret(
+        &mut self,
+        name: &str,
+        text: &str,
+        place: Place,
+    ) -> Result<(), Skipped> {
         if !secret::has_reference(text) {
             return Ok(());
         }
