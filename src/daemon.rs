@@ -21,6 +21,7 @@ use crate::{
     server::{Transport, tls},
     service,
     settings::Settings,
+    sonzai,
 };
 
 mod addresses;
@@ -59,6 +60,8 @@ pub enum Error {
     Broker { broker: ByteString, cause: String },
     #[error("the dispatcher of broker `{broker}` ended: {cause}; restart to recover")]
     Dispatcher { broker: ByteString, cause: dispatch::Error },
+    #[error(transparent)]
+    Sonzai(#[from] sonzai::service::Error),
     #[error("{0} ended without being told to")]
     Ended(Cow<'static, str>),
     #[error("a task of the daemon panicked: {0}")]

@@ -194,7 +194,7 @@ impl Inner {
         let request = source::Request { path_type, headers: &head.headers, body, now_ms };
         let received = source.receive(request).map_err(|rejection| {
             source.log(&rejection, now_ms);
-            Rejection::NotVerified
+            Rejection::from(rejection)
         })?;
         // Until the event is durable, nobody may take it that no more comes of this table.
         let room = (room, table.clone());

@@ -26,7 +26,7 @@
 //!
 //! # Who may import whom
 //!
-//! `cli` → `daemon` → {`ingress`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
+//! `cli` → `daemon` → {`ingress`, `sonzai`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
 //! `broker`, `routing`, `source`, `signature`} → `event`. The ingress never sees brokers, brokers
 //! never see the journal, and the journal knows bytes and positions only. `certificates`, `clock`,
 //! `meter`, `nearest`, `printable`, `private`, `quiet`, `secret`, `small_file`, `body` and `feed` are small

@@ -87,9 +87,12 @@ impl Key {
 }
 
 /// The index of the last key that matches; all are tried.
-fn matching<K>(keys: &[K], matches: impl Fn(&K) -> bool) -> Result<usize, Error> {
+fn matching<'k, K: 'k>(
+    keys: impl IntoIterator<Item = &'k K>,
+    matches: impl Fn(&K) -> bool,
+) -> Result<usize, Error> {
     let mut found = None;
-    for (index, key) in keys.iter().enumerate() {
+    for (index, key) in keys.into_iter().enumerate() {
         if matches(key) {
             found = Some(index);
         }

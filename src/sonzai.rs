@@ -1,4 +1,7 @@
 //! What Waypost does with Sonzai beside receiving its webhooks.
 
 pub mod client;
+pub mod poller;
+pub mod service;
+pub mod store;
 pub mod stub;

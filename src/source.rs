@@ -2,7 +2,7 @@
 //!
 //! An enum, not a trait: the providers differ in what a request means, not in who calls them.
 
-use std::{mem::discriminant, sync::Arc};
+use std::{borrow::Cow, mem::discriminant, sync::Arc};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -46,6 +46,7 @@ pub struct Source {
     unsigned: Quiet,
     stale: Quiet,
     unauthorized: Quiet,
+    changing: Quiet,
 }
 
 /// By what two events of a source are the same.
@@ -95,18 +96,29 @@ pub struct Received {
     pub event: Event,
     /// What makes another event the same.
     pub known_by: Keys,
-    /// Which secret verified it: its index in the configured list.
-    pub key: usize,
+    /// Which secret verified it.
+    pub key: Verifier,
     /// Whether the body names another event type than the path.
     pub type_disputed: bool,
 }
 
 impl Received {
     /// Of a provider whose events are known by their id alone.
-    fn by_id(event: Event, key: usize, type_disputed: bool) -> Received {
+    fn by_id(event: Event, key: Verifier, type_disputed: bool) -> Received {
         let known_by = Keys::known_by(dedupe::of_id(&event.source, &event.id));
         Received { event, known_by, key, type_disputed }
     }
+}
+
+/// Which secret verified a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verifier {
+    /// One of the file: its index in its list.
+    Listed(usize),
+    /// The one that the API gave.
+    Stored,
+    /// One that the API gave before that, and that is still valid for a while.
+    Replaced,
 }
 
 /// What a request would be known by, had it been verified.
@@ -125,13 +137,17 @@ pub enum Rejection {
     Signature(#[from] signature::Error),
     #[error("the Authorization header is not the one that was registered")]
     Authorization,
+    /// Whether it is one cannot be told before a secret is in force that is being changed, or that
+    /// there is none of yet.
+    #[error("no signature matches any secret, and one is being changed or is not there yet")]
+    Changing,
 }
 
 impl Source {
     pub fn new(name: ByteString, provider: Provider) -> Source {
         let (dedupe, unrouted, stats) = Default::default();
-        let (unsigned, stale, unauthorized) = Default::default();
-        Source { name, provider, dedupe, unrouted, stats, unsigned, stale, unauthorized }
+        let (unsigned, stale, unauthorized, changing) = Default::default();
+        Source { name, provider, dedupe, unrouted, stats, unsigned, stale, unauthorized, changing }
     }
 
     /// Counts on where `before`, which it takes the place of, does; unless that was another
@@ -142,9 +158,13 @@ impl Source {
         }
     }
 
-    /// How many requests each of its secrets has verified, in the order of the longest list.
-    pub fn verified(&self) -> impl Iterator<Item = u64> {
-        self.stats.verified().take(self.provider.secrets())
+    /// How many requests each of its secrets has verified: those of its file by their index in the
+    /// longest list, and those that the API gave.
+    pub fn verified(&self) -> impl Iterator<Item = (Cow<'static, str>, u64)> {
+        let listed = self.stats.verified().take(self.provider.secrets()).enumerate();
+        let listed = listed.map(|(index, count)| (index.to_string().into(), count));
+        let has_stored = self.provider.has_stored();
+        listed.chain(self.stats.verified_by_stored().filter(move |_| has_stored))
     }
 
     /// Logs why a request is not an event, each reason by itself. A right signature with a stale time
@@ -160,6 +180,11 @@ impl Source {
             Rejection::Signature(_) => {
                 if let Some(more) = self.unsigned.speaks(now_ms) {
                     tracing::info!(%source, %rejection, more, "a request is not accepted");
+                }
+            }
+            Rejection::Changing => {
+                if let Some(more) = self.changing.speaks(now_ms) {
+                    tracing::warn!(%source, %rejection, more, "a request is to come again");
                 }
             }
             Rejection::Authorization => {
@@ -224,6 +249,13 @@ impl Provider {
             Provider::Miibo(miibo) => miibo.keys.len(),
             Provider::Standard(standard) => standard.keys.len(),
         }
+    }
+}
+
+impl Provider {
+    /// Whether secrets may verify its requests that are not in its file.
+    fn has_stored(&self) -> bool {
+        matches!(self, Provider::Sonzai(sonzai) if sonzai.settings.register.is_some())
     }
 }
 

@@ -35,6 +35,7 @@ use crate::{
     },
     service,
     settings::Settings,
+    sonzai::service as sonzai,
 };
 
 /// Why a file is not put in force.
@@ -82,6 +83,7 @@ pub struct Reload {
     /// Tables that were in force, as long as a request runs on them.
     past: Vec<Weak<Table>>,
     fleet: Fleet,
+    sonzai: sonzai::Service,
     config: Arc<Config>,
     restart: Restart,
     reader: Reader,
@@ -109,6 +111,7 @@ pub struct Seen {
 pub struct Parts {
     pub table: Arc<ArcSwap<Table>>,
     pub fleet: Fleet,
+    pub sonzai: sonzai::Service,
     pub config: Arc<Config>,
     pub restart: Restart,
 }
@@ -125,7 +128,7 @@ impl Reload {
     /// Keeps what `loaded` was compiled from in force.
     pub fn new(settings: &Settings, reserve: Reserve, seen: Seen, parts: Parts) -> Reload {
         let Seen { digest, attempted, secrets, outline, watch } = seen;
-        let Parts { table, fleet, config, restart } = parts;
+        let Parts { table, fleet, sonzai, config, restart } = parts;
         let file = settings.routes.clone();
         watch.follow(all_files(&file, &restart, &secrets))();
         Reload {
@@ -135,6 +138,7 @@ impl Reload {
             table,
             past: Vec::new(),
             fleet,
+            sonzai,
             config,
             restart,
             reader: Reader::default(),
@@ -294,13 +298,23 @@ impl Reload {
         attempt
     }
 
-    async fn apply(&mut self, loaded: Loaded, plan: Plan) -> Result<Attempt, Rejected> {
+    async fn apply(&mut self, mut loaded: Loaded, plan: Plan) -> Result<Attempt, Rejected> {
+        let sonzai = self.sonzai.clone();
+        let mut table = loaded.table;
+        let accounts;
+        (loaded.table, accounts) = blocking(move || {
+            sonzai.stores().give_keyrings(&mut table);
+            let accounts = sonzai.prepare(&table);
+            (table, accounts)
+        })
+        .await?;
+        let accounts = accounts.map_err(Error::from)?;
         let prepared = self.fleet.prepare(plan).await?;
         if let Err(error) = self.keep(&loaded.text).await {
             self.fleet.abandon(prepared).await;
             return Err(error);
         }
-        Ok(self.swap(loaded, prepared))
+        Ok(self.swap(loaded, prepared, accounts))
     }
 
     /// Keeps a text as the last good one; on a full disk, with what is kept for a start.
@@ -311,7 +325,7 @@ impl Reload {
     }
 
     /// From here on nothing can fail.
-    fn swap(&mut self, loaded: Loaded, prepared: Prepared) -> Attempt {
+    fn swap(&mut self, loaded: Loaded, prepared: Prepared, accounts: sonzai::Prepared) -> Attempt {
         let in_force = in_force(&loaded);
         let old = self.config.facts().in_force;
         let (was, is) = ((&old, &self.outline), (&in_force, &loaded.outline));
@@ -324,6 +338,7 @@ impl Reload {
         self.past.push(Arc::downgrade(&old));
         drop(old);
         self.fleet.commit(&table, prepared, &self.past);
+        self.sonzai.commit(&table, accounts);
         (self.in_force, self.outline, self.brought) = (digest, outline, changes.clone());
         tracing::info!(%hash, changes = %words(&changes), "a routing table is in force");
         let mut attempt = Attempt::now(Outcome::Applied, Some(hash.to_string()));

@@ -32,6 +32,7 @@ use crate::{
     server::{self, Load, Transport},
     service,
     settings::Settings,
+    sonzai::{service as sonzai, store::Stores},
 };
 
 /// How long operators' requests may take to end.
@@ -79,13 +80,19 @@ impl Running {
         let config = Arc::new(Config::new(facts::first_facts(settings.routes.clone(), &start)));
         let settings = &settings;
         let Start { loaded, instead, watch: file_watch } = start;
-        let Loaded { table, digest, secrets, outline, .. } = loaded;
+        let Loaded { mut table, digest, secrets, outline, .. } = loaded;
         let attempted = instead.map_or(Some(digest), |instead| instead.digest);
         let seen = Seen { digest, attempted, secrets, outline, watch: file_watch };
+        let stores = Stores::new(settings.data_dir.clone(), settings.sonzai.rotation_hold);
+        stores.give_keyrings(&mut table);
         fleet.commit(&table, prepared, &[]);
         let table = Arc::new(ArcSwap::from_pointee(table));
         let admit = Admit::new(main.clone(), window.clone(), shared.backlogs.clone());
-        let ingress = Ingress::new(table.clone(), admit, ingress_limits(settings));
+        let ingress = Ingress::new(table.clone(), admit.clone(), ingress_limits(settings));
+        let parts =
+            sonzai::Parts { settings: settings.sonzai, stores, table: table.clone(), admit };
+        let (sonzai, works_for_sonzai) = sonzai::Service::new(parts, stop.requests.clone());
+        sonzai.commit(&table.load(), sonzai.prepare(&table.load())?);
         let limits = server_limits(settings);
         let admin_limits = server::Limits { max_connections: admin::MAX_CONNECTIONS, ..limits };
         let view = Arc::new(View {
@@ -134,13 +141,17 @@ impl Running {
 
         let mut tasks = JoinSet::new();
         let restart = Restart::new(settings, read_again);
-        let parts = Parts { table, fleet, config, restart };
+        let parts = Parts { table, fleet, sonzai, config, restart };
         let reload = Reload::new(settings, reserve.clone(), seen, parts);
         let calls = Calls { asking, hangup: told.reload.clone() };
         tasks.spawn(named("what looks after the brokers", reload.run(calls, stop.brokers.clone())));
         let (progress, keys_for) = (shared.progress, settings.dedupe.window);
         let frees = reclaim(main.clone(), progress, keys_for, reserve, stop.brokers.clone());
         tasks.spawn(named("what frees the journal", frees));
+        let deadline = settings.shutdown.deadline;
+        tasks.spawn(named("what works with Sonzai", async move {
+            works_for_sonzai.run(deadline).await.map_err(Error::Panicked)
+        }));
         let told = stop.brokers.clone();
         tasks.spawn(named("what notes the rates", async move {
             view.note_rates(told).await;

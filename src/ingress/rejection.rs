@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
-use crate::{admit, journal::AppendError};
+use crate::{admit, journal::AppendError, source};
 
 /// Seconds after which a sender may come again; faults that end by themselves take about as long.
 const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("5");
@@ -26,12 +26,25 @@ pub enum Rejection {
     /// Too many requests, or body bytes, in flight.
     Busy,
     Draining,
+    /// Whether it is verified cannot be told: a secret is being changed, or is not there yet.
+    SecretChanging,
     NotAdmitted(admit::Error),
 }
 
 impl From<admit::Error> for Rejection {
     fn from(error: admit::Error) -> Rejection {
         Rejection::NotAdmitted(error)
+    }
+}
+
+impl From<source::Rejection> for Rejection {
+    fn from(rejection: source::Rejection) -> Rejection {
+        match rejection {
+            source::Rejection::Changing => Rejection::SecretChanging,
+            source::Rejection::Signature(_) | source::Rejection::Authorization => {
+                Rejection::NotVerified
+            }
+        }
     }
 }
 
@@ -73,6 +86,9 @@ impl Rejection {
             Rejection::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy; send it again"),
             Rejection::Draining => {
                 (StatusCode::SERVICE_UNAVAILABLE, "shutting down; send it again")
+            }
+            Rejection::SecretChanging => {
+                (StatusCode::SERVICE_UNAVAILABLE, "a secret is being changed; send it again")
             }
             Rejection::NotAdmitted(error) => match error {
                 admit::Error::Append(AppendError::TooLarge) => {

@@ -17,7 +17,7 @@ use crate::{
     event::{Format, Headers},
     meter::Counter,
     nearest::listed,
-    source::Source,
+    source::{Provider, Source, sonzai::Keyring},
 };
 
 mod commands;
@@ -228,6 +228,16 @@ impl Table {
     pub fn conditional_routes(&self) -> impl Iterator<Item = (&ByteString, &RouteStats)> {
         let conditional = self.routes.iter().filter(|route| route.condition.is_some());
         conditional.map(|route| (&route.name, &*route.stats))
+    }
+
+    /// Gives every Sonzai source the keyring of its name. For a table that nobody shares yet.
+    pub fn give_keyrings(&mut self, of: impl Fn(&ByteString) -> Arc<Keyring>) {
+        for (_, source) in &mut self.sources {
+            let Some(source) = Arc::get_mut(source) else { continue };
+            if let Provider::Sonzai(sonzai) = &mut source.provider {
+                sonzai.keyring = of(&source.name);
+            }
+        }
     }
 
     /// Counts on where `old` does: the sources of the same name and type, the routes of the same

@@ -18,8 +18,8 @@ pub fn key(secret: &str) -> Result<Key, EmptySecret> {
 }
 
 /// Verifies `body` against every key; `now_s` is Unix seconds.
-pub fn verify(
-    keys: &[Key],
+pub fn verify<'k>(
+    keys: impl IntoIterator<Item = &'k Key>,
     headers: &HeaderMap,
     body: &[u8],
     now_s: u64,

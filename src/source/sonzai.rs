@@ -4,20 +4,21 @@
 //! payloads carry none. What else a payload says is read in `payload`; what makes two events the
 //! same is in `identity`; what came by no webhook is made an event in [`polled`].
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use bytestring::ByteString;
 use http::{HeaderName, header::AUTHORIZATION};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-use super::{CannotSign, Facts, Received, Rejection, Request, Signed, is_attribute};
+use super::{CannotSign, Facts, Received, Rejection, Request, Signed, Verifier, is_attribute};
 use crate::{
     dedupe::Keys,
     signature::{self, Key},
 };
 
 mod identity;
+pub mod keyring;
 mod payload;
 pub mod polled;
 pub mod settings;
@@ -26,6 +27,7 @@ use identity::Identity;
 use payload::Payload;
 
 pub use identity::Via;
+pub use keyring::{Held, Keyring};
 pub use payload::EXTENSIONS;
 pub use settings::Settings;
 
@@ -42,6 +44,8 @@ pub struct Sonzai {
     authorization: Option<SecretString>,
     /// What goes the other way: the API, registration, polling.
     pub settings: Settings,
+    /// Its keys that are not in the file.
+    pub keyring: Arc<Keyring>,
 }
 
 impl Sonzai {
@@ -65,13 +69,25 @@ impl Sonzai {
         source: &ByteString,
         request: Request,
     ) -> Result<Received, Rejection> {
-        let keys = self.keys(request.path_type);
-        let now_s = request.now_ms / 1000;
-        let verified = signature::sonzai::verify(keys, request.headers, &request.body, now_s)?;
-        self.check_authorization(&request)?;
-        let key = match request.path_type {
-            None => self.indexes[verified.key],
-            Some(_) => verified.key,
+        let (path_type, now_ms) = (request.path_type, request.now_ms);
+        let (keys, held) = (self.keys(path_type), self.keyring.load());
+        let stored = || held.valid(path_type, now_ms);
+        let all = keys.iter().chain(stored().map(|stored| &stored.key));
+        let verified =
+            signature::sonzai::verify(all, request.headers, &request.body, now_ms / 1000)
+                .map_err(|error| self.refusal(error, &held, path_type, now_ms))?;
+        self.check_authorization(&request).map_err(|rejection| {
+            // One that is being registered anew may come with a header that is new, too.
+            let changing = held.is_changing(path_type, now_ms);
+            if changing { Rejection::Changing } else { rejection }
+        })?;
+        let key = match (verified.key.checked_sub(keys.len()), path_type) {
+            (None, None) => Verifier::Listed(self.indexes[verified.key]),
+            (None, Some(_)) => Verifier::Listed(verified.key),
+            (Some(at), _) => match stored().nth(at).and_then(|stored| stored.until_ms) {
+                None => Verifier::Stored,
+                Some(_) => Verifier::Replaced,
+            },
         };
         let (facts, known_by, type_disputed) =
             facts(source, &request, verified.timestamp.unwrap_or_default());
@@ -90,7 +106,9 @@ impl Sonzai {
         body: &[u8],
         now_s: u64,
     ) -> Result<Signed, CannotSign> {
-        let key = self.keys(event_type).first().ok_or(CannotSign::NoSecret)?;
+        let held = self.keyring.load();
+        let stored = event_type.and_then(|event_type| held.signs(event_type));
+        let key = stored.or(self.keys(event_type).first()).ok_or(CannotSign::NoSecret)?;
         let signature = signature::sonzai::sign(key, body, now_s);
         let mut headers = vec![(HeaderName::from_static(signature::sonzai::HEADER), signature)];
         if let Some(value) = &self.authorization {
@@ -104,6 +122,44 @@ impl Sonzai {
             None => &self.all,
             Some(event_type) => self.by_type.get(event_type).unwrap_or(&self.rest),
         }
+    }
+
+    /// Why a request is refused whose signature does not do: one that fits no key may be made with a
+    /// secret that is not in force yet.
+    fn refusal(
+        &self,
+        error: signature::Error,
+        held: &Held,
+        path_type: Option<&str>,
+        now_ms: u64,
+    ) -> Rejection {
+        let may_be_ours =
+            || held.is_changing(path_type, now_ms) || self.awaits_secret(held, path_type, now_ms);
+        match error {
+            signature::Error::Mismatch if may_be_ours() => Rejection::Changing,
+            error => Rejection::Signature(error),
+        }
+    }
+
+    /// Whether a type that `register:` names has no key at all; on a path without a type, any of them.
+    fn awaits_secret(&self, held: &Held, path_type: Option<&str>, now_ms: u64) -> bool {
+        let Some(register) = &self.settings.register else { return false };
+        let mut registered = register.types.iter().map(String::as_str);
+        let has_key = |event_type| {
+            !self.keys(Some(event_type)).is_empty()
+                || held.valid(Some(event_type), now_ms).next().is_some()
+        };
+        registered.any(|of| path_type.is_none_or(|on_path| on_path == of) && !has_key(of))
+    }
+
+    /// Whether its file has a key for this type.
+    pub fn lists_key(&self, event_type: &str) -> bool {
+        !self.keys(Some(event_type)).is_empty()
+    }
+
+    /// The `Authorization` header given at registration, if any.
+    pub fn authorization(&self) -> Option<&SecretString> {
+        self.authorization.as_ref()
     }
 
     fn check_authorization(&self, request: &Request) -> Result<(), Rejection> {
@@ -274,7 +330,7 @@ mod tests {
             (None, "rest older", 2),
         ] {
             let received = receive(&sonzai, secret, path, None, "{}").unwrap();
-            assert_eq!(received.key, index, "{path:?} {secret}");
+            assert_eq!(received.key, Verifier::Listed(index), "{path:?} {secret}");
         }
     }
 

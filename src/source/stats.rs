@@ -1,8 +1,10 @@
 //! What came of a source's requests, counted.
 
+use std::borrow::Cow;
+
 use http::StatusCode;
 
-use super::{Received, Rejection};
+use super::{Received, Rejection, Verifier};
 use crate::{meter::Counter, signature};
 
 /// The statuses that requests are answered with; the first is the one of what is accepted.
@@ -48,7 +50,7 @@ impl Answers {
 
 /// Why requests were not verified, in the order of [`Stats::failures`]. A stale timestamp is none of
 /// these: it has a counter of its own, since it may be our clock.
-const FAILURES: [&str; 4] = ["missing", "malformed", "mismatch", "authorization"];
+const FAILURES: [&str; 5] = ["missing", "malformed", "mismatch", "authorization", "changing"];
 
 /// The most secrets that a source may have at once for a type: each costs a refused request a
 /// signature, and each is counted by itself.
@@ -70,6 +72,8 @@ pub struct Stats {
     pub type_disagreements: Counter,
     /// By the index of the secret in its list.
     verified: [Counter; MAX_SECRETS],
+    verified_by_stored: Counter,
+    verified_by_replaced: Counter,
     failures: [Counter; FAILURES.len()],
 }
 
@@ -78,7 +82,11 @@ impl Stats {
     pub(super) fn count(&self, verdict: &Result<Received, Rejection>) {
         match verdict {
             Ok(received) => {
-                self.verified[received.key].inc();
+                match received.key {
+                    Verifier::Listed(index) => self.verified[index].inc(),
+                    Verifier::Stored => self.verified_by_stored.inc(),
+                    Verifier::Replaced => self.verified_by_replaced.inc(),
+                }
                 if received.type_disputed {
                     self.type_disagreements.inc();
                 }
@@ -88,12 +96,20 @@ impl Stats {
             Err(Rejection::Signature(signature::Error::Mismatch)) => self.failures[2].inc(),
             Err(Rejection::Signature(signature::Error::Expired { .. })) => self.stale.inc(),
             Err(Rejection::Authorization) => self.failures[3].inc(),
+            Err(Rejection::Changing) => self.failures[4].inc(),
         }
     }
 
     /// How many requests each secret has verified, in the order of the list, as if it were full.
     pub fn verified(&self) -> impl Iterator<Item = u64> {
         self.verified.iter().map(Counter::get)
+    }
+
+    /// The same of the secrets that Sonzai's API gave: the present ones, and those they replaced.
+    pub(super) fn verified_by_stored(&self) -> impl Iterator<Item = (Cow<'static, str>, u64)> {
+        let named =
+            [("stored", &self.verified_by_stored), ("replaced", &self.verified_by_replaced)];
+        named.map(|(name, count)| (name.into(), count.get())).into_iter()
     }
 
     /// Every reason why requests are not verified, with how many were not.
@@ -126,6 +142,7 @@ mod tests {
             Rejection::Signature(signature::Error::Mismatch),
             Rejection::Signature(signature::Error::Expired { timestamp: 1 }),
             Rejection::Authorization,
+            Rejection::Changing,
         ] {
             stats.count(&Err(rejection));
         }

@@ -88,10 +88,10 @@ fn verification(view: &View, out: &mut Families) -> fmt::Result {
     let table = view.table.load();
     let sources = || table.sources().map(|(_, source)| source);
     let verified = sources().flat_map(|source| {
-        let labels = |key: usize| [("source", source.name.to_string()), ("key", key.to_string())];
-        source.verified().enumerate().map(move |(key, count)| (labels(key), count))
+        let labels = |key: &str| [("source", source.name.to_string()), ("key", key.to_owned())];
+        source.verified().map(move |(key, count)| (labels(&key), count))
     });
-    let help = "Requests verified, by the index of the secret in its list.";
+    let help = "Requests verified, by the index of the secret in its list, or where it is from.";
     out.counters("waypost_verified_total", help, verified)?;
     let failures = sources().flat_map(|source| {
         let name = &source.name;

@@ -82,7 +82,9 @@ fn the_verdict_is_the_one_of_the_ingress() {
                 SignatureError::Mismatch => ("mismatch", "signature-mismatch"),
                 SignatureError::Expired { .. } => ("expired", "expired"),
             },
-            Err(crate::source::Rejection::Authorization) => ("", ""),
+            Err(crate::source::Rejection::Authorization | crate::source::Rejection::Changing) => {
+                ("", "")
+            }
         };
         assert_eq!((verdict.outcome, verdict.status), (Outcome::Refused, Some(401)), "{name}");
         assert_eq!((&*vector.expect, verdict.reasons[0].code), code, "{name}");

@@ -77,7 +77,7 @@ impl<'c> Case<'c> {
         let refused = self.source.judge(self.request()).err();
         let (outcome, status) = match refused {
             None => (Outcome::Accepted, 200),
-            Some(_) => (Outcome::Refused, Rejection::NotVerified.status_and_words().0.as_u16()),
+            Some(why) => (Outcome::Refused, Rejection::from(why).status_and_words().0.as_u16()),
         };
         let reasons = refused.map(|why| self.reasons(why, &found, place)).unwrap_or_default();
         let clock = found.claim.timestamp_s.map(|signed| clock(signed, self.at_ms));
@@ -124,6 +124,7 @@ impl<'c> Case<'c> {
             source::Rejection::Signature(Error::Malformed) => "signature-malformed",
             source::Rejection::Signature(Error::Mismatch) => "signature-mismatch",
             source::Rejection::Signature(Error::Expired { .. }) => "expired",
+            source::Rejection::Changing => "secret-changing",
             source::Rejection::Authorization => {
                 let given = self.raw.head.headers.contains_key(AUTHORIZATION);
                 let words = match given {

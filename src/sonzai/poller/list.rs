@@ -16,7 +16,7 @@ use crate::{
     source::{
         Source,
         sonzai::{
-            identity::Via,
+            Via,
             polled::{self, AgentItem, ProjectItem},
         },
     },

@@ -1,0 +1,374 @@
+//! What a source's file of secrets holds, and how it is written: JSON, so that somebody in trouble can
+//! read it.
+
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use serde::{Deserialize, Serialize};
+
+use crate::source::sonzai::settings::Scope;
+
+/// The format that is written, and the newest that is read.
+const VERSION: u32 = 1;
+
+/// Most secrets of one webhook that are kept after they were replaced: who makes more than that within
+/// the overlap loses the oldest.
+pub const MAX_REPLACED: usize = 8;
+
+/// All that is kept of one source.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Content {
+    pub webhooks: Vec<Kept>,
+    pub changes: Vec<Change>,
+}
+
+/// A webhook's name: there is one of a project and event type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name {
+    /// The project's id; `None` for the key's own as long as nobody has said which that is.
+    pub project: Option<String>,
+    /// Which of the API's two path families it was reached by.
+    pub scope: Family,
+    #[serde(rename = "type")]
+    pub event_type: String,
+}
+
+/// See [`Name::scope`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    Tenant,
+    Project,
+}
+
+/// What is known of a webhook.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub name: Name,
+    /// Where it leads.
+    pub url: String,
+    /// A hash of the `Authorization` header that was registered with it: the API may show it masked.
+    pub authorization: Option<String>,
+    /// What signs now; `None` once it was deleted.
+    pub secret: Option<SecretString>,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// The newest first.
+    pub replaced: Vec<Replaced>,
+}
+
+/// A secret that signs no more.
+#[derive(Clone, Debug)]
+pub struct Replaced {
+    pub secret: SecretString,
+    /// Until when it is valid, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}
+
+/// A call that changes a secret and whose answer is not kept yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    #[serde(flatten)]
+    pub name: Name,
+    pub what: What,
+    /// Where the webhook leads, or will.
+    pub url: String,
+    pub since_ms: u64,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    Register,
+    Rotate,
+}
+
+/// Why a file's text is not understood. Holds none of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("line {line}, column {column}: it is not what Waypost writes")]
+    Malformed { line: usize, column: usize },
+    #[error("its version is {0}; this Waypost reads {VERSION}: run the one that wrote it")]
+    Version(u32),
+}
+
+impl Name {
+    /// Whether it is of this scope, where `own` is the project of the key, if that is known.
+    pub fn is_of(&self, scope: &Scope, own: Option<&str>) -> bool {
+        let asked = match scope {
+            Scope::Tenant => own,
+            Scope::Project(id) => Some(&**id),
+        };
+        match (&self.project, asked) {
+            (Some(project), Some(asked)) => project == asked,
+            // Both are the key's own, whichever that is.
+            (None, Some(asked)) => own == Some(asked),
+            (None, None) => true,
+            (Some(_), None) => self.scope == Family::Tenant,
+        }
+    }
+
+    /// The scope to reach it by.
+    pub fn scope(&self) -> Scope {
+        match (self.scope, &self.project) {
+            (Family::Project, Some(project)) => Scope::Project(project.clone()),
+            _ => Scope::Tenant,
+        }
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Kept) -> bool {
+        let text = |secret: &SecretString| secret.expose_secret().to_owned();
+        (&self.name, &self.url, &self.authorization, self.since_ms, &self.replaced)
+            == (&other.name, &other.url, &other.authorization, other.since_ms, &other.replaced)
+            && self.secret.as_ref().map(text) == other.secret.as_ref().map(text)
+    }
+}
+
+impl PartialEq for Replaced {
+    fn eq(&self, other: &Replaced) -> bool {
+        self.until_ms == other.until_ms && crate::secret::same(&self.secret, &other.secret)
+    }
+}
+
+impl Kept {
+    /// Has another secret sign from now on, or none; the one before stays valid until then.
+    pub fn replace(&mut self, secret: Option<SecretString>, now_ms: u64, until_ms: u64) {
+        if let Some(before) = std::mem::replace(&mut self.secret, secret) {
+            self.replaced.insert(0, Replaced { secret: before, until_ms });
+        }
+        self.since_ms = now_ms;
+        self.replaced.retain(|replaced| now_ms < replaced.until_ms);
+        self.replaced.truncate(MAX_REPLACED);
+    }
+
+    /// Whether there is anything left to keep.
+    pub fn is_of_use(&self, now_ms: u64) -> bool {
+        self.secret.is_some() || self.replaced.iter().any(|replaced| now_ms < replaced.until_ms)
+    }
+}
+
+impl Content {
+    /// Reads what [`write`](Self::write) wrote.
+    pub fn read(text: &[u8]) -> Result<Content, Error> {
+        let malformed = |error: serde_json::Error| Error::Malformed {
+            line: error.line(),
+            column: error.column(),
+        };
+        let Version { version } = serde_json::from_slice(text).map_err(malformed)?;
+        if version != VERSION {
+            return Err(Error::Version(version));
+        }
+        let Read { webhooks, changes, .. } = serde_json::from_slice(text).map_err(malformed)?;
+        Ok(Content { webhooks: webhooks.into_iter().map(Kept::from).collect(), changes })
+    }
+
+    /// The file's text; zeroed when dropped.
+    pub fn write(&self) -> Zeroizing<Vec<u8>> {
+        let webhooks = self.webhooks.iter().map(Written::from).collect();
+        let written = Writing { version: VERSION, webhooks, changes: &self.changes };
+        // All of it has room at once: what grows leaves copies behind that nobody zeroes.
+        let mut size = Size(0);
+        let counted = serde_json::to_writer_pretty(&mut size, &written);
+        let mut text = Zeroizing::new(Vec::with_capacity(size.0 + 1));
+        let written = counted.and_then(|()| serde_json::to_writer_pretty(&mut *text, &written));
+        written.expect("text, numbers and lists of them can be written, and memory takes them all");
+        text.push(b'\n');
+        text
+    }
+}
+
+/// Counts bytes.
+struct Size(usize);
+
+impl std::io::Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Read {
+    #[serde(rename = "version")]
+    _version: u32,
+    webhooks: Vec<KeptRead>,
+    changes: Vec<Change>,
+}
+
+#[derive(Deserialize)]
+struct KeptRead {
+    #[serde(flatten)]
+    name: Name,
+    url: String,
+    #[serde(default)]
+    authorization_sha256: Option<String>,
+    secret: Option<String>,
+    since_ms: u64,
+    #[serde(default)]
+    replaced: Vec<ReplacedRead>,
+}
+
+#[derive(Deserialize)]
+struct ReplacedRead {
+    secret: String,
+    until_ms: u64,
+}
+
+impl From<KeptRead> for Kept {
+    fn from(read: KeptRead) -> Kept {
+        let KeptRead { name, url, authorization_sha256, secret, since_ms, replaced } = read;
+        let replaced = replaced
+            .into_iter()
+            .map(|ReplacedRead { secret, until_ms }| Replaced { secret: secret.into(), until_ms });
+        Kept {
+            name,
+            url,
+            authorization: authorization_sha256,
+            secret: secret.map(SecretString::from),
+            since_ms,
+            replaced: replaced.collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Writing<'c> {
+    version: u32,
+    webhooks: Vec<Written<'c>>,
+    changes: &'c [Change],
+}
+
+#[derive(Serialize)]
+struct Written<'c> {
+    #[serde(flatten)]
+    name: &'c Name,
+    url: &'c str,
+    authorization_sha256: Option<&'c str>,
+    secret: Option<&'c str>,
+    since_ms: u64,
+    replaced: Vec<ReplacedWritten<'c>>,
+}
+
+#[derive(Serialize)]
+struct ReplacedWritten<'c> {
+    secret: &'c str,
+    until_ms: u64,
+}
+
+impl<'c> From<&'c Kept> for Written<'c> {
+    fn from(kept: &'c Kept) -> Written<'c> {
+        let replaced = kept.replaced.iter().map(|replaced| ReplacedWritten {
+            secret: replaced.secret.expose_secret(),
+            until_ms: replaced.until_ms,
+        });
+        Written {
+            name: &kept.name,
+            url: &kept.url,
+            authorization_sha256: kept.authorization.as_deref(),
+            secret: kept.secret.as_ref().map(ExposeSecret::expose_secret),
+            since_ms: kept.since_ms,
+            replaced: replaced.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(project: Option<&str>, scope: Family) -> Name {
+        Name { project: project.map(str::to_owned), scope, event_type: "a".to_owned() }
+    }
+
+    fn content() -> Content {
+        let kept = Kept {
+            name: name(Some("p"), Family::Project),
+            url: "https://h/a".to_owned(),
+            authorization: Some("00".to_owned()),
+            secret: Some("whsec_new".into()),
+            since_ms: 7,
+            replaced: vec![Replaced { secret: "whsec_old".into(), until_ms: 9 }],
+        };
+        let change = Change {
+            name: name(None, Family::Tenant),
+            what: What::Rotate,
+            url: "https://h/a".to_owned(),
+            since_ms: 8,
+        };
+        Content { webhooks: vec![kept], changes: vec![change] }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for content in [Content::default(), content()] {
+            assert_eq!(Content::read(&content.write()).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_told_without_its_text() {
+        let good = content().write().to_vec();
+        let half = &good[..good.len() / 2];
+        let newer = String::from_utf8(good.clone()).unwrap().replacen("1", "2", 1);
+        let extra = String::from_utf8(good.clone()).unwrap().replacen("1,", "1, \"x\": [],", 1);
+        for (text, expected) in [
+            (half, "it is not what Waypost writes"),
+            (b"", "it is not what Waypost writes"),
+            (b"[\"whsec_new\"]", "it is not what Waypost writes"),
+            (newer.as_bytes(), "its version is 2"),
+            (extra.as_bytes(), "it is not what Waypost writes"),
+        ] {
+            let error = Content::read(text).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("whsec"), "{error}");
+        }
+        assert!(!format!("{:?}", content()).contains("whsec"));
+    }
+
+    #[test]
+    fn both_path_families_name_the_same_webhook_once_the_project_is_known() {
+        let (tenant, project) = (Scope::Tenant, Scope::Project("p".to_owned()));
+        for (name, scope, own, expected) in [
+            (name(None, Family::Tenant), &tenant, None, true),
+            (name(None, Family::Tenant), &tenant, Some("p"), true),
+            (name(None, Family::Tenant), &project, Some("p"), true),
+            (name(None, Family::Tenant), &project, Some("q"), false),
+            (name(None, Family::Tenant), &project, None, false),
+            (name(Some("p"), Family::Project), &project, None, true),
+            (name(Some("p"), Family::Project), &tenant, Some("p"), true),
+            (name(Some("p"), Family::Project), &tenant, Some("q"), false),
+            (name(Some("p"), Family::Project), &tenant, None, false),
+            (name(Some("p"), Family::Tenant), &project, None, true),
+            (name(Some("p"), Family::Tenant), &tenant, None, true),
+            (name(Some("q"), Family::Tenant), &project, Some("q"), false),
+        ] {
+            assert_eq!(name.is_of(scope, own), expected, "{name:?} {scope:?} {own:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_replaced_stays_for_a_while_and_never_too_many_do() {
+        let mut kept = content().webhooks.remove(0);
+        kept.replace(Some("whsec_newer".into()), 8, 18);
+        let until: Vec<u64> = kept.replaced.iter().map(|replaced| replaced.until_ms).collect();
+        assert_eq!((until, kept.since_ms), (vec![18, 9], 8));
+        kept.replace(None, 9, 19);
+        let until: Vec<u64> = kept.replaced.iter().map(|replaced| replaced.until_ms).collect();
+        assert_eq!(until, [19, 18]);
+        assert!(kept.is_of_use(18) && !kept.is_of_use(19));
+        for _ in 0..2 * MAX_REPLACED {
+            kept.replace(Some("whsec_one_more".into()), 9, 19);
+        }
+        assert_eq!(kept.replaced.len(), MAX_REPLACED);
+    }
+}
