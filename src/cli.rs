@@ -21,6 +21,7 @@ mod run;
 mod sample;
 mod schema;
 mod send;
+mod sonzai;
 mod status;
 mod tail;
 
@@ -36,6 +37,7 @@ Examples:
   waypost reload                                 put a changed routes.yaml in force, or say why not
   waypost status                                 how the daemon and its brokers are doing
   waypost dead-letters list                      what was given up on, and why
+  waypost sonzai stub                            a stand-in for Sonzai's API, to try things out
 
 Secrets are read from the environment and from .env in the working directory; settings from
 waypost.toml, WAYPOST_* and flags.";
@@ -62,6 +64,8 @@ enum Command {
     Status(status::Arguments),
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    #[command(subcommand)]
+    Sonzai(sonzai::Command),
 }
 
 /// What went wrong, in words for people: what, and what to do next.
@@ -109,6 +113,7 @@ fn execute() -> Result<ExitCode, Error> {
         Command::Tail(arguments) => tail::main(arguments, &settings)?,
         Command::Status(arguments) => return status::main(arguments, &settings),
         Command::DeadLetters(command) => dead_letters::main(command, &settings)?,
+        Command::Sonzai(command) => return sonzai::main(command, &settings),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,10 +5,16 @@ use std::process::ExitCode;
 use super::Error;
 use crate::settings::Settings;
 
+mod stub;
+
 /// Try and run Sonzai's side: a stand-in for its API, webhooks, repair, wakeups.
 #[derive(clap::Subcommand)]
-pub enum Command {}
+pub enum Command {
+    Stub(stub::Arguments),
+}
 
 pub fn main(command: Command, _settings: &Settings) -> Result<ExitCode, Error> {
-    match command {}
+    match command {
+        Command::Stub(arguments) => stub::main(arguments),
+    }
 }
