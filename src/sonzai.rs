@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod poller;
+pub mod repair;
 pub mod service;
 pub mod store;
 pub mod stub;

@@ -23,7 +23,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -194,8 +194,8 @@ impl Poller {
                 self.look_at_deliveries().await;
                 let lists = self.lists().await;
                 let at_once = self.limits.max_concurrent_lists.max(1);
-                let visits = stream::iter(&lists);
-                visits.for_each_concurrent(at_once, |list| self.visit_whole(list)).await;
+                let visits = lists.into_iter().map(|list| self.visit_whole(list).boxed());
+                stream::iter(visits).buffer_unordered(at_once).for_each(async |()| {}).await;
                 let next_ms = self.end_round(began_ms);
                 self.sleep_until(next_ms).await;
             }
@@ -292,9 +292,9 @@ impl Poller {
     }
 
     /// Looks at a list until nothing more can be had of it now.
-    async fn visit_whole(&self, list: &List) {
-        if self.visit(list).await == Next::Behind {
-            match list {
+    async fn visit_whole(&self, list: List) {
+        if self.visit(&list).await == Next::Behind {
+            match &list {
                 List::Project { project, .. } => self.look_around(project).await,
                 List::Agent { .. } => self.state().round.hidden += 1,
             }

@@ -21,6 +21,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     client::{self, Client, SetupError},
+    poller::{self, Poller},
+    repair,
     store::{Store, Stores},
 };
 use crate::{
@@ -56,6 +58,10 @@ pub struct Account {
     pub client: Client,
     /// The secrets that the API gave, and what changes them.
     pub store: Arc<Store>,
+    /// What its poller counts.
+    pub polled: Arc<poller::Stats>,
+    /// Whose turn it is to repair.
+    pub repairs: Arc<repair::Turns>,
     /// Cancelled when the account is replaced or the daemon ends.
     pub stop: CancellationToken,
 }
@@ -166,6 +172,8 @@ impl Service {
                 authorization: authorization.cloned(),
                 client,
                 store: self.stores().of(&source.name),
+                polled: before.map(|before| before.polled.clone()).unwrap_or_default(),
+                repairs: before.map(|before| before.repairs.clone()).unwrap_or_default(),
                 stop: self.0.stop.child_token(),
             }));
         }
@@ -190,7 +198,29 @@ impl Service {
     }
 
     /// Starts what works for an account until its `stop`.
-    fn begin(&self, _account: &Arc<Account>) {}
+    fn begin(&self, account: &Arc<Account>) {
+        let Some(poll) = account.settings.poll.clone() else { return };
+        let poller = Poller::new(poller::Parts {
+            source: account.source.clone(),
+            client: account.client.clone(),
+            register: account.settings.register.clone(),
+            limits: poller::Limits::from(self.settings()),
+            table: self.0.parts.table.clone(),
+            admit: self.admit().clone(),
+            stats: account.polled.clone(),
+            poll: poll.clone(),
+        });
+        if let Some(since) = poll.repair {
+            let (service, account, contacted) =
+                (self.clone(), account.clone(), poller.contacted());
+            self.spawn(async move {
+                let stop = account.stop.clone();
+                let repair = repair::after_start(&service, &account, contacted, since);
+                stop.run_until_cancelled(repair).await
+            });
+        }
+        self.spawn(poller.run(account.stop.clone()));
+    }
 
     /// Runs a task that a drain waits for, whatever becomes of the handle. A panic ends the daemon.
     pub fn spawn<T: Send + 'static>(

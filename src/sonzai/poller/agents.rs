@@ -17,15 +17,14 @@ pub struct Found {
 
 /// At most `max` agents of a project; without one, of the key's own.
 pub async fn find(client: &Client, project: Option<&str>, max: usize) -> Result<Found, Error> {
-    collect(max, async |cursor: Option<String>| client.agents(project, cursor.as_deref()).await)
-        .await
+    collect(max, |cursor| async move { client.agents(project, cursor.as_deref()).await }).await
 }
 
 /// Pages that bring nothing new end it, whatever cursor they come with.
-async fn collect<E>(
-    max: usize,
-    page: impl AsyncFn(Option<String>) -> Result<AgentsPage, E>,
-) -> Result<Found, E> {
+async fn collect<E, F>(max: usize, page: impl Fn(Option<String>) -> F) -> Result<Found, E>
+where
+    F: Future<Output = Result<AgentsPage, E>>,
+{
     let mut found = Found::default();
     let mut known: FxHashSet<Arc<str>> = FxHashSet::default();
     let mut cursor = None;
@@ -57,14 +56,14 @@ mod tests {
 
     fn find(pages: &[&[&str]], max: usize) -> (usize, bool, usize) {
         let asked = std::cell::Cell::new(0);
-        let page = async |cursor: Option<String>| {
+        let page = |cursor: Option<String>| {
             asked.set(asked.get() + 1);
             let at: usize = cursor.map_or(0, |cursor| cursor.parse().unwrap());
             let ids = pages.get(at).copied().unwrap_or_default();
             let agent = |id: &&str| Agent { id: id.to_string(), name: None, project_id: None };
             let agents = ids.iter().map(agent).collect();
             let next_cursor = Some((at + 1).to_string());
-            Ok::<_, ()>(AgentsPage { agents, unreadable: 0, next_cursor })
+            std::future::ready(Ok::<_, ()>(AgentsPage { agents, unreadable: 0, next_cursor }))
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let found = runtime.block_on(collect(max, page)).unwrap();

@@ -5,14 +5,13 @@
 //! what is in already.
 
 use std::{
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 
 use super::{
     circuit::{Failure, Kind},
@@ -156,13 +155,17 @@ impl Cycle {
             // It was just taken out of the routing table, and whoever polls it is about to end.
             return Vec::new();
         };
-        let knocks = stream::iter(fresh).map(async |item| {
+        let table = &*table;
+        let knocks = fresh.into_iter().map(|item| {
             let known = Known::of(&item);
             let (event, keys) = item.event(source, &self.kind, now_ms());
-            let outcome = self.admit.admit(&table, keys, event, ()).await;
-            Knocked { item: known, outcome: outcome.map(|admitted| admitted.outcome) }
+            let knock = async move {
+                let outcome = self.admit.admit(table, keys, event, ()).await;
+                Knocked { item: known, outcome: outcome.map(|admitted| admitted.outcome) }
+            };
+            knock.boxed()
         });
-        let mut knocks = pin!(knocks.buffered(ADMITTED_AT_ONCE));
+        let mut knocks = stream::iter(knocks).buffered(ADMITTED_AT_ONCE);
         while let Some(Knocked { item, outcome }) = knocks.next().await {
             match outcome {
                 Ok(outcome) => {
@@ -206,9 +209,11 @@ impl Cycle {
         let mut rest = &durable[..];
         while !rest.is_empty() && looked.failure.as_ref().is_none_or(|f| f.kind == Kind::NoRoom) {
             let (now, later) = rest.split_at(rest.len().min(list.taken_at_once()));
-            let ids: Vec<ByteString> = now.iter().map(|item| item.id.clone()).collect();
-            let call = async |ids: &[_]| list.take(&self.client, ids).await.map_err(No::from);
-            let answers = take::take(&ids, call).await;
+            let answers = take::take(now.len(), |range| {
+                let ids: Vec<ByteString> = now[range].iter().map(|item| item.id.clone()).collect();
+                async move { list.take(&self.client, &ids).await.map_err(No::from) }
+            })
+            .await;
             let (now_ms, mut memory) = (self.clock.now_ms(), self.memory());
             for (item, taken) in now.iter().zip(answers.taken) {
                 match taken {

@@ -78,6 +78,7 @@ mod tests {
             created_at: String::new(),
             error_message: None,
             request_body: None,
+            unreadable_body: false,
             duration_ms: None,
         }
     }

@@ -3,7 +3,8 @@
 //! A batch that is refused is halved until it is known which items it is refused for: one that the
 //! API does not take must not hold up those beside it.
 
-use bytestring::ByteString;
+use std::ops::Range;
+
 use http::StatusCode;
 
 use super::circuit::Failure;
@@ -59,19 +60,19 @@ impl From<client::Error> for No {
     }
 }
 
-/// See the module. `call` takes some of `ids` at once.
-pub async fn take(
-    ids: &[ByteString],
-    call: impl AsyncFn(&[ByteString]) -> Result<(), No>,
-) -> Answers {
-    let mut taken: Vec<Taken> = ids.iter().map(|_| Taken::Unknown).collect();
+/// See the module. `call` takes some of `count` items at once: those in a range.
+pub async fn take<F>(count: usize, call: impl Fn(Range<usize>) -> F) -> Answers
+where
+    F: Future<Output = Result<(), No>>,
+{
+    let mut taken = vec![Taken::Unknown; count];
     // Ranges that are still to be tried, the first one last.
-    let mut open = vec![0..ids.len()];
+    let mut open = vec![0..count];
     while let Some(range) = open.pop() {
         if range.is_empty() {
             continue;
         }
-        match call(&ids[range.clone()]).await {
+        match call(range.clone()).await {
             Ok(()) => taken[range].fill(Taken::Done),
             Err(No::All(failure)) => return Answers { taken, failure: Some(failure) },
             Err(No::Items { gone, words }) if range.len() == 1 => {
@@ -104,22 +105,22 @@ mod tests {
     }
 
     fn run(apis: &[Api], fails_at: Option<usize>) -> (Answers, usize) {
-        let ids: Vec<ByteString> = (0..apis.len()).map(|n| n.to_string().into()).collect();
         let calls = Cell::new(0);
-        let call = async |ids: &[ByteString]| {
+        let call = |range: Range<usize>| {
             calls.set(calls.get() + 1);
-            if Some(calls.get()) == fails_at {
+            let answer = if Some(calls.get()) == fails_at {
                 let words = String::new();
-                return Err(No::All(Failure { kind: Kind::Failing, words, wait: None }));
-            }
-            let all = ids.iter().map(|id| apis[id.parse::<usize>().unwrap()]);
-            match all.clone().find(|api| *api != Api::Takes) {
-                None => Ok(()),
-                Some(api) => Err(No::Items { gone: api == Api::Gone, words: "no".into() }),
-            }
+                Err(No::All(Failure { kind: Kind::Failing, words, wait: None }))
+            } else {
+                match apis[range].iter().find(|api| **api != Api::Takes) {
+                    None => Ok(()),
+                    Some(api) => Err(No::Items { gone: *api == Api::Gone, words: "no".into() }),
+                }
+            };
+            std::future::ready(answer)
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let answers = runtime.block_on(take(&ids, call));
+        let answers = runtime.block_on(take(apis.len(), call));
         (answers, calls.get())
     }
 
