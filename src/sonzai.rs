@@ -6,3 +6,4 @@ pub mod repair;
 pub mod service;
 pub mod store;
 pub mod stub;
+pub mod webhooks;

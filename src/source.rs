@@ -102,14 +102,6 @@ pub struct Received {
     pub type_disputed: bool,
 }
 
-impl Received {
-    /// Of a provider whose events are known by their id alone.
-    fn by_id(event: Event, key: Verifier, type_disputed: bool) -> Received {
-        let known_by = Keys::known_by(dedupe::of_id(&event.source, &event.id));
-        Received { event, known_by, key, type_disputed }
-    }
-}
-
 /// Which secret verified a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verifier {
@@ -119,6 +111,14 @@ pub enum Verifier {
     Stored,
     /// One that the API gave before that, and that is still valid for a while.
     Replaced,
+}
+
+impl Received {
+    /// Of a provider whose events are known by their id alone.
+    fn by_id(event: Event, key: usize, type_disputed: bool) -> Received {
+        let known_by = Keys::known_by(dedupe::of_id(&event.source, &event.id));
+        Received { event, known_by, key: Verifier::Listed(key), type_disputed }
+    }
 }
 
 /// What a request would be known by, had it been verified.

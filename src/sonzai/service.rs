@@ -7,23 +7,27 @@
 //! takes its place. What is under way at the API goes on to its end all the same: it may be changing a
 //! secret. What is kept of a source ([`Store`]) outlives its accounts.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
 use secrecy::SecretString;
 use tokio::{
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{JoinError, JoinHandle},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    client::{self, Client, SetupError},
+    client::{self, Client, SetupError, Webhook},
     poller::{self, Poller},
     repair,
     store::{Store, Stores},
+    webhooks::recover,
 };
 use crate::{
     admit::Admit,
@@ -31,9 +35,12 @@ use crate::{
     secret, settings,
     source::{
         Provider,
-        sonzai::settings::{Api, Settings},
+        sonzai::settings::{Api, Scope, Settings},
     },
 };
+
+/// Changes of webhooks that are asked for: one a source is made at a time, the others wait.
+const MAX_CHANGES: usize = 16;
 
 /// Why a table cannot be put in force.
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +71,45 @@ pub struct Account {
     pub repairs: Arc<repair::Turns>,
     /// Cancelled when the account is replaced or the daemon ends.
     pub stop: CancellationToken,
+    /// The project of the key, once somebody asked.
+    own_project: OnceLock<String>,
 }
 
 impl Account {
+    /// Whose webhooks `register:` means.
+    pub fn scope(&self) -> Scope {
+        self.settings.register.as_ref().map_or(Scope::Tenant, |register| register.scope.clone())
+    }
+
+    /// The project that the key belongs to, as its webhooks or agents say it; `None` where it has
+    /// neither.
+    pub async fn own_project(&self) -> Result<Option<String>, client::Error> {
+        if let Some(known) = self.own_project.get() {
+            return Ok(Some(known.clone()));
+        }
+        let webhooks = self.client.webhooks(&Scope::Tenant).await?;
+        if let Some(project) = self.learn_own_project(&webhooks) {
+            return Ok(Some(project));
+        }
+        let agents = self.client.agents(None, None).await?.agents;
+        let projects = agents.into_iter().filter_map(|agent| agent.project_id);
+        let project = projects.filter(|project| !project.is_empty()).next();
+        Ok(project.map(|project| self.own_project.get_or_init(|| project).clone()))
+    }
+
+    /// The same, of the key's own webhooks, as they were listed.
+    pub fn learn_own_project(&self, webhooks: &[Webhook]) -> Option<String> {
+        let mut projects = webhooks.iter().map(|webhook| &webhook.project_id);
+        let project = projects.find(|project| !project.is_empty());
+        let project = project.map(|project| self.own_project.get_or_init(|| project.clone()));
+        project.or(self.own_project.get()).cloned()
+    }
+
+    /// The project of the key, as far as anybody asked.
+    pub fn known_own_project(&self) -> Option<&str> {
+        self.own_project.get().map(String::as_str)
+    }
+
     /// Whether another would do the same.
     fn is_like(
         &self,
@@ -100,6 +143,8 @@ struct Inner {
     parts: Parts,
     accounts: ArcSwap<Vec<Arc<Account>>>,
     tasks: TaskTracker,
+    /// A permit a change that is being made or waits for its turn.
+    changes: Arc<Semaphore>,
     stop: CancellationToken,
     panicked: mpsc::Sender<JoinError>,
 }
@@ -119,7 +164,8 @@ impl Service {
         // The first one ends the daemon.
         let (panicked, first) = mpsc::channel(1);
         let (accounts, tasks) = Default::default();
-        let service = Service(Arc::new(Inner { parts, accounts, tasks, stop, panicked }));
+        let changes = Arc::new(Semaphore::new(MAX_CHANGES));
+        let service = Service(Arc::new(Inner { parts, accounts, tasks, changes, stop, panicked }));
         (service.clone(), Running { service, panicked: first })
     }
 
@@ -175,6 +221,7 @@ impl Service {
                 polled: before.map(|before| before.polled.clone()).unwrap_or_default(),
                 repairs: before.map(|before| before.repairs.clone()).unwrap_or_default(),
                 stop: self.0.stop.child_token(),
+                own_project: OnceLock::new(),
             }));
         }
         Ok(Prepared(accounts))
@@ -199,6 +246,12 @@ impl Service {
 
     /// Starts what works for an account until its `stop`.
     fn begin(&self, account: &Arc<Account>) {
+        drop(self.spawn(recover::run(account.clone())));
+        self.poll(account);
+    }
+
+    /// Polls for an account, if it wants that, and repairs once after the start.
+    fn poll(&self, account: &Arc<Account>) {
         let Some(poll) = account.settings.poll.clone() else { return };
         let poller = Poller::new(poller::Parts {
             source: account.source.clone(),
@@ -213,13 +266,20 @@ impl Service {
         if let Some(since) = poll.repair {
             let (service, account, contacted) =
                 (self.clone(), account.clone(), poller.contacted());
-            self.spawn(async move {
+            drop(self.spawn(async move {
                 let stop = account.stop.clone();
                 let repair = repair::after_start(&service, &account, contacted, since);
                 stop.run_until_cancelled(repair).await
-            });
+            }));
         }
-        self.spawn(poller.run(account.stop.clone()));
+        drop(self.spawn(poller.run(account.stop.clone())));
+    }
+
+    /// A place for a change of webhooks, which waits for its turn; `None` if there is none, or the daemon
+    /// is ending.
+    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let ends = self.0.stop.is_cancelled();
+        self.0.changes.clone().try_acquire_owned().ok().filter(|_| !ends)
     }
 
     /// Runs a task that a drain waits for, whatever becomes of the handle. A panic ends the daemon.

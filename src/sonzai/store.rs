@@ -26,6 +26,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     clock::now_ms,
+    meter::Counter,
     private,
     routing::Table,
     signature, small_file,
@@ -34,7 +35,7 @@ use crate::{
 
 mod content;
 
-pub use content::{Change, Content, Family, Kept, Name, Replaced, What};
+pub use content::{Change, Content, Family, Kept, Name, Replaced, Times, What};
 
 /// How long a secret that was replaced stays valid. What it signed is stale after 5 minutes; twice that
 /// has room for a clock that is wrong.
@@ -74,10 +75,22 @@ pub struct Store {
     hold: Duration,
     state: Mutex<State>,
     keyring: Arc<Keyring>,
+    pub stats: Stats,
     /// Who changes something at the API waits here: one at a time.
     pub turn: tokio::sync::Mutex<()>,
     /// Told when a change was begun or has come to its end.
     pub changed: tokio::sync::Notify,
+}
+
+/// What is counted of changes of secrets.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Came to their end.
+    pub changed: Counter,
+    /// Certainly had no effect.
+    pub refused: Counter,
+    /// May have had one, and were made again.
+    pub uncertain: Counter,
 }
 
 #[derive(Debug)]
@@ -155,7 +168,8 @@ impl Store {
             tokio::sync::Mutex::new(()),
             tokio::sync::Notify::new(),
         );
-        let store = Store { path, hold, state, keyring, turn, changed };
+        let stats = Stats::default();
+        let store = Store { path, hold, state, keyring, stats, turn, changed };
         keep_private(&store.path);
         let mut state = store.lock();
         store.load(&mut state);

@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use http::HeaderName;
 use uuid::Uuid;
 
-use super::{CannotSign, Facts, Received, Rejection, Request, Signed, Verifier, attribute};
+use super::{CannotSign, Facts, Received, Rejection, Request, Signed, attribute};
 use crate::{
     body::Paths,
     signature::{self, Key},
@@ -55,8 +55,7 @@ impl Miibo {
     ) -> Result<Received, Rejection> {
         let verified = signature::miibo::verify(&self.keys, request.headers, &request.body)?;
         let facts = facts(&request);
-        let event = super::event(source, request, facts);
-        Ok(Received::by_id(event, Verifier::Listed(verified.key), false))
+        Ok(Received::by_id(super::event(source, request, facts), verified.key, false))
     }
 
     pub(super) fn sign(&self, body: &[u8]) -> Result<Signed, CannotSign> {

@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use http::HeaderName;
 use uuid::Uuid;
 
-use super::{CannotSign, Facts, Received, Rejection, Request, Signed, Verifier, attribute};
+use super::{CannotSign, Facts, Received, Rejection, Request, Signed, attribute};
 use crate::{
     body::Paths,
     signature::standard::{self, Key},
@@ -44,7 +44,7 @@ impl Standard {
         let (verified, id) = standard::verify(&self.keys, request.headers, &request.body, now_s)?;
         let (facts, type_disputed) = facts(id, &request);
         let event = super::event(source, request, facts);
-        Ok(Received::by_id(event, Verifier::Listed(verified.key), type_disputed))
+        Ok(Received::by_id(event, verified.key, type_disputed))
     }
 
     pub(super) fn sign(&self, body: &[u8], now_s: u64, id: Uuid) -> Result<Signed, CannotSign> {

@@ -107,6 +107,21 @@ impl Name {
         }
     }
 
+    /// The webhook of a type that is reached by this scope.
+    pub fn new(scope: &Scope, own: Option<&str>, event_type: &str) -> Name {
+        let (family, project) = match scope {
+            Scope::Tenant => (Family::Tenant, own),
+            Scope::Project(id) => (Family::Project, Some(&**id)),
+        };
+        let (project, event_type) = (project.map(str::to_owned), event_type.to_owned());
+        Name { project, scope: family, event_type }
+    }
+
+    /// Whether both name the same webhook, by whichever path family.
+    pub fn is_same_as(&self, other: &Name) -> bool {
+        self.project == other.project && self.event_type == other.event_type
+    }
+
     /// The scope to reach it by.
     pub fn scope(&self) -> Scope {
         match (self.scope, &self.project) {
@@ -144,7 +159,140 @@ impl Kept {
 
     /// Whether there is anything left to keep.
     pub fn is_of_use(&self, now_ms: u64) -> bool {
-        self.secret.is_some() || self.replaced.iter().any(|replaced| now_ms < replaced.until_ms)
+        let is_valid = |replaced: &Replaced| now_ms < replaced.until_ms;
+        self.secret.is_some() || self.authorization.is_some() || self.replaced.iter().any(is_valid)
+    }
+
+    /// Takes in what is kept of the same webhook under another name.
+    fn join(&mut self, other: Kept) {
+        let (newer, older) = if other.since_ms > self.since_ms {
+            (other, self.clone())
+        } else {
+            (self.clone(), other)
+        };
+        *self = newer;
+        self.replaced.extend(older.replaced);
+        if self.secret.is_none() {
+            self.secret = older.secret;
+        }
+    }
+}
+
+/// When a secret takes the place of another, and until when that one is valid all the same, both in
+/// milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    pub now_ms: u64,
+    pub until_ms: u64,
+}
+
+/// What changes what is kept. Each is one step between two states of the file.
+impl Content {
+    /// What is kept of a webhook of this scope, where `own` is the project of the key, if known.
+    pub fn of(&self, scope: &Scope, own: Option<&str>, event_type: &str) -> Option<&Kept> {
+        let is_it = |name: &Name| name.event_type == event_type && name.is_of(scope, own);
+        self.webhooks.iter().find(|kept| is_it(&kept.name))
+    }
+
+    /// The change that is under way there.
+    pub fn change_of(&self, name: &Name) -> Option<&Change> {
+        self.changes.iter().find(|change| change.name.is_same_as(name))
+    }
+
+    /// A call is about to be sent.
+    pub fn begin(&mut self, change: Change) {
+        match self.changes.iter_mut().find(|known| known.name.is_same_as(&change.name)) {
+            // What began first has not come to its end either.
+            Some(known) => (known.what, known.url) = (change.what, change.url),
+            None => self.changes.push(change),
+        }
+    }
+
+    /// It had no effect, or none that matters any more.
+    pub fn abandon(&mut self, name: &Name) {
+        self.changes.retain(|change| !change.name.is_same_as(name));
+    }
+
+    /// Its secret has come.
+    pub fn finish(
+        &mut self,
+        change: &Change,
+        secret: SecretString,
+        authorization: Option<String>,
+        times: Times,
+    ) {
+        self.abandon(&change.name);
+        let kept = self.entry(&change.name, &change.url);
+        kept.authorization = authorization;
+        kept.replace(Some(secret), times.now_ms, times.until_ms);
+        self.webhooks.retain(|kept| kept.is_of_use(times.now_ms));
+    }
+
+    /// A webhook leads there now, with this header, and its secret is the same.
+    pub fn updated(&mut self, name: &Name, url: &str, authorization: Option<String>, now_ms: u64) {
+        let kept = self.entry(name, url);
+        (kept.url, kept.authorization) = (url.to_owned(), authorization);
+        self.webhooks.retain(|kept| kept.is_of_use(now_ms));
+    }
+
+    /// A webhook is no more. Deliveries of it may be under way.
+    pub fn deleted(&mut self, name: &Name, times: Times) {
+        self.abandon(name);
+        for kept in self.webhooks.iter_mut().filter(|kept| kept.name.is_same_as(name)) {
+            kept.authorization = None;
+            kept.replace(None, times.now_ms, times.until_ms);
+        }
+        self.webhooks.retain(|kept| kept.is_of_use(times.now_ms));
+    }
+
+    /// Whether something is kept of a project that is not known.
+    pub fn wants_own_project(&self) -> bool {
+        let names = self.webhooks.iter().map(|kept| &kept.name);
+        names
+            .chain(self.changes.iter().map(|change| &change.name))
+            .any(|name| name.project.is_none())
+    }
+
+    /// The key's own project is this one.
+    pub fn learn(&mut self, own: &str) {
+        let learn = |name: &mut Name| {
+            name.project.get_or_insert_with(|| own.to_owned());
+        };
+        let mut changes: Vec<Change> = Vec::new();
+        for mut change in std::mem::take(&mut self.changes) {
+            learn(&mut change.name);
+            if !changes.iter().any(|known| known.name.is_same_as(&change.name)) {
+                changes.push(change);
+            }
+        }
+        self.changes = changes;
+        let mut webhooks: Vec<Kept> = Vec::new();
+        for mut kept in std::mem::take(&mut self.webhooks) {
+            learn(&mut kept.name);
+            match webhooks.iter_mut().find(|known| known.name.is_same_as(&kept.name)) {
+                Some(known) => known.join(kept),
+                None => webhooks.push(kept),
+            }
+        }
+        self.webhooks = webhooks;
+    }
+
+    fn entry(&mut self, name: &Name, url: &str) -> &mut Kept {
+        let at = self.webhooks.iter().position(|kept| kept.name.is_same_as(name));
+        let at = at.unwrap_or_else(|| {
+            self.webhooks.push(Kept {
+                name: name.clone(),
+                url: url.to_owned(),
+                authorization: None,
+                secret: None,
+                since_ms: 0,
+                replaced: Vec::new(),
+            });
+            self.webhooks.len() - 1
+        });
+        let kept = &mut self.webhooks[at];
+        (kept.name, kept.url) = (name.clone(), url.to_owned());
+        kept
     }
 }
 
@@ -353,6 +501,70 @@ mod tests {
             (name(Some("q"), Family::Tenant), &project, Some("q"), false),
         ] {
             assert_eq!(name.is_of(scope, own), expected, "{name:?} {scope:?} {own:?}");
+        }
+    }
+
+    fn secrets_of(content: &Content) -> Vec<(Option<&str>, Option<&str>, usize)> {
+        let each = content.webhooks.iter().map(|kept| {
+            let secret = kept.secret.as_ref().map(|secret| secret.expose_secret());
+            (kept.name.project.as_deref(), secret, kept.replaced.len())
+        });
+        each.collect()
+    }
+
+    #[test]
+    fn a_change_has_an_end_whatever_becomes_of_it() {
+        let times = Times { now_ms: 10, until_ms: 20 };
+        let change = |project| Change {
+            name: name(project, Family::Tenant),
+            what: What::Rotate,
+            url: "https://h/a".to_owned(),
+            since_ms: 8,
+        };
+        let mut content = Content::default();
+        content.begin(change(None));
+        content.begin(Change { since_ms: 9, ..change(None) });
+        assert_eq!(content.changes, [change(None)]);
+        content.finish(&change(None), "whsec_one".into(), None, times);
+        assert_eq!(
+            (content.changes.len(), secrets_of(&content)),
+            (0, vec![(None, Some("whsec_one"), 0)])
+        );
+        content.begin(change(None));
+        content.abandon(&change(None).name);
+        assert_eq!((content.changes.len(), secrets_of(&content).len()), (0, 1));
+        content.begin(change(None));
+        content.learn("p");
+        assert_eq!(content.changes[0].name.project.as_deref(), Some("p"));
+        content.finish(&change(Some("p")), "whsec_two".into(), None, times);
+        assert_eq!(
+            (content.changes.len(), secrets_of(&content)),
+            (0, vec![(Some("p"), Some("whsec_two"), 1)])
+        );
+        content.deleted(&change(Some("p")).name, times);
+        assert_eq!(secrets_of(&content), [(Some("p"), None, 2)]);
+        content.deleted(&change(Some("p")).name, Times { now_ms: 20, until_ms: 30 });
+        assert_eq!(secrets_of(&content), []);
+    }
+
+    #[test]
+    fn what_was_kept_before_its_project_was_known_is_joined_with_what_was_kept_after() {
+        let kept = |project, secret: &str, since_ms| Kept {
+            name: name(project, Family::Tenant),
+            url: "https://h/a".to_owned(),
+            authorization: None,
+            secret: Some(secret.into()),
+            since_ms,
+            replaced: Vec::new(),
+        };
+        for (first, second) in [(1, 2), (2, 1)] {
+            let webhooks = vec![kept(Some("p"), "whsec_1", first), kept(None, "whsec_2", second)];
+            let mut content = Content { webhooks, changes: Vec::new() };
+            assert!(content.wants_own_project());
+            content.learn("p");
+            assert!(!content.wants_own_project());
+            let newest = if first > second { "whsec_1" } else { "whsec_2" };
+            assert_eq!(secrets_of(&content), [(Some("p"), Some(newest), 0)]);
         }
     }
 
