@@ -27,8 +27,9 @@
 //! # Who may import whom
 //!
 //! `cli` → `daemon` → {`ingress`, `sonzai`, `dispatch`, `admin`, `server`} → `admit` → {`journal`, `dedupe`,
-//! `broker`, `routing`, `source`, `signature`} → `event`. The ingress never sees brokers, brokers
-//! never see the journal, and the journal knows bytes and positions only. `certificates`, `clock`,
+//! `broker`, `routing`, `source`, `signature`} → `event`. A source says by which
+//! keys of `dedupe` its events are known. The ingress never sees brokers, brokers never see the journal, and
+//! the journal knows bytes and positions only. `certificates`, `clock`,
 //! `meter`, `nearest`, `printable`, `private`, `quiet`, `secret`, `small_file`, `body` and `feed` are small
 //! and know nothing of the rest.
 //!

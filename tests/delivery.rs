@@ -121,6 +121,7 @@ fn assert_event(message: &Consumed, prefix: &str, sent: &BTreeMap<String, (&str,
     assert_eq!(attribute("source"), Some(source));
     assert_eq!(attribute("subject"), Some(subject), "{kind}");
     assert_eq!(attribute("agentid"), (source == "sonzai").then_some("a1"));
+    assert_eq!(attribute("via"), (source == "sonzai").then_some("webhook"));
     assert!(attribute("time").is_some_and(|time| time.ends_with('Z')));
     assert_eq!(message.content_type.as_deref(), Some("application/json"));
 }

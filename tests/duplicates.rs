@@ -371,9 +371,60 @@ async fn accept_in_the_end(daemon: &Daemon, webhook: &Webhook) -> String {
     panic!("there is no room for {webhook:?}");
 }
 
+/// Sonzai's request for an event that says so much, signed this long ago.
+fn signed(seconds_ago: u64, event_type: &str, body: &str) -> Webhook {
+    sender::sonzai_at(event_type, body.to_owned(), sender::now_s() - seconds_ago)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_is_signed_anew_is_one_event_where_its_body_carries_an_id() {
+    const BODIES: [&str; 3] = [
+        r#"{"wakeup":{"wakeup_id":"w1","agent_id":"a1"},"generated_message":"Hi"}"#,
+        r#"{"data":{"message_id":7}}"#,
+        r#"{"notification_id":"n1"}"#,
+    ];
+    let all = |seconds_ago| BODIES.map(|body| signed(seconds_ago, "on_wakeup_ready", body));
+    let dir = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::with_sources(dir.path(), LOGGED, &[]);
+    let sent = burst::accept_all(daemon.listen, &all(200), 3).await;
+    burst::accept_all(daemon.listen, &all(100), 3).await;
+    assert!(daemon.stop().success());
+    let daemon = Daemon::with_sources(dir.path(), LOGGED, &[]);
+    burst::accept_all(daemon.listen, &all(0), 3).await;
+    let retries = vec![signed(50, "on_wakeup_ready", BODIES[0]); 20];
+    burst::accept_all(daemon.listen, &retries, 20).await;
+    // Of another type it is another event, and so is what differs.
+    let others = [
+        signed(0, "agent.message", BODIES[0]),
+        signed(0, "on_wakeup_ready", &BODIES[0].replace("Hi", "Ho")),
+    ];
+    let others = burst::accept_all(daemon.listen, &others, 2).await;
+    let fence = fence(&daemon, dir.path(), 1).await;
+    assert!(daemon.stop().success());
+    assert_ids(kept::logged(dir.path(), "all"), [sent, others, vec![fence]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_equal_body_without_an_id_that_is_signed_anew_is_another_event() {
+    let body = r#"{"event_type":"on_recurring_event_due","agent_id":"a1"}"#;
+    let at = |seconds_ago| vec![signed(seconds_ago, "on_recurring_event_due", body); 5];
+    let dir = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::with_sources(dir.path(), LOGGED, &[]);
+    let (earlier, later) = (at(100), at(0));
+    let mut sent = burst::accept_all(daemon.listen, &earlier, 5).await;
+    sent.extend(burst::accept_all(daemon.listen, &later, 5).await);
+    sent.sort();
+    sent.dedup();
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    let fence = fence(&daemon, dir.path(), 1).await;
+    assert!(daemon.stop().success());
+    assert_ids(kept::logged(dir.path(), "all"), [sent, vec![fence]].concat());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_its_bound_the_window_forgets_the_oldest() {
-    let bound = [("WAYPOST_DEDUPE__MAX_KEYS", "4")];
+    // Each event has two keys: of its id and of its body.
+    let bound = [("WAYPOST_DEDUPE__MAX_KEYS", "8")];
     let dir = tempfile::tempdir().expect("a directory");
     let daemon = Daemon::with_sources(dir.path(), LOGGED, &bound);
     let events = events(6);

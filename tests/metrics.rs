@@ -228,7 +228,8 @@ fn counters_tell_the_truth() {
         ("waypost_ingress_request_duration_seconds_count", 33.0),
         ("waypost_journal_appended_records_total", 13.0),
         ("waypost_journal_commit_records_sum", 13.0),
-        ("waypost_dedupe_keys", 13.0),
+        // Two of each of Sonzai's, by id and body; one of miibo's.
+        ("waypost_dedupe_keys", 21.0),
         ("waypost_dead_letters_kept", 1.0),
         (r#"waypost_broker_published_total{broker="local"}"#, 12.0),
         (r#"waypost_broker_publish_duration_seconds_count{broker="local"}"#, 12.0),

@@ -32,7 +32,7 @@ pub struct Status {
     pub unknown_paths: u64,
     pub connections: Bounded,
     pub body_bytes_in_flight: Bounded,
-    /// How many events are remembered, so that the same one twice is one.
+    /// How many keys of events are remembered, so that the same one twice is one.
     pub known_events: Bounded,
     pub journal: Store,
     /// What the daemon may still write to the disk of its data directory.

@@ -100,7 +100,7 @@ fn head(out: &mut String, status: &Status) -> std::fmt::Result {
         size(dead.max_bytes)
     )?;
     let known = status.known_events;
-    writeln!(out, "remembered    {} of {} events", count(known.now), count(known.max))
+    writeln!(out, "remembered    {} of {} keys of events", count(known.now), count(known.max))
 }
 
 /// The routing table, and what is not as the files say.
@@ -333,7 +333,7 @@ events in     12.3 a second over the last 59s; 120034 since the start
 connections   7 of 4096; 2.0 KiB of bodies in flight
 journal       1.2 MiB of 8.0 GiB; 51.0 GiB left on the disk
 dead letters  4; 4.9 KiB of 1.0 GiB
-remembered    120034 of 1.0M events
+remembered    120034 of 1.0M keys of events
 routes        0123456789ab since 2026-01-02T03:04:05.678Z
 
 SOURCE             ACCEPTED  DUPLICATES   STALE  REFUSED

@@ -77,40 +77,47 @@ impl Keys {
 
 /// Of a source and the id of its event.
 pub fn of_id(source: &str, id: &str) -> Key {
-    hash(&[&len(source), source.as_bytes(), id.as_bytes()])
+    let [key, _] = hash(&[&len(source), source.as_bytes(), id.as_bytes()]);
+    key
 }
 
 /// Of a source, and the type and body of its event.
 pub fn of_body(source: &str, kind: &str, body: &[u8]) -> Key {
+    let [key, _] = both_of_body(source, kind, body);
+    key
+}
+
+/// That, and another hash of the same that has nothing in common with it: a body is long, and this
+/// goes over it once.
+pub fn both_of_body(source: &str, kind: &str, body: &[u8]) -> [Key; 2] {
     hash(&[&BODY.to_le_bytes(), &len(source), source.as_bytes(), &len(kind), kind.as_bytes(), body])
 }
 
-/// Of parts in this order, the first of which says what they are.
+/// Of parts in this order, the first of which says what they are. All of them together are short:
+/// put side by side first, they are usually one block to the hash.
 pub fn of_parts(parts: &[&[u8]]) -> Key {
-    let mut hash = Sha256::new();
-    hash.update(PARTS.to_le_bytes());
+    let mut all: SmallVec<[u8; 256]> = SmallVec::from_slice(&PARTS.to_le_bytes());
     for part in parts {
-        hash.update(len(part));
-        hash.update(part);
+        // No part is as long as 4 GiB: each is of a body, which the ingress bounds.
+        all.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        all.extend_from_slice(part);
     }
-    first_half(hash)
+    let [key, _] = hash(&[&all]);
+    key
 }
 
 /// Keeps two neighbouring parts from passing for one another.
-fn len(part: impl AsRef<[u8]>) -> [u8; 8] {
-    (part.as_ref().len() as u64).to_le_bytes()
+fn len(part: &str) -> [u8; 8] {
+    (part.len() as u64).to_le_bytes()
 }
 
-fn hash(parts: &[&[u8]]) -> Key {
+/// The two halves of a hash.
+fn hash(parts: &[&[u8]]) -> [Key; 2] {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
-    first_half(hash)
-}
-
-fn first_half(hash: Sha256) -> Key {
-    let mut key = Key::default();
-    key.copy_from_slice(&hash.finalize()[..16]);
-    key
+    let (mut halves, whole) = ([Key::default(); 2], hash.finalize());
+    halves.as_flattened_mut().copy_from_slice(&whole);
+    halves
 }
 
 #[cfg(test)]

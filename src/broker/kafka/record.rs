@@ -4,8 +4,8 @@ use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::broker::Publication;
 
-/// Room for the usual event: the standard attributes, three extensions, two headers of its own.
-const USUAL_HEADERS: usize = 12;
+/// Room for the usual event: the standard attributes, four extensions, two headers of its own.
+const USUAL_HEADERS: usize = 13;
 
 /// `ce_<name>` for each attribute (binary mode), `content-type` where it is known, and the rest.
 pub fn headers(publication: &Publication) -> OwnedHeaders {

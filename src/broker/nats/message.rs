@@ -43,6 +43,7 @@ fn attribute(name: &str) -> Result<HeaderName, Error> {
         "agentid" => "ce-agentid",
         "userid" => "ce-userid",
         "projectid" => "ce-projectid",
+        "via" => "ce-via",
         _ => return HeaderName::from_str(&format!("ce-{name}")).map_err(|_| refused(name)),
     };
     Ok(HeaderName::from_static(known))
