@@ -267,6 +267,12 @@ pub type Signed = Vec<(HeaderName, String)>;
 pub enum CannotSign {
     #[error("it has no secret for this type")]
     NoSecret,
+    #[error(
+        "routes.yaml has no secret for this type: the one that Sonzai gave when the webhook was \
+         registered is in the daemon's data directory, and stays there; add one of your own under \
+         `secrets:`, which counts beside it"
+    )]
+    OnlyRegistered,
     #[error("it has public keys alone, which sign nothing; add a `whsec_` secret beside them")]
     PublicKeys,
 }
@@ -282,7 +288,14 @@ impl Source {
         id: Uuid,
     ) -> Result<Signed, CannotSign> {
         match &self.provider {
-            Provider::Sonzai(sonzai) => sonzai.sign(event_type, body, now_s),
+            Provider::Sonzai(sonzai) => {
+                sonzai.sign(event_type, body, now_s).map_err(|why| match why {
+                    CannotSign::NoSecret if sonzai.settings.register.is_some() => {
+                        CannotSign::OnlyRegistered
+                    }
+                    why => why,
+                })
+            }
             Provider::Miibo(miibo) => miibo.sign(body),
             Provider::Standard(standard) => standard.sign(body, now_s, id),
         }

@@ -81,11 +81,14 @@ pub struct Changes {
     pub routes_added: Vec<String>,
     pub routes_changed: Vec<String>,
     pub routes_removed: Vec<String>,
+    pub commands_added: Vec<String>,
+    pub commands_changed: Vec<String>,
+    pub commands_removed: Vec<String>,
 }
 
 impl Changes {
     /// Each kind of change with its names.
-    pub fn each(&self) -> [(&'static str, &Vec<String>); 9] {
+    pub fn each(&self) -> [(&'static str, &Vec<String>); 12] {
         [
             ("brokers added", &self.brokers_added),
             ("brokers changed", &self.brokers_changed),
@@ -96,6 +99,9 @@ impl Changes {
             ("routes added", &self.routes_added),
             ("routes changed", &self.routes_changed),
             ("routes removed", &self.routes_removed),
+            ("commands added", &self.commands_added),
+            ("commands changed", &self.commands_changed),
+            ("commands removed", &self.commands_removed),
         ]
     }
 
@@ -117,6 +123,9 @@ pub struct InForce {
     pub brokers: BTreeSet<String>,
     /// In the order of the file.
     pub routes: Vec<String>,
+    /// Commands that are taken from brokers.
+    #[serde(default)]
+    pub commands: BTreeSet<String>,
 }
 
 /// What `/api/config` says.

@@ -41,6 +41,7 @@ pub fn in_force(loaded: &Loaded) -> InForce {
         sources: table.sources().map(|(_, source)| source.name.to_string()).collect(),
         brokers: table.brokers().iter().map(|broker| broker.name.to_string()).collect(),
         routes: table.route_names().map(ToString::to_string).collect(),
+        commands: table.commands().iter().map(|command| command.name.to_string()).collect(),
     }
 }
 
@@ -90,6 +91,9 @@ pub fn changes(
         routes_added: routes_but(&new.routes, &old.routes),
         routes_changed: names(changed(&old_outline.routes, &outline.routes)),
         routes_removed: routes_but(&old.routes, &new.routes),
+        commands_added: new.commands.difference(&old.commands).cloned().collect(),
+        commands_changed: names(changed(&old_outline.commands, &outline.commands)),
+        commands_removed: old.commands.difference(&new.commands).cloned().collect(),
     }
 }
 

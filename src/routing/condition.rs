@@ -29,12 +29,15 @@ use self::reference::Reference;
 use super::{input::Input, template::shorten};
 use crate::body::Paths;
 
+mod absent;
 mod check;
 mod constant;
 mod parse;
 mod pattern;
 mod reference;
 pub(super) mod value;
+
+pub(super) use absent::absent;
 
 /// Longest condition, in bytes. One that says as much as this is better made of several routes.
 pub const MAX_BYTES: usize = 2048;

@@ -9,7 +9,10 @@ use bytestring::ByteString;
 
 use self::parse::{Part, Placeholder, Variable};
 use super::{address::Rule, input::Input};
-use crate::body::{NoText, Paths};
+use crate::{
+    body::{NoText, Paths},
+    event::Event,
+};
 
 mod parse;
 
@@ -85,6 +88,20 @@ impl Template {
             Err(why) => Err(format!("the address {:?} is not allowed: {why}", shorten(&out))),
         }
     }
+}
+
+/// The placeholders for which an event has nothing and that have no default, each with its place.
+pub fn unfilled(text: &str, event: &Event) -> Vec<(String, Range<usize>)> {
+    let mut paths = Paths::default();
+    let Ok(parts) = parse::parse(text, &mut paths) else { return Vec::new() };
+    let input = Input::new(event, &paths);
+    let unfilled = parts.into_iter().filter_map(|(part, range)| match part {
+        Part::Placeholder(placeholder) => {
+            placeholder.value(&input).is_err().then_some((placeholder.shown, range))
+        }
+        Part::Text(_) => None,
+    });
+    unfilled.collect()
 }
 
 /// Whether an event would fill in something here.

@@ -18,6 +18,7 @@ pub struct Outline {
     pub sources: Part,
     pub brokers: Part,
     pub routes: Part,
+    pub commands: Part,
 }
 
 /// By name.
@@ -34,7 +35,12 @@ impl Outline {
         let route =
             |route: &Value| Some((route["name"].as_str()?.to_owned(), digest(route, secrets)));
         let routes = whole["routes"].as_array().into_iter().flatten().filter_map(route).collect();
-        Outline { sources: named("sources"), brokers: named("brokers"), routes }
+        Outline {
+            sources: named("sources"),
+            brokers: named("brokers"),
+            routes,
+            commands: named("commands"),
+        }
     }
 }
 
@@ -72,16 +78,21 @@ sources:
   two: { type: miibo, path: /two, secret: literal-secret }
 brokers: { local: { type: log, retry: { for: 1m } } }
 routes: [{ name: all, match: { type: "**" }, to: [{ broker: local, topic: all }] }]
+commands: { wakeups: { source: one, from: { broker: local, queue: q } } }
 "#;
 
-    /// The sources, brokers and routes that differ.
-    fn changes(text: &str, secret: u8) -> [Vec<String>; 3] {
+    /// The sources, brokers, routes and commands that differ.
+    fn changes(text: &str, secret: u8) -> [Vec<String>; 4] {
         let outline = |text: &str, secret: u8| {
             Outline::of(text, &BTreeMap::from([(PathBuf::from("/run/one"), [secret; 32])]))
         };
         let (old, new) = (outline(TEXT, 0), outline(text, secret));
-        let parts =
-            [(old.sources, new.sources), (old.brokers, new.brokers), (old.routes, new.routes)];
+        let parts = [
+            (old.sources, new.sources),
+            (old.brokers, new.brokers),
+            (old.routes, new.routes),
+            (old.commands, new.commands),
+        ];
         parts.map(|(old, new)| changed(&old, &new).into_iter().collect())
     }
 
@@ -89,16 +100,24 @@ routes: [{ name: all, match: { type: "**" }, to: [{ broker: local, topic: all }]
     fn what_changed_is_named_whatever_of_it_changed() {
         let none = Vec::<String>::new;
         let name = |name: &str| vec![name.to_owned()];
-        assert_eq!(changes(TEXT, 0), [none(), none(), none()]);
-        assert_eq!(changes(&TEXT.replace(": {", ":  {"), 0), [none(), none(), none()]);
-        assert_eq!(changes(TEXT, 1), [name("one"), none(), none()]);
-        assert_eq!(changes(&TEXT.replace("literal", "another"), 0), [name("two"), none(), none()]);
-        assert_eq!(changes(&TEXT.replace("1m", "2m"), 0), [none(), name("local"), none()]);
-        assert_eq!(
-            changes(&TEXT.replace("topic: all", "topic: x"), 0),
-            [none(), none(), name("all")]
+        let is_changed = |text: &str, secret: u8, expected: [Vec<String>; 4]| {
+            assert_eq!(changes(text, secret), expected, "{text}");
+        };
+        is_changed(TEXT, 0, [none(), none(), none(), none()]);
+        is_changed(&TEXT.replace(": {", ":  {"), 0, [none(), none(), none(), none()]);
+        is_changed(TEXT, 1, [name("one"), none(), none(), none()]);
+        let another = TEXT.replace("literal", "another");
+        is_changed(&another, 0, [name("two"), none(), none(), none()]);
+        is_changed(&TEXT.replace("1m", "2m"), 0, [none(), name("local"), none(), none()]);
+        let topic = TEXT.replace("topic: all", "topic: x");
+        is_changed(&topic, 0, [none(), none(), name("all"), none()]);
+        is_changed(
+            &TEXT.replace("queue: q", "queue: r"),
+            0,
+            [none(), none(), none(), name("wakeups")],
         );
         // What is new is no change.
-        assert_eq!(changes(&TEXT.replace("name: all", "name: x"), 0), [none(), none(), none()]);
+        is_changed(&TEXT.replace("name: all", "name: x"), 0, [none(), none(), none(), none()]);
+        is_changed(&TEXT.replace("wakeups:", "x:"), 0, [none(), none(), none(), none()]);
     }
 }

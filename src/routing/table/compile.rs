@@ -58,7 +58,7 @@ pub fn compile(text: &str, content: &Content, sound: bool, env: Option<Env>) -> 
     let sound = sound && problems.iter().all(|p| p.severity == Severity::Warning);
     // What is doubtful about a table can only be said of all of it.
     if sound {
-        problems.extend(doubts::of(file, &routes, place));
+        problems.extend(doubts::of(text, file, &routes, place));
     }
     let table = sound.then(|| Table::new(sources, brokers, routes, commands, paths));
     Compiled { table, problems }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Event, tests::plain};
+use crate::event::tests::plain;
 
 fn event(kind: &str, body: &str) -> Event {
     Event {
@@ -317,5 +317,24 @@ proptest! {
             prop_assert_eq!(subject.split('.').count(), 3);
             prop_assert!(!subject.contains(['*', '>', ' ']));
         }
+    }
+}
+
+#[test]
+fn what_an_event_leaves_unfilled_is_named_in_its_place() {
+    let event = event("agent.message", r#"{"agent_id":"x","o":{},"a":{"b":"c"}}"#);
+    for (text, expected) in [
+        ("plain", vec![]),
+        ("{type}.{agentid}.{data.agent_id}.{data.a.b}", vec![]),
+        ("{data.data.x}-{data.a.c|slug}", vec!["data.data.x", "data.a.c"]),
+        ("{data.data.x|none}-{userid|nobody}", vec![]),
+        ("{headers.x-team}{userid}", vec!["headers.x-team", "userid"]),
+        ("{data.o}", vec!["data.o"]),
+        ("{", vec![]),
+    ] {
+        let unfilled = unfilled(text, &event);
+        let shown: Vec<&str> = unfilled.iter().map(|(shown, _)| &**shown).collect();
+        assert_eq!(shown, expected, "{text}");
+        assert!(unfilled.iter().all(|(shown, range)| text[range.clone()].contains(shown)));
     }
 }

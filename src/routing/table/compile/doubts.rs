@@ -17,11 +17,18 @@ use crate::{
     source::miibo,
 };
 
+mod sonzai;
+
 /// With how many routes of the same `match:` and `when:` one is compared.
 const MAX_COMPARED: usize = 100;
 
-/// Everything doubtful about a file without errors; `routes` is what its routes compiled to.
-pub fn of(file: &File, routes: &[table::Route], place: Place) -> Vec<Diagnostic> {
+/// Everything doubtful about a file without errors, `text`; `routes` is what its routes compiled to.
+pub fn of<'f>(
+    text: &'f str,
+    file: &'f File,
+    routes: &'f [table::Route],
+    place: Place<'f>,
+) -> Vec<Diagnostic> {
     let rules: Vec<Rule> =
         file.routes.iter().zip(routes).map(|(route, compiled)| Rule { route, compiled }).collect();
     let (mut taken, mut wanted) = (BTreeSet::new(), BTreeSet::new());
@@ -35,14 +42,17 @@ pub fn of(file: &File, routes: &[table::Route], place: Place) -> Vec<Diagnostic>
             }
         }
     }
-    let doubts = Doubts { file, place, rules, taken, wanted };
+    let polls_taken = sonzai::polls_taken(file, &rules);
+    let doubts = Doubts { text, file, place, rules, taken, wanted, polls_taken };
     let mut found = doubts.routes();
     found.extend(doubts.sources());
+    found.extend(doubts.unrouted_types());
     found.extend(doubts.brokers());
     found
 }
 
 struct Doubts<'f> {
+    text: &'f str,
     file: &'f File,
     place: Place<'f>,
     /// One a route.
@@ -51,6 +61,8 @@ struct Doubts<'f> {
     taken: BTreeSet<&'f str>,
     /// Those of which some route may take something.
     wanted: BTreeSet<&'f str>,
+    /// Those whose polled notifications are all taken by routes without `otherwise:`.
+    polls_taken: BTreeSet<&'f str>,
 }
 
 /// A route, and what it takes.
@@ -84,6 +96,12 @@ impl<'f> Rule<'f> {
         }
     }
 
+    /// Whether it may take an event of this source and type.
+    fn takes(&self, source: &str, kind: &str) -> bool {
+        let matcher = &self.compiled.matcher;
+        matcher.sources.take(source) && matcher.types.take(kind)
+    }
+
     /// Whether some event of a source that it takes may match.
     fn may_take(&self, source: &Source) -> bool {
         let possible = types(source);
@@ -101,7 +119,7 @@ impl<'f> Rule<'f> {
     }
 }
 
-impl Doubts<'_> {
+impl<'f> Doubts<'f> {
     fn routes(&self) -> Vec<Diagnostic> {
         let places = (0..).map(|index| self.place.key("routes").item(index));
         let mut found = Vec::new();
@@ -113,6 +131,7 @@ impl Doubts<'_> {
                 let message = format!("this route can never match: {why}");
                 found.push(Diagnostic::warning(Code::NeverMatches, span, message).help(help));
             }
+            found.extend(self.absent_fields(rule, place));
             let alike = before.entry(Terms::of(rule.route)).or_default();
             let same =
                 |other: &&&Route| rule.route.to.iter().all(|target| other.to.contains(target));

@@ -86,7 +86,7 @@ impl Compiler<'_> {
         let url = self.web_url("url", text, place)?;
         if !url.is_private {
             let message = "the API's key would cross the network in the clear";
-            let help = "write `https://`; without it, only this machine is reached (127.0.0.1)";
+            let help = "write `https://`; `http://` is for this machine alone, like `http://127.0.0.1:8089`";
             return Err(self.advise(Code::InsecureUrl, place.span(), message, help));
         }
         Ok(url.text)
@@ -143,7 +143,7 @@ impl Compiler<'_> {
         let url = self.web_url("public_url", text, place)?;
         if !url.is_private {
             let message = "webhooks for this URL cross the network in the clear";
-            let help = "write `https://`, and let who reads along see nothing";
+            let help = "write `https://`: without it, whoever is on the way reads along";
             let doubt = Diagnostic::warning(Code::InsecureUrl, place.span(), message);
             self.problems.push(doubt.help(help));
         }
