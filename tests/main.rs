@@ -32,5 +32,6 @@ mod sick_hung;
 mod sick_kafka_fatal;
 mod sick_memory;
 mod sick_nats_leader;
+mod sonzai_client;
 mod standard_webhooks;
 mod status;

@@ -110,7 +110,11 @@ impl Client {
     /// Takes one notification of an agent.
     pub async fn consume(&self, agent: &str, message: &str) -> Result<(), Error> {
         let target = of_agent(agent).part("the message", message).word("consume");
-        self.call(Call::post(target), |answer| Object::read(answer)?.succeeded()).await
+        self.call(Call::post(target), |answer| match &answer[..] {
+            b"" => Ok(()),
+            answer => Object::read(answer)?.succeeded(),
+        })
+        .await
     }
 
     /// An agent's notifications of every status. `limit` is 1 to [`MAX_AGENT_PAGE`].

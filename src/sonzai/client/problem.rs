@@ -86,7 +86,7 @@ mod tests {
             "detail":"validation failed","errors":[
             {"location":"body.webhook_url","message":"expected string","value":"Bearer hidden"},
             {"message":"unexpected property"}, 3]}"#;
-        let nine = format!(r#"{{"errors":[{}]}}"#, vec![r#"{"message":"m"}"#; 9].join(","));
+        let nine = format!(r#"{{"errors":[{}]}}"#, [r#"{"message":"m"}"#; 9].join(","));
         for (body, expected) in [
             (
                 refused,

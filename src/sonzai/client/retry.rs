@@ -151,7 +151,7 @@ mod tests {
             ("Sun, 06 Nov 1994 08:49:47 GMT", Some("Sun, 06 Nov 1994 08:49:45 GMT"), Some(2.0)),
             ("Sun, 06 Nov 1994 08:49:47 GMT", Some("whenever"), Some(10.0)),
             ("99999999999999999999999999", None, Some(86_400.0)),
-            ("Sun, 06 Nov 2094 08:49:47 GMT", None, Some(86_400.0)),
+            ("Sat, 06 Nov 2094 08:49:47 GMT", None, Some(86_400.0)),
             ("-1", None, None),
             ("soon", None, None),
             ("", None, None),

@@ -145,7 +145,7 @@ mod tests {
         for part in ["", ".", ".."] {
             let target = Target::root().word("agents").part("the agent", part).word("wakeups");
             let error = base.join(&target).unwrap_err().to_string();
-            assert_eq!(error, "the agent must not be empty, `.` or `..`");
+            assert_eq!(error, "cannot ask for this: the agent must not be empty, `.` or `..`");
         }
         let long = Target::root().part("the agent", &"x".repeat(70_000));
         assert!(base.join(&long).unwrap_err().to_string().contains("too long"));

@@ -8,6 +8,7 @@ use base64::{
     },
 };
 use bytes::Bytes;
+use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -128,8 +129,11 @@ impl Client {
     /// attempt of this call may have deleted it.
     pub async fn delete_webhook(&self, scope: &Scope, event_type: &str) -> Result<(), Error> {
         let call = Call::delete(webhook_of(scope, event_type)).needing(WRITE);
+        let absent = |error: &Error| {
+            matches!(error.status(), Some(StatusCode::NOT_FOUND | StatusCode::GONE))
+        };
         match self.call(call, |_| Ok(())).await {
-            Err(error) if error.is_gone() && error.is_uncertain() => Ok(()),
+            Err(error) if absent(&error) && error.is_uncertain() => Ok(()),
             deleted => deleted,
         }
     }
