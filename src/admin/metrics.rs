@@ -19,6 +19,7 @@ mod config;
 mod families;
 mod ingress;
 mod journal;
+mod polls;
 mod process;
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -53,6 +54,7 @@ impl Collector for Page {
         ingress::write(view, out)?;
         journal::write(view, out)?;
         brokers::write(view, out)?;
+        polls::write(view, out)?;
         config::write(&view.config, out)?;
         process::write(view, out)
     }

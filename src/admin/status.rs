@@ -13,6 +13,7 @@ use crate::{
     clock::{now_ms, rfc3339},
     dispatch::State,
     journal::Journal,
+    sonzai::poller::Poll,
     source::Source,
 };
 
@@ -38,6 +39,9 @@ pub struct Status {
     /// What the daemon may still write to the disk of its data directory.
     pub disk_left_bytes: Option<u64>,
     pub dead_letters: Store,
+    /// Of each source with `poll:`.
+    #[serde(default)]
+    pub polls: Vec<Poll>,
     pub brokers: Vec<BrokerStatus>,
     pub config: ConfigStatus,
 }
@@ -167,6 +171,7 @@ impl View {
             journal: Store::of(&self.main),
             disk_left_bytes: self.disk_left_bytes(),
             dead_letters: Store::of(&self.dead_letters),
+            polls: self.polls(),
             brokers: self
                 .brokers
                 .load()
@@ -178,6 +183,16 @@ impl View {
                 .collect(),
             config: ConfigStatus::of(&self.config.facts()),
         }
+    }
+
+    fn polls(&self) -> Vec<Poll> {
+        let max_agents = self.sonzai.settings().max_agents as u64;
+        let accounts = self.sonzai.accounts();
+        let polls = accounts.iter().filter_map(|account| {
+            let poll = account.settings.poll.as_ref()?;
+            Some(account.polled.status(&account.source, poll, max_agents))
+        });
+        polls.collect()
     }
 
     fn broker_status(&self, broker: &Broker, confirmed_per_second: f64) -> BrokerStatus {

@@ -27,6 +27,7 @@ use crate::{
     journal::Journal,
     routing::Table,
     server::{Load, tls::Tls},
+    sonzai::service as sonzai,
 };
 
 /// The name of a counter that is no broker's.
@@ -42,6 +43,7 @@ pub struct View {
     pub table: Arc<ArcSwap<Table>>,
     pub config: Arc<Config>,
     pub ingress: Ingress,
+    pub sonzai: sonzai::Service,
     /// Where the ingress speaks it.
     pub tls: Option<Arc<Tls>>,
     /// Of senders, and of operators.

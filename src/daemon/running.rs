@@ -103,6 +103,7 @@ impl Running {
             table: table.clone(),
             config: config.clone(),
             ingress: ingress.clone(),
+            sonzai: sonzai.clone(),
             tls: transport.tls.clone(),
             connections: Arc::new(Load::new(&limits)),
             admin_connections: Arc::new(Load::new(&admin_limits)),

@@ -274,8 +274,7 @@ impl Poller {
         if self.poll.mode == Mode::Always || !due || self.state().circuit.trouble().is_some() {
             return;
         }
-        self.state().deliveries_not_before_ms =
-            now_ms + self.limits.slow_every.as_millis() as u64;
+        self.state().deliveries_not_before_ms = now_ms + self.limits.slow_every.as_millis() as u64;
         let (client, register) = (&self.cycle.client, self.register.as_ref());
         match deliveries::fail(client, register, crate::clock::now_ms()).await {
             Ok(fail) => {
@@ -370,7 +369,9 @@ impl Poller {
         let (now_ms, longest) = (self.clock.now_ms(), self.longest_pause());
         let (kind, words) = (failure.kind, failure.words.clone());
         let news = self.cycle.memory().failed(list, failure, now_ms, longest);
-        if news != News::Same && let Some(more) = self.quiet.speaks(now_ms) {
+        if news != News::Same
+            && let Some(more) = self.quiet.speaks(now_ms)
+        {
             let (source, hint) = (&self.cycle.source, kind.hint());
             tracing::warn!(%source, %list, error = %words, more, "cannot poll a list: {hint}");
         }
@@ -459,7 +460,8 @@ fn of_agents(agents: &[Arc<str>], users: &[String]) -> Vec<List> {
         users => users.iter().map(|user| Some(Arc::from(&**user))).collect(),
     };
     let of_agent = |agent: &Arc<str>| {
-        let list = |user: &Option<Arc<str>>| List::Agent { agent: agent.clone(), user: user.clone() };
+        let list =
+            |user: &Option<Arc<str>>| List::Agent { agent: agent.clone(), user: user.clone() };
         users.iter().map(list).collect::<Vec<_>>()
     };
     agents.iter().flat_map(of_agent).collect()

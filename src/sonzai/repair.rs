@@ -76,13 +76,18 @@ impl Turns {
 pub enum Error {
     #[error("no source has `api:` in routes.yaml, which a repair asks")]
     NoAccount,
-    #[error("source `{0}` has no `api:` in routes.yaml, which a repair asks, or there is no such source")]
+    #[error(
+        "source `{0}` has no `api:` in routes.yaml, which a repair asks, or there is no such source"
+    )]
     NoSuchAccount(String),
     #[error("more than one source has `api:`: name one of {0} with --source")]
     Ambiguous(String),
     #[error("a repair of source `{0}` is under way: wait for its end")]
     Busy(ByteString),
-    #[error("--since is to be more than nothing, and at most {}", humantime::format_duration(MOST_SINCE))]
+    #[error(
+        "--since is to be more than nothing, and at most {}",
+        humantime::format_duration(MOST_SINCE)
+    )]
     Since,
     #[error("name agents or a project, not both")]
     AgentsAndProject,
@@ -126,10 +131,7 @@ impl Listener {
 }
 
 /// The account that a request means.
-pub fn account(
-    service: &Service,
-    name: Option<&str>,
-) -> Result<std::sync::Arc<Account>, Error> {
+pub fn account(service: &Service, name: Option<&str>) -> Result<std::sync::Arc<Account>, Error> {
     let accounts = service.accounts();
     match (name, &accounts[..]) {
         (Some(name), all) => {

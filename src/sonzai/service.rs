@@ -264,8 +264,7 @@ impl Service {
             poll: poll.clone(),
         });
         if let Some(since) = poll.repair {
-            let (service, account, contacted) =
-                (self.clone(), account.clone(), poller.contacted());
+            let (service, account, contacted) = (self.clone(), account.clone(), poller.contacted());
             drop(self.spawn(async move {
                 let stop = account.stop.clone();
                 let repair = repair::after_start(&service, &account, contacted, since);

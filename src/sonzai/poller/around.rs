@@ -46,8 +46,7 @@ impl Poller {
                 continue;
             }
             for kind in &types {
-                let shows_no_end =
-                    self.visit(&part(Some(agent), Some(kind))).await == Next::Behind;
+                let shows_no_end = self.visit(&part(Some(agent), Some(kind))).await == Next::Behind;
                 hidden += u64::from(shows_no_end);
             }
         }

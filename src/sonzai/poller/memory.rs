@@ -140,7 +140,13 @@ impl Memory {
     }
 
     /// A list failed by itself.
-    pub fn failed(&mut self, list: &List, failure: Failure, now_ms: u64, longest: Duration) -> News {
+    pub fn failed(
+        &mut self,
+        list: &List,
+        failure: Failure,
+        now_ms: u64,
+        longest: Duration,
+    ) -> News {
         self.state(list).circuit.failed(failure, now_ms, longest)
     }
 

@@ -52,8 +52,7 @@ mod tests {
         let mut size = PageSize::new(200);
         let halves: Vec<(bool, u32)> = (0..9).map(|_| (size.too_large(), size.now())).collect();
         let sizes = [100, 50, 25, 12, 6, 3, 1, 1, 1];
-        let expected: Vec<_> =
-            sizes.iter().enumerate().map(|(n, size)| (n < 7, *size)).collect();
+        let expected: Vec<_> = sizes.iter().enumerate().map(|(n, size)| (n < 7, *size)).collect();
         assert_eq!(halves, expected);
         let mut answers = 0;
         while !size.is_largest() {

@@ -8,7 +8,7 @@ use super::{circuit, pace};
 use crate::{
     clock::{now_ms, rfc3339},
     meter::{Counter, Gauge},
-    source::sonzai::settings::Mode,
+    source::sonzai::settings::{self, Agents, Mode, Whose},
 };
 
 /// See the module. Goes on through reloads that keep the source's `api:` and `poll:`.
@@ -75,6 +75,8 @@ pub struct Poll {
     /// Cannot be taken, and can never get in: now.
     pub stuck: u64,
     pub too_large: u64,
+    /// Entries of lists that could not be read, since the start.
+    pub unreadable: u64,
     /// Lists behind whose full pages something may be out of sight.
     pub hidden_lists: u64,
     pub lists_in_trouble: u64,
@@ -135,7 +137,37 @@ impl Stats {
         }
     }
 
-    pub(super) fn trouble(&self) -> Option<TroubleStatus> {
+    /// How it is, for operators.
+    pub fn status(&self, source: &str, poll: &settings::Poll, max_agents: u64) -> Poll {
+        let why = self.why();
+        let last_success_ms = self.last_success_ms.get();
+        Poll {
+            source: source.to_owned(),
+            whose: whose(&poll.whose),
+            mode: poll.mode,
+            fast: why.is_fast(),
+            why,
+            take: poll.take,
+            listed: self.listed.get(),
+            appended: self.appended.get(),
+            duplicates: self.duplicates.get(),
+            taken: self.taken.get(),
+            stuck: self.stuck.get(),
+            too_large: self.too_large.get(),
+            unreadable: self.unreadable.get(),
+            hidden_lists: self.hidden_lists.get(),
+            lists_in_trouble: self.lists_in_trouble.get(),
+            agents: self.agents.get(),
+            max_agents,
+            agents_left_out: self.agents_left_out.get() > 0,
+            deliveries_fail: self.deliveries_fail.get() > 0,
+            last_success: (last_success_ms > 0).then(|| rfc3339(last_success_ms)),
+            oldest_pending_seconds: self.oldest_pending_seconds(),
+            trouble: self.trouble(),
+        }
+    }
+
+    fn trouble(&self) -> Option<TroubleStatus> {
         let trouble = self.lock().trouble.clone()?;
         Some(TroubleStatus {
             kind: trouble.kind,
@@ -148,5 +180,17 @@ impl Stats {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // Nobody panics while holding it, and what it holds is whole at any time.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// For people.
+fn whose(whose: &Whose) -> String {
+    match whose {
+        Whose::Project(project) => format!("project {project}"),
+        Whose::Agents { agents: Agents::All, .. } => "all agents".to_owned(),
+        Whose::Agents { agents: Agents::Named(names), .. } => match &names[..] {
+            [one] => format!("agent {one}"),
+            names => format!("{} agents", names.len()),
+        },
     }
 }

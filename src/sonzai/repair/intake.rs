@@ -84,7 +84,8 @@ impl<'i> Intake<'i> {
                 Ok(Outcome::Duplicate) => summary.counts(step).known += 1,
                 Ok(Outcome::Dropped) => summary.counts(step).dropped += 1,
                 Err(admit::Error::Append(AppendError::TooLarge)) => {
-                    let reason = format!("one of the {} is larger than the journal takes", step.name());
+                    let reason =
+                        format!("one of the {} is larger than the journal takes", step.name());
                     summary.out_of_reach_because(step, 1, reason);
                 }
                 Err(error) if !self.full => {
