@@ -9,22 +9,28 @@
 //! | `/api/config` | the routing table in force and the last attempt to change it ([`config`]) |
 //! | `/api/tail` | what comes out, with payloads; wants the [`token`] |
 //!
-//! `POST /-/reload` reads the routing table again and says what became of it; it wants the token, too.
+//! `POST /-/reload` reads the routing table again and says what became of it; `POST
+//! /api/sonzai/webhooks` shows and changes what is registered at Sonzai ([`Asked`]). Both want the
+//! token, too.
 //!
 //! Anything that shows payloads or changes something wants the token. Where the listener is on
 //! loopback, requests for all but `/livez` must name it by address or as `localhost`: a page in
 //! somebody's browser, whose own name was made to lead here, names itself.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, uri::Authority};
-use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::body::Incoming;
 use serde_json::json;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::feed::Feed;
+use crate::{
+    feed::Feed,
+    sonzai::webhooks::{desk::Refusal, document::Asked},
+};
 
 use config::{Outcome, Reloads};
 
@@ -46,6 +52,10 @@ pub use view::{Broker, Role, View};
 /// Connections to the listener at once: operators, probes, scrapers.
 pub const MAX_CONNECTIONS: usize = 64;
 
+/// What an operator may send, and how long it may take.
+const MAX_BODY_BYTES: usize = 64 << 10;
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
 type Body = BoxBody<Bytes, Infallible>;
 
 const JSON: &str = "application/json";
@@ -60,9 +70,10 @@ enum Page {
     Config,
     Tail,
     Reload,
+    SonzaiWebhooks,
 }
 
-const PAGES: [(&str, Page); 7] = [
+const PAGES: [(&str, Page); 8] = [
     ("/livez", Page::Livez),
     ("/readyz", Page::Readyz),
     ("/metrics", Page::Metrics),
@@ -70,6 +81,7 @@ const PAGES: [(&str, Page); 7] = [
     ("/api/config", Page::Config),
     ("/api/tail", Page::Tail),
     ("/-/reload", Page::Reload),
+    ("/api/sonzai/webhooks", Page::SonzaiWebhooks),
 ];
 
 impl Page {
@@ -86,14 +98,14 @@ impl Page {
     fn wants_token(self) -> bool {
         match self {
             Page::Livez | Page::Readyz | Page::Metrics | Page::Status | Page::Config => false,
-            Page::Tail | Page::Reload => true,
+            Page::Tail | Page::Reload | Page::SonzaiWebhooks => true,
         }
     }
 
     /// The methods to ask with.
     fn methods(self) -> &'static [Method] {
         match self {
-            Page::Reload => &[Method::POST],
+            Page::Reload | Page::SonzaiWebhooks => &[Method::POST],
             _ => &[Method::GET, Method::HEAD],
         }
     }
@@ -146,11 +158,11 @@ impl Admin {
         match page {
             // Otherwise its stream would begin, and nobody would read it.
             Page::Tail if head => with_type("application/x-ndjson", Body::default()),
-            page => self.show(page).await,
+            page => self.show(page, request.into_body()).await,
         }
     }
 
-    async fn show(self, page: Page) -> Response<Body> {
+    async fn show(self, page: Page, body: Incoming) -> Response<Body> {
         match page {
             Page::Livez => text("text/plain", "ok\n".into()),
             Page::Readyz => self.look(readiness).await,
@@ -160,6 +172,7 @@ impl Admin {
             Page::Status => self.look(|view| text(JSON, line(json!(view.status())))).await,
             Page::Config => text(JSON, line(json!(self.0.view.config.facts()))),
             Page::Reload => self.reload().await,
+            Page::SonzaiWebhooks => self.sonzai_webhooks(body).await,
             Page::Tail => {
                 let lines = tail::lines(&self.0.feed, self.0.stop.clone());
                 with_type("application/x-ndjson", BoxBody::new(StreamBody::new(lines)))
@@ -178,6 +191,30 @@ impl Admin {
             *response.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
         }
         response
+    }
+
+    /// Answers what is asked about webhooks at Sonzai; 422 for what cannot be done as things are.
+    async fn sonzai_webhooks(self, body: Incoming) -> Response<Body> {
+        let body = match timeout(BODY_WITHIN, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => {
+                let words = format!("send at most {MAX_BODY_BYTES} bytes, and all of them");
+                return refused(StatusCode::PAYLOAD_TOO_LARGE, &words);
+            }
+            Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, "the body came too slowly"),
+        };
+        let asked: Asked = match serde_json::from_slice(&body) {
+            Ok(asked) => asked,
+            Err(error) => {
+                let words = format!("{error}; send JSON like {{\"action\": \"list\"}}");
+                return refused(StatusCode::BAD_REQUEST, &words);
+            }
+        };
+        match self.0.view.sonzai.webhooks(asked).await {
+            Ok(answer) => text(JSON, line(json!(answer))),
+            Err(Refusal::Impossible(words)) => refused(StatusCode::UNPROCESSABLE_ENTITY, &words),
+            Err(Refusal::Busy(words)) => refused(StatusCode::SERVICE_UNAVAILABLE, words),
+        }
     }
 
     /// Looks on a thread that may block: a disk that hangs is to hold up nobody else.

@@ -20,23 +20,26 @@ mod tls;
 pub use tls::Trust;
 
 /// How long the daemon may take to answer; a group commit on a busy disk is far below it.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// A daemon's listener.
 pub struct Endpoint {
     /// Host and port.
     pub authority: String,
     tls: Option<tls::Tls>,
+    /// How long it may take to answer.
+    pub within: Duration,
 }
 
 impl Endpoint {
     pub fn plain(authority: String) -> Endpoint {
-        Endpoint { authority, tls: None }
+        Endpoint { authority, tls: None, within: ANSWER_WITHIN }
     }
 
     /// One that shows a certificate for `host`, or whatever `trust` wants to see.
     pub fn tls(authority: String, host: &str, trust: Trust) -> Result<Endpoint, Error> {
-        Ok(Endpoint { authority, tls: Some(tls::Tls::new(host, trust)?) })
+        let tls = Some(tls::Tls::new(host, trust)?);
+        Ok(Endpoint { authority, tls, within: ANSWER_WITHIN })
     }
 
     /// Sends a request on a connection of its own.
@@ -44,8 +47,8 @@ impl Endpoint {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Error> {
-        let authority = &self.authority;
-        let answer = timeout(ANSWER_WITHIN, async {
+        let (authority, within) = (&self.authority, self.within);
+        let answer = timeout(within, async {
             let stream = TcpStream::connect(authority).await.map_err(|cause| {
                 Error(format!("cannot reach {authority}: {cause}; is `waypost run` running there?"))
             })?;
@@ -54,7 +57,7 @@ impl Endpoint {
                 Some(tls) => self.exchange(tls.connect(authority, stream).await?, request).await,
             }
         });
-        let late = |_| Err(Error(format!("no answer from {authority} within {ANSWER_WITHIN:?}")));
+        let late = |_| Err(Error(format!("no answer from {authority} within {within:?}")));
         answer.await.unwrap_or_else(late)
     }
 

@@ -1,13 +1,17 @@
 //! Asks a daemon's admin listener.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
-use super::{Error, client::Endpoint};
-use crate::{admin::Token, daemon::Addresses, settings::Settings};
+use super::{
+    Error,
+    client::{ANSWER_WITHIN, Endpoint},
+};
+use crate::{admin::Token, daemon::Addresses, printable::escaped, settings::Settings};
 
 /// Where the admin listener is: what was configured, if anything was; else that of the daemon that
 /// runs on the data directory; else the default one, unless a data directory was named.
@@ -125,23 +129,77 @@ pub async fn ask(
     path: &'static str,
     token: Option<&Token>,
 ) -> Result<Response<Incoming>, Error> {
-    let request = Request::builder().method(method).uri(path);
-    let mut request = request.header(header::HOST, address.to_string());
-    if let Some(token) = token {
-        let mut value = HeaderValue::from_str(token.authorization()).map_err(Error::new)?;
-        value.set_sensitive(true);
-        request = request.header(header::AUTHORIZATION, value);
-    }
+    let request = request(address, method, path, token)?;
     let request = request.body(Full::default()).map_err(Error::new)?;
-    let endpoint = Endpoint::plain(address.to_string());
-    let response = endpoint.request(request).await.map_err(|error| {
+    let response = send(address, request, ANSWER_WITHIN).await?;
+    match response.status() {
+        StatusCode::UNPROCESSABLE_ENTITY => Ok(response),
+        status => understood(address, path, status).map(|()| response),
+    }
+}
+
+/// Has something done that may take that long: sends JSON, and gives the answer's. The error is what the
+/// daemon says of why it cannot.
+pub async fn have_done(
+    address: SocketAddr,
+    path: &'static str,
+    token: &Token,
+    json: Vec<u8>,
+    within: Duration,
+) -> Result<Bytes, Error> {
+    let request = request(address, Method::POST, path, Some(token))?;
+    let request = request.header(header::CONTENT_TYPE, "application/json");
+    let request = request.body(Full::from(json)).map_err(Error::new)?;
+    let response = send(address, request, within).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(Error::new)?.to_bytes();
+    #[derive(serde::Deserialize)]
+    struct Refused {
+        error: String,
+    }
+    match status {
+        StatusCode::UNPROCESSABLE_ENTITY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::BAD_REQUEST => match serde_json::from_slice(&body) {
+            Ok(Refused { error }) => Err(Error(escaped(&error))),
+            Err(_) => understood(address, path, status).map(|()| body),
+        },
+        status => understood(address, path, status).map(|()| body),
+    }
+}
+
+fn request(
+    address: SocketAddr,
+    method: Method,
+    path: &'static str,
+    token: Option<&Token>,
+) -> Result<request::Builder, Error> {
+    let request = Request::builder().method(method).uri(path);
+    let request = request.header(header::HOST, address.to_string());
+    let Some(token) = token else { return Ok(request) };
+    let mut value = HeaderValue::from_str(token.authorization()).map_err(Error::new)?;
+    value.set_sensitive(true);
+    Ok(request.header(header::AUTHORIZATION, value))
+}
+
+async fn send(
+    address: SocketAddr,
+    request: Request<Full<Bytes>>,
+    within: Duration,
+) -> Result<Response<Incoming>, Error> {
+    let mut endpoint = Endpoint::plain(address.to_string());
+    endpoint.within = within;
+    endpoint.request(request).await.map_err(|error| {
         let hint = "name its data directory with --data-dir, or its admin listener with \
                     --admin-listen";
         Error(format!("{error} If it is, {hint}."))
-    })?;
-    match response.status() {
-        StatusCode::UNPROCESSABLE_ENTITY => Ok(response),
-        status if status.is_success() => Ok(response),
+    })
+}
+
+/// Whether an answer is that of the listener that was meant.
+fn understood(address: SocketAddr, path: &str, status: StatusCode) -> Result<(), Error> {
+    match status {
+        status if status.is_success() => Ok(()),
         StatusCode::UNAUTHORIZED => Err(Error(format!(
             "{address} does not take this token: name that daemon's data directory with --data-dir, \
              or the file of its token with --token-file"

@@ -6,15 +6,19 @@ use super::Error;
 use crate::settings::Settings;
 
 mod stub;
+mod webhooks;
 
 /// Try and run Sonzai's side: a stand-in for its API, webhooks, repair, wakeups.
 #[derive(clap::Subcommand)]
 pub enum Command {
     Stub(stub::Arguments),
+    #[command(subcommand)]
+    Webhooks(webhooks::Command),
 }
 
-pub fn main(command: Command, _settings: &Settings) -> Result<ExitCode, Error> {
+pub fn main(command: Command, settings: &Settings) -> Result<ExitCode, Error> {
     match command {
         Command::Stub(arguments) => stub::main(arguments),
+        Command::Webhooks(command) => webhooks::main(command, settings),
     }
 }

@@ -184,13 +184,21 @@ impl Row {
         }
     }
 
+    /// Whether there is, or was, anything to do.
+    pub fn changes(&self) -> bool {
+        self.rotate || !matches!(self.step, Do::Nothing | Do::Leave)
+    }
+
+    /// Whether nobody here knows its secret, and nothing is, or was, done about that.
+    pub fn lacks_secret(&self) -> bool {
+        self.secret == Known::Unknown
+            && !self.rotate
+            && !matches!(self.step, Do::Delete | Do::Leave)
+    }
+
     /// Whether something is still to be done about it: by us, or by whoever knows its secret.
     pub fn is_left(&self) -> bool {
-        let changes = self.rotate || !matches!(self.step, Do::Nothing | Do::Leave);
-        match self.done {
-            Some(done) => !done,
-            None => changes || (self.secret == Known::Unknown && self.step != Do::Leave),
-        }
+        self.lacks_secret() || (self.changes() && self.done != Some(true))
     }
 }
 

@@ -92,11 +92,6 @@ impl Planned {
     pub fn changes(&self) -> bool {
         self.rotates || !matches!(self.step, Step::Keep | Step::LeaveAlone)
     }
-
-    /// Whether its secret is to be found out, which nobody allowed yet.
-    pub fn lacks_secret(&self) -> bool {
-        self.secret == Secret::Unknown && !self.rotates
-    }
 }
 
 impl Wanted<'_> {
