@@ -8,13 +8,16 @@
 //! One repair of a source at a time. Polling goes on meanwhile.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, MutexGuard, mpsc};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use self::intake::Intake;
@@ -59,33 +62,18 @@ pub struct Request {
 /// Whose turn it is to repair a source; outlives its account.
 #[derive(Debug, Default)]
 pub struct Turns {
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
     /// Whether the one after the start has begun.
     after_start: AtomicBool,
-}
-
-impl Turns {
-    /// `None` while another repair goes on.
-    pub fn take(&self) -> Option<MutexGuard<'_, ()>> {
-        self.turn.try_lock().ok()
-    }
 }
 
 /// Why there is no repair.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("no source has `api:` in routes.yaml, which a repair asks")]
-    NoAccount,
-    #[error(
-        "source `{0}` has no `api:` in routes.yaml, which a repair asks, or there is no such source"
-    )]
-    NoSuchAccount(String),
-    #[error("more than one source has `api:`: name one of {0} with --source")]
-    Ambiguous(String),
     #[error("a repair of source `{0}` is under way: wait for its end")]
     Busy(ByteString),
     #[error(
-        "--since is to be more than nothing, and at most {}",
+        "it is to reach back for more than nothing, and at most for {}",
         humantime::format_duration(MOST_SINCE)
     )]
     Since,
@@ -93,8 +81,10 @@ pub enum Error {
     AgentsAndProject,
 }
 
+/// Lines that wait for whoever asked.
+const MAX_LINES: usize = 16;
+
 /// Where the lines of a repair go: to whoever asked, who may go away, which ends it; or nowhere.
-#[derive(Clone)]
 pub struct Listener(Option<mpsc::Sender<Line>>);
 
 impl Listener {
@@ -102,22 +92,24 @@ impl Listener {
         Listener(None)
     }
 
-    pub fn new(lines: mpsc::Sender<Line>) -> Listener {
-        Listener(Some(lines))
+    /// One whose lines are received.
+    pub fn channel() -> (Listener, mpsc::Receiver<Line>) {
+        let (lines, received) = mpsc::channel(MAX_LINES);
+        (Listener(Some(lines)), received)
     }
 
     /// Tells how far it is, if that does not hold it up.
-    fn progress(&self, step: Step, done: u64, total: Option<u64>, summary: &Summary) {
+    fn progress(&self, step: Step, done: u64, total: u64, summary: &Summary) {
         let Some(lines) = &self.0 else { return };
         let (found, new) = (summary.found(), summary.new_ones());
         // Who reads slowly misses some of it, and gets the summary all the same.
         lines.try_send(Line::Progress { step, done, total, found, new }).ok();
     }
 
-    /// Tells the end; whether anybody listened.
-    async fn end(&self, line: Line) {
+    async fn end(&self, summary: &Summary) {
         if let Some(lines) = &self.0 {
-            lines.send(line).await.ok();
+            // Nobody may listen any more.
+            lines.send(Line::Summary(summary.clone())).await.ok();
         }
     }
 
@@ -130,78 +122,74 @@ impl Listener {
     }
 }
 
-/// The account that a request means.
-pub fn account(service: &Service, name: Option<&str>) -> Result<std::sync::Arc<Account>, Error> {
-    let accounts = service.accounts();
-    match (name, &accounts[..]) {
-        (Some(name), all) => {
-            let named = all.iter().find(|account| *account.source == *name);
-            named.cloned().ok_or_else(|| Error::NoSuchAccount(name.to_owned()))
-        }
-        (None, []) => Err(Error::NoAccount),
-        (None, [one]) => Ok(one.clone()),
-        (None, all) => {
-            let names: Vec<String> =
-                all.iter().map(|account| format!("`{}`", account.source)).collect();
-            Err(Error::Ambiguous(names.join(", ")))
-        }
-    }
+/// A repair whose turn it is.
+pub struct Repair {
+    service: Service,
+    account: Arc<Account>,
+    request: Request,
+    _turn: OwnedMutexGuard<()>,
 }
 
-/// Repairs, and tells `listener` how far it is and what came of it. Ends early when the account is
-/// replaced, the daemon ends, or the listener goes away.
-pub async fn repair(
-    service: &Service,
-    account: &Account,
-    request: &Request,
-    listener: &Listener,
-) -> Result<Summary, Error> {
-    let since = Duration::from_secs(request.since_seconds);
-    if since.is_zero() || since > MOST_SINCE {
-        return Err(Error::Since);
+impl Repair {
+    pub fn begin(
+        service: Service,
+        account: Arc<Account>,
+        request: Request,
+    ) -> Result<Repair, Error> {
+        let since = Duration::from_secs(request.since_seconds);
+        if since.is_zero() || since > MOST_SINCE {
+            return Err(Error::Since);
+        }
+        if !request.agents.is_empty() && request.project.is_some() {
+            return Err(Error::AgentsAndProject);
+        }
+        let turn = account.repairs.turn.clone().try_lock_owned();
+        let _turn = turn.map_err(|_| Error::Busy(account.source.clone()))?;
+        Ok(Repair { service, account, request, _turn })
     }
-    if !request.agents.is_empty() && request.project.is_some() {
-        return Err(Error::AgentsAndProject);
+
+    /// Repairs, and tells `listener` how far it is and what came of it. Ends early when the account is
+    /// replaced, the daemon ends, or the listener goes away.
+    pub async fn run(self, listener: Listener) -> Summary {
+        let Repair { service, account, request, .. } = &self;
+        let since = Duration::from_secs(request.since_seconds);
+        let since_ms = now_ms().saturating_sub(since.as_millis() as u64);
+        let mut work = Work {
+            account,
+            request,
+            since_ms,
+            listener: &listener,
+            max_agents: service.settings().max_agents,
+            intake: Intake::new(service, account, request.dry_run),
+            summary: Summary::new(&account.source, rfc3339(since_ms), request.dry_run),
+        };
+        let remembers_for = service.admit().remembers_for();
+        if since > remembers_for {
+            work.summary.warnings.push(format!(
+                "{} is further back than events are remembered (dedupe.window, {}): what came in \
+                 before that comes again",
+                humantime::format_duration(since),
+                humantime::format_duration(remembers_for)
+            ));
+        }
+        let ended = tokio::select! {
+            () = work.all() => true,
+            () = account.stop.cancelled() => false,
+            () = listener.gone() => false,
+        };
+        let mut summary = work.summary;
+        if !ended {
+            summary.trouble_because("it was ended before it was through: run it again".to_owned());
+        }
+        listener.end(&summary).await;
+        summary
     }
-    let Some(_turn) = account.repairs.take() else {
-        return Err(Error::Busy(account.source.clone()));
-    };
-    let since_ms = now_ms().saturating_sub(since.as_millis() as u64);
-    let mut work = Work {
-        account,
-        request,
-        since_ms,
-        listener,
-        max_agents: service.settings().max_agents,
-        intake: Intake::new(service, account, request.dry_run),
-        summary: Summary::new(&account.source, rfc3339(since_ms), request.dry_run),
-    };
-    let remembers_for = service.admit().remembers_for();
-    if since > remembers_for {
-        work.summary.warnings.push(format!(
-            "{} is further back than events are remembered (dedupe.window, {}): what came in before \
-             that comes again",
-            humantime::format_duration(since),
-            humantime::format_duration(remembers_for)
-        ));
-    }
-    let ended = tokio::select! {
-        () = work.all() => true,
-        () = account.stop.cancelled() => false,
-        () = listener.gone() => false,
-    };
-    let mut summary = work.summary;
-    if !ended {
-        summary.trouble.push("it was ended before it was through: run it again".to_owned());
-    }
-    listener.end(Line::Summary(summary.clone())).await;
-    Ok(summary)
 }
 
 /// What `poll: {repair: …}` asks for: once, after the API has answered for the first time.
 pub async fn after_start(
-    service: &Service,
-    account: &Account,
+    service: Service,
+    account: Arc<Account>,
     contacted: CancellationToken,
     since: Duration,
 ) {
@@ -209,10 +197,11 @@ pub async fn after_start(
         return;
     }
     contacted.cancelled().await;
-    let source = &account.source;
+    let source = account.source.clone();
     let request = Request { since_seconds: since.as_secs(), ..Request::default() };
-    match repair(service, account, &request, &Listener::nobody()).await {
-        Ok(summary) => {
+    match Repair::begin(service, account, request) {
+        Ok(repair) => {
+            let summary = repair.run(Listener::nobody()).await;
             let (found, new, known) = (summary.found(), summary.new_ones(), summary.known());
             let out_of_reach = summary.out_of_reach();
             let notes = summary.notes().join("; ");

@@ -267,7 +267,7 @@ impl Service {
             let (service, account, contacted) = (self.clone(), account.clone(), poller.contacted());
             drop(self.spawn(async move {
                 let stop = account.stop.clone();
-                let repair = repair::after_start(&service, &account, contacted, since);
+                let repair = repair::after_start(service, account, contacted, since);
                 stop.run_until_cancelled(repair).await
             }));
         }

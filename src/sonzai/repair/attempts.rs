@@ -28,8 +28,8 @@ impl Work<'_> {
         let Some((scope, types)) = self.webhooks().await else { return };
         let total = types.len() as u64;
         for (at, event_type) in types.iter().enumerate() {
-            self.listener.progress(Step::Attempts, at as u64, Some(total), &self.summary);
-            match self.of_type(&scope, event_type).await {
+            self.listener.progress(Step::Attempts, at as u64, total, &self.summary);
+            match self.of_type(&scope, event_type, (at as u64, total)).await {
                 Ok(()) => {}
                 // It is not registered there.
                 Err(error) if error.is_gone() => {}
@@ -44,11 +44,16 @@ impl Work<'_> {
                 break;
             }
         }
-        self.listener.progress(Step::Attempts, total, Some(total), &self.summary);
+        self.listener.progress(Step::Attempts, total, total, &self.summary);
     }
 
     /// Reads back, page by page, until an attempt is older than is asked for.
-    async fn of_type(&mut self, scope: &Scope, event_type: &str) -> Result<(), Error> {
+    async fn of_type(
+        &mut self,
+        scope: &Scope,
+        event_type: &str,
+        (done, total): (u64, u64),
+    ) -> Result<(), Error> {
         let (mut cursor, mut page_size) = (None, PAGE);
         let mut seen = FxHashSet::default();
         for _ in 0..MAX_PAGES {
@@ -61,7 +66,7 @@ impl Work<'_> {
             }
             let oldest_ms = attempts.iter().filter_map(|attempt| attempt.created_ms).min();
             self.admit_failed(event_type, attempts, &mut seen).await;
-            self.listener.progress(Step::Attempts, 0, None, &self.summary);
+            self.listener.progress(Step::Attempts, done, total, &self.summary);
             let is_through = oldest_ms.is_some_and(|ms| ms < self.since_ms);
             match next_cursor {
                 Some(next) if !is_through && !self.intake.is_full() => cursor = Some(next),

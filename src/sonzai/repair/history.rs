@@ -17,7 +17,7 @@ impl Work<'_> {
         let agents = self.agents().await;
         let (total, mut failed_in_a_row) = (agents.len() as u64, 0);
         for (at, agent) in agents.iter().enumerate() {
-            self.listener.progress(Step::History, at as u64, Some(total), &self.summary);
+            self.listener.progress(Step::History, at as u64, total, &self.summary);
             match history(&self.account.client, agent).await {
                 Ok((listed, limit)) => {
                     failed_in_a_row = 0;
@@ -41,7 +41,7 @@ impl Work<'_> {
                 break;
             }
         }
-        self.listener.progress(Step::History, total, Some(total), &self.summary);
+        self.listener.progress(Step::History, total, total, &self.summary);
     }
 
     async fn history(&mut self, agent: &str, listed: Listed<AgentNotification>, limit: u32) {

@@ -29,8 +29,8 @@ impl Step {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "line")]
 pub enum Line {
-    /// How far it is; `total` agents or webhooks, of which so many are `done`.
-    Progress { step: Step, done: u64, total: Option<u64>, found: u64, new: u64 },
+    /// How far it is: so many of `total` agents or webhooks are `done`.
+    Progress { step: Step, done: u64, total: u64, found: u64, new: u64 },
     /// The last one.
     Summary(Summary),
 }
