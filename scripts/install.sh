@@ -12,6 +12,10 @@ NATS_VERSION=v2.15.2
 NATS_GO=1.26 # what its go.mod asks for
 JAVA_AT_LEAST=17 # Kafka 4's brokers
 
+# What the tests hold Waypost's side of Sonzai's API against: Sonzai's own SDK, and a mock server.
+SONZAI_SDK_VERSION=1.8.0 # wants Python 3.12
+PRISM_VERSION=5.14.2     # the latest that takes Node.js 18; later ones want 24
+
 die() {
     printf '%s\n' "$*" >&2
     exit 1
@@ -116,6 +120,57 @@ Maven could not collect Kafka's jars."
     sha256sum <tests/kafka/pom.xml >"$kafka_stamp"
 }
 
+# Those two are left out where their language is missing: their tests say so. What is there but cannot
+# be installed is told, and continuous integration fails on it.
+optional() { # optional NAME COMMAND...
+    local name=$1
+    shift
+    "$@" && return
+    [ "${CI-}" != true ] || die "$name could not be installed."
+    echo "$name could not be installed: the tests that want it are skipped." >&2
+}
+
+# A Python that the SDK takes; pyenv's own are not all on the PATH.
+recent_python() {
+    local candidate
+    for candidate in python3.12 python3.13 python3.14 python3 "$HOME"/.pyenv/versions/3.1[2-9]*/bin/python; do
+        "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 || continue
+        printf '%s\n' "$candidate"
+        return
+    done
+    return 1
+}
+
+sonzai_sdk_version() {
+    .tools/sonzai-sdk/bin/python -c 'from importlib.metadata import version; print(version("sonzai"))' 2>/dev/null
+}
+
+sonzai_sdk() {
+    [ "$(sonzai_sdk_version)" != "$SONZAI_SDK_VERSION" ] || return 0
+    local python
+    python=$(recent_python) || {
+        echo "No Python 3.12 or later is here: the test with Sonzai's SDK is skipped."
+        return 0
+    }
+    echo "Installing Sonzai's SDK $SONZAI_SDK_VERSION ..."
+    rm -rf .tools/sonzai-sdk
+    "$python" -m venv .tools/sonzai-sdk &&
+        .tools/sonzai-sdk/bin/python -m pip install --quiet --disable-pip-version-check "sonzai==$SONZAI_SDK_VERSION" ||
+        { rm -rf .tools/sonzai-sdk; return 1; }
+}
+
+prism() {
+    [ "$(.tools/prism/node_modules/.bin/prism --version 2>/dev/null)" != "$PRISM_VERSION" ] || return 0
+    have node && have npm || {
+        echo "No Node.js with npm is here: the tests with Prism are skipped."
+        return 0
+    }
+    echo "Installing Prism $PRISM_VERSION ..."
+    rm -rf .tools/prism
+    npm install --prefix .tools/prism --silent --no-audit --no-fund --no-save "@stoplight/prism-cli@$PRISM_VERSION" ||
+        { rm -rf .tools/prism; return 1; }
+}
+
 fuzz_tools() {
     have rustup || die "rustup is missing: fuzzing needs a nightly toolchain beside the stable one."
     rustup run nightly rustc --version >/dev/null 2>&1 || rustup toolchain install nightly --profile minimal
@@ -140,6 +195,8 @@ test)
     rust_tools
     nats
     kafka
+    optional "Sonzai's SDK" sonzai_sdk
+    optional Prism prism
     ;;
 fuzz)
     build_packages

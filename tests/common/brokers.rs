@@ -10,10 +10,10 @@
 
 mod group;
 mod kafka;
-mod leash;
+pub mod leash;
 mod nats;
 mod nats_cluster;
-mod ports;
+pub mod ports;
 mod rabbitmq;
 mod server;
 

@@ -1,6 +1,6 @@
 //! What is refused: `application/problem+json`, shaped as the document's `ErrorModel`.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ pub struct Problem {
     pub detail: String,
     pub errors: Vec<Detail>,
     /// A header that goes with it, such as `Allow`.
-    pub header: Option<(header::HeaderName, HeaderValue)>,
+    pub header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// One thing that is wrong, and where.
@@ -40,8 +40,8 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, format!("{what} not found"))
     }
 
-    pub fn with(self, name: header::HeaderName, value: HeaderValue) -> Problem {
-        Problem { header: Some((name, value)), ..self }
+    pub fn with(self, name: HeaderName, value: HeaderValue) -> Problem {
+        Problem { header: Some(Box::new((name, value))), ..self }
     }
 
     /// As it is answered.
@@ -55,7 +55,7 @@ impl Problem {
         };
         let mut reply = Reply::json(self.status, &shape);
         reply.content_type = Some("application/problem+json");
-        reply.headers.extend(self.header);
+        reply.headers.extend(self.header.map(|header| *header));
         reply
     }
 }

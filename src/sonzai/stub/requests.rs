@@ -131,7 +131,7 @@ mod tests {
         headers.insert("authorization", "Bearer sk_1".parse().unwrap());
         headers.insert("accept", "*/*".parse().unwrap());
         let target = Uri::from_static("/api/v1/agents?page_size=2");
-        let mut ask =
+        let ask =
             |requests: &mut Requests| requests.arrived(&Method::GET, &target, &headers, b"", 0);
         let first = ask(&mut requests);
         let second = ask(&mut requests);
