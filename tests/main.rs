@@ -33,6 +33,7 @@ mod sick_kafka_fatal;
 mod sick_memory;
 mod sick_nats_leader;
 mod sonzai_client;
+mod sonzai_poll;
 mod sonzai_sdk;
 mod sonzai_stub;
 mod standard_webhooks;
