@@ -80,7 +80,8 @@ async fn push_and_poll_bring_each_message_once_in_either_order_and_across_restar
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agents_notifications_come_as_the_type_that_is_configured_and_are_consumed() {
-    let source = "poll: { agents: [agent-1, \"Luna 2\"], every: 1s, mode: always, type: agent.note }";
+    let source =
+        "poll: { agents: [agent-1, \"Luna 2\"], every: 1s, mode: always, type: agent.note }";
     let polling = Polling::of(options(), source).await;
     polling.emit(r#"{"type":"on_wakeup_ready","agent_id":"agent-1","count":3}"#);
     polling.emit(r#"{"type":"on_wakeup_ready","agent_id":"agent-2","count":2}"#);
