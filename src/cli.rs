@@ -23,6 +23,7 @@ mod schema;
 mod send;
 mod sonzai;
 mod status;
+mod stored;
 mod tail;
 
 const EXAMPLES: &str = "\

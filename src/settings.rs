@@ -373,6 +373,7 @@ impl Settings {
             ("ingress.first_byte_timeout", ingress.first_byte_timeout),
             ("ingress.head_timeout", ingress.head_timeout),
             ("ingress.body_timeout", ingress.body_timeout),
+            ("sonzai.slow_every", self.sonzai.slow_every),
         ] {
             if value < LEAST_TIMEOUT {
                 let value = humantime::format_duration(value);

@@ -73,6 +73,7 @@ pub enum Unrouted {
 
 /// How a source verifies and reads its requests.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few sources, each made once a table")]
 pub enum Provider {
     Sonzai(Sonzai),
     Miibo(Miibo),
@@ -435,6 +436,24 @@ mod tests {
         let kept = public_headers(&headers);
         let names: Vec<&str> = kept.iter().map(|(name, _)| &**name).collect();
         assert_eq!(names, ["user-agent", "x-request-id"]);
+    }
+
+    #[test]
+    fn who_has_registered_secrets_alone_is_told_where_they_are() {
+        use self::sonzai::settings::{Register, Scope};
+        let why = |register| {
+            let mut sonzai = Sonzai::default();
+            sonzai.settings.register = register;
+            let source = Source::new("sonzai".into(), Provider::Sonzai(sonzai));
+            source.sign(Some("agent.message"), b"{}", 0, Uuid::nil()).unwrap_err()
+        };
+        assert_eq!(why(None), CannotSign::NoSecret);
+        let register = Register {
+            public_url: "https://hooks.example.com".to_owned(),
+            scope: Scope::Tenant,
+            types: vec!["agent.message".to_owned()],
+        };
+        assert_eq!(why(Some(register)), CannotSign::OnlyRegistered);
     }
 
     #[test]

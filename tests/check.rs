@@ -237,11 +237,11 @@ fn the_schema_in_the_repository_is_the_one_that_is_printed() {
 }
 
 /// What an example in the docs may leave out.
-const AROUND: [(&str, &str); 3] = [
+const AROUND: [(&str, &str); 4] = [
     (
         "sources:",
-        "sources:\n  sonzai: { type: sonzai, path: \"/hooks/{type}\", secrets: { \"*\": \"${S}\" } }\n  \
-         shop: { type: standard, path: /shop, secret: \"${S}\" }\n",
+        "sources:\n  sonzai: { type: sonzai, path: \"/hooks/{type}\", secrets: { \"*\": \"${S}\" }, \
+         api: { key: \"${S}\" } }\n  shop: { type: standard, path: /shop, secret: \"${S}\" }\n",
     ),
     (
         "brokers:",
@@ -249,6 +249,7 @@ const AROUND: [(&str, &str); 3] = [
          rabbitmq, url: \"amqp://r/%2f\" }\n  live: { type: nats, url: \"nats://n\" }\n",
     ),
     ("routes:", "routes: []\n"),
+    ("commands:", ""),
 ];
 
 #[test]

@@ -41,5 +41,6 @@ mod sonzai_poll_trouble;
 mod sonzai_repair;
 mod sonzai_sdk;
 mod sonzai_stub;
+mod sonzai_webhooks;
 mod standard_webhooks;
 mod status;

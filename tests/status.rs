@@ -51,7 +51,8 @@ fn it_shows_what_came_in_what_went_out_and_what_waits() {
     );
     assert_eq!(
         (&status["journal"]["count"], &status["known_events"]["now"]),
-        (&3.into(), &3.into())
+        (&3.into(), &4.into()),
+        "one key of each event of miibo's, two of Sonzai's"
     );
     let [away, local] = [&status["brokers"][0], &status["brokers"][1]];
     assert_eq!((&away["name"], &away["type"]), (&"away".into(), &"nats".into()));

@@ -58,6 +58,12 @@ const SECRETS: &str = r#"sources:
     secret:
       - "hunter2hunter2"
       - hunter2hunter2
+  sonzai:
+    type: sonzai
+    path: /hooks/sonzai/{type}
+    api: { url: "https://u:hunter2hunter2@localhost", key: hunter2hunter2 }
+    register: { public_url: "https://localhost", types: [agent.message] }
+    poll: { agents: all }
 brokers:
   stream:
     type: kafka
@@ -141,6 +147,9 @@ fuzz_target!(|input: Input| {
                 "path": "/hooks/sonzai",
                 "secrets": { "*": secret },
                 "authorization": secret,
+                "api": { "url": format!("https://{secret}@localhost"), "key": secret },
+                "register": { "public_url": format!("https://u:{secret}@localhost"), "types": ["a"] },
+                "poll": { "agents": "all" },
             },
         },
         "brokers": {
@@ -153,6 +162,7 @@ fuzz_target!(|input: Input| {
             "live": { "type": "nats", "url": "nats://localhost", "token": secret, "password": secret },
         },
         "routes": [],
+        "commands": { "a": { "source": "sonzai", "from": { "broker": "live", "subject": "a" } } },
     });
     // JSON is YAML.
     let told = told(&file.to_string());

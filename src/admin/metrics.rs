@@ -21,6 +21,7 @@ mod ingress;
 mod journal;
 mod polls;
 mod process;
+mod sonzai;
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -52,6 +53,7 @@ impl Collector for Page {
             view.not_ready().is_empty() as u64,
         )?;
         ingress::write(view, out)?;
+        sonzai::write(view, out)?;
         journal::write(view, out)?;
         brokers::write(view, out)?;
         polls::write(view, out)?;

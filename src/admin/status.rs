@@ -13,8 +13,8 @@ use crate::{
     clock::{now_ms, rfc3339},
     dispatch::State,
     journal::Journal,
-    sonzai::poller::Poll,
-    source::Source,
+    sonzai::{poller::Poll, service::Account},
+    source::{Provider, Source},
 };
 
 /// See the module. Counts are since the start of the process.
@@ -67,6 +67,33 @@ pub struct SourceStatus {
     pub stale: u64,
     /// Requests by status of their answer.
     pub answers: BTreeMap<String, u64>,
+    /// Of one with `api:`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhooks: Option<WebhooksStatus>,
+}
+
+/// What a source has registered at Sonzai, as far as it is known here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WebhooksStatus {
+    /// Types that `register:` names.
+    pub wanted: u64,
+    /// Types of those that have no secret here at all: their deliveries are answered 503.
+    pub without_secret: Vec<String>,
+    /// Secrets that the API gave, and that sign now.
+    pub secrets: u64,
+    pub changing: Vec<ChangingStatus>,
+    /// Why secrets cannot be kept or had.
+    pub trouble: Option<String>,
+}
+
+/// A secret that is being changed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChangingStatus {
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// RFC 3339.
+    pub since: String,
+    pub since_seconds: u64,
 }
 
 /// Something with a bound.
@@ -139,7 +166,7 @@ impl View {
         let (accepted_per_second, confirmed_per_second, over) = self.rates();
         let table = self.table.load();
         let sources: Vec<SourceStatus> =
-            table.sources().map(|(_, source)| SourceStatus::of(source)).collect();
+            table.sources().map(|(_, source)| self.source_status(source)).collect();
         let ingress = &self.ingress;
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -195,6 +222,20 @@ impl View {
         polls.collect()
     }
 
+    fn source_status(&self, source: &Source) -> SourceStatus {
+        let stats = &source.stats;
+        let answers = stats.answers.read().filter(|(_, count)| *count > 0);
+        let accounts = self.sonzai.accounts();
+        let account = accounts.iter().find(|account| account.source == source.name);
+        SourceStatus {
+            name: source.name.to_string(),
+            duplicates: stats.duplicates.get(),
+            stale: stats.stale.get(),
+            answers: answers.map(|(status, count)| (status.to_owned(), count)).collect(),
+            webhooks: account.map(|account| WebhooksStatus::of(account, source)),
+        }
+    }
+
     fn broker_status(&self, broker: &Broker, confirmed_per_second: f64) -> BrokerStatus {
         let (stats, condition) = (&broker.stats, broker.stats.condition());
         let (lag_records, lag_bytes) = self.lag(broker);
@@ -236,15 +277,27 @@ impl ConfigStatus {
     }
 }
 
-impl SourceStatus {
-    fn of(source: &Source) -> SourceStatus {
-        let stats = &source.stats;
-        let answers = stats.answers.read().filter(|(_, count)| *count > 0);
-        SourceStatus {
-            name: source.name.to_string(),
-            duplicates: stats.duplicates.get(),
-            stale: stats.stale.get(),
-            answers: answers.map(|(status, count)| (status.to_owned(), count)).collect(),
+impl WebhooksStatus {
+    fn of(account: &Account, source: &Source) -> WebhooksStatus {
+        let types = account.settings.register.as_ref().map(|register| &register.types[..]);
+        let types = types.unwrap_or_default();
+        let (store, now_ms) = (&account.store, now_ms());
+        let has_key = |event_type: &str| match &source.provider {
+            Provider::Sonzai(sonzai) => sonzai.has_key(event_type, now_ms),
+            _ => true,
+        };
+        let changing = store.changes().into_iter().map(|(change, _)| ChangingStatus {
+            event_type: change.name.event_type,
+            since: rfc3339(change.since_ms),
+            since_seconds: now_ms.saturating_sub(change.since_ms) / 1000,
+        });
+        let behind = store.is_behind().then(|| "the newest are not written to disk yet".to_owned());
+        WebhooksStatus {
+            wanted: types.len() as u64,
+            without_secret: types.iter().filter(|of| !has_key(of)).cloned().collect(),
+            secrets: store.secrets() as u64,
+            changing: changing.collect(),
+            trouble: store.trouble().map(|trouble| trouble.to_string()).or(behind),
         }
     }
 }

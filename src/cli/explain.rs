@@ -13,7 +13,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Error, environment, input, print, read_routes_text};
+use super::{Error, environment, input, print, read_routes_text, stored};
 use crate::{
     clock::{now_ms, rfc3339},
     event::Event,
@@ -118,10 +118,19 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error
 
 fn found_out(arguments: &Arguments, settings: &Settings, at_ms: u64) -> Result<Explanation, Error> {
     let text = read_routes_text(&settings.routes)?;
-    let table = table(&settings.routes, &text, arguments.no_secrets)?;
-    let secrets_of = |source: &str| {
-        let secrets = || routing::secrets(&text, source, &environment);
-        (!arguments.no_secrets).then(secrets).transpose().map_err(Error::new)
+    let mut table = table(&settings.routes, &text, arguments.no_secrets)?;
+    let kept = match arguments.no_secrets {
+        true => stored::Texts::new(),
+        false => stored::give(&mut table, &settings.data_dir),
+    };
+    let secrets_of = |source: &str| -> Result<Option<Secrets>, Error> {
+        if arguments.no_secrets {
+            return Ok(None);
+        }
+        let secrets = routing::secrets(&text, source, &environment);
+        let mut secrets = secrets.map_err(Error::new)?;
+        secrets.signing.extend(kept.get(source).into_iter().flatten().cloned());
+        Ok(Some(secrets))
     };
     if let Some(id) = &arguments.event {
         let mut explanation = recorded::explain(&table, id, &settings.data_dir)?;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Error, block_on,
     client::{Endpoint, Trust},
-    input, operator, print, printable, read_table, sample,
+    input, operator, print, printable, read_table, sample, stored,
 };
 use crate::{
     clock::now_ms, daemon::Addresses, ingress::EVENT_ID, routing::Table, routing::path::Path,
@@ -22,7 +22,7 @@ const MAX_ANSWER_CHARS: usize = 500;
 
 /// Send a signed webhook to a daemon, as the given source would send it.
 ///
-/// Secrets come from the routing table. Prints the status and the event's id; exits with 1 unless
+/// Secrets come from the routing table, and for a source with `register:` from the data directory. Prints the status and the event's id; exits with 1 unless
 /// the event was accepted. Sonzai's signature has the second in it: the same body twice within one is
 /// the same event.
 #[derive(clap::Args)]
@@ -56,7 +56,8 @@ pub struct Arguments {
 }
 
 pub fn main(arguments: Arguments, settings: &Settings) -> Result<(), Error> {
-    let table = read_table(&settings.routes)?;
+    let mut table = read_table(&settings.routes)?;
+    stored::give(&mut table, &settings.data_dir);
     let (path, source) = find(&table, arguments.source.as_deref())?;
     let (sample_type, body) = body(&arguments, source)?;
     let event_type = arguments.event_type.clone().or(sample_type);

@@ -152,6 +152,9 @@ fn sources(out: &mut String, status: &Status) -> std::fmt::Result {
             count(source.stale),
             refused(source),
         )?;
+        for note in webhooks(source) {
+            writeln!(out, "    {note}")?;
+        }
     }
     if status.unknown_paths > 0 {
         writeln!(
@@ -229,6 +232,26 @@ fn refused(source: &SourceStatus) -> String {
     let others: Vec<String> =
         others.map(|(status, times)| format!("{} x {status}", count(*times))).collect();
     if others.is_empty() { "-".to_owned() } else { others.join(", ") }
+}
+
+/// What is not well with its webhooks at Sonzai, and what to do.
+fn webhooks(source: &SourceStatus) -> Vec<String> {
+    let Some(webhooks) = &source.webhooks else { return Vec::new() };
+    let mut notes = Vec::new();
+    notes.extend(webhooks.trouble.as_ref().map(|words| printable(words, MAX_REASON_CHARS)));
+    for changing in &webhooks.changing {
+        notes.push(format!(
+            "the secret of {} is being changed for {}: what cannot be verified gets 503",
+            printable(&changing.event_type, MAX_REASON_CHARS),
+            span(changing.since_seconds)
+        ));
+    }
+    if !webhooks.without_secret.is_empty() {
+        let types = printable(&webhooks.without_secret.join(", "), MAX_REASON_CHARS);
+        let hint = "`waypost sonzai webhooks sync`";
+        notes.push(format!("no secret yet, so 503 to all, for {types}: {hint}"));
+    }
+    notes
 }
 
 fn brokers(out: &mut String, status: &Status) -> std::fmt::Result {

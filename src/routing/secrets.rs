@@ -25,14 +25,22 @@ pub struct Secrets {
 pub struct Place {
     /// `*` for the types that have none of their own.
     pub event_type: Option<String>,
-    /// From 1.
+    /// From 1; 0 for one that is not in the file, but kept by the daemon.
     pub number: usize,
     pub of: usize,
+}
+
+impl Place {
+    /// Of a secret of an event type that the daemon keeps.
+    pub fn stored(event_type: &str) -> Place {
+        Place { event_type: Some(event_type.to_owned()), number: 0, of: 0 }
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.of, &self.event_type) {
+            (0, _) => f.write_str("a secret that the daemon keeps")?,
             (1, None) => f.write_str("the source's secret")?,
             (1, Some(_)) => f.write_str("the secret")?,
             (of, _) => write!(f, "secret {} of {of}", self.number)?,
@@ -95,6 +103,11 @@ sources:
     path: /three
     secrets: { agent.message: ["new", "${A}"], "*": rest }
     authorization: Bearer ${A}
+  four:
+    type: sonzai
+    path: /four
+    api: { key: "${A}" }
+    register: { public_url: "https://hooks.example.com", types: [on_wakeup_ready] }
 brokers: {}
 routes: []
 "#;
@@ -121,6 +134,8 @@ routes: []
             ("secret 2 of 2 of `agent.message`", "alpha"),
         ]);
         assert_eq!(read("three"), (three, Some("Bearer alpha".to_owned())));
+        // What registration brings does not stand in the file.
+        assert_eq!(read("four"), (vec![], None));
         assert_eq!(read("none"), (vec![], None));
         assert!(secrets(FILE, "two", &|_| None).is_err());
     }

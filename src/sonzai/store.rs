@@ -21,17 +21,15 @@ use std::{
     time::Duration,
 };
 
-use bytestring::ByteString;
-use secrecy::{ExposeSecret, SecretString};
-
 use crate::{
     clock::now_ms,
     meter::Counter,
     private,
     routing::Table,
-    signature, small_file,
-    source::sonzai::keyring::{Changing, Held, Keyring, OfType, Stored},
+    small_file,
+    source::sonzai::keyring::{Changing, Held, Keyring},
 };
+use bytestring::ByteString;
 
 mod content;
 
@@ -187,6 +185,11 @@ impl Store {
         self.lock().content.clone()
     }
 
+    /// How many secrets sign now.
+    pub fn secrets(&self) -> usize {
+        self.lock().content.webhooks.iter().filter(|kept| kept.secret.is_some()).count()
+    }
+
     /// Why nothing can be changed, if so.
     pub fn trouble(&self) -> Option<Error> {
         self.lock().trouble.clone()
@@ -306,7 +309,7 @@ impl Store {
         };
         hold_until_ms.retain(|event_type, _| is_changing(event_type));
         let hold_ms = u64::try_from(self.hold.as_millis()).unwrap_or(u64::MAX);
-        let mut held: HashMap<String, OfType> = HashMap::new();
+        let mut held = content.keys();
         for change in &content.changes {
             let event_type = &change.name.event_type;
             // As of now and not of when it began: until now nobody could come.
@@ -319,15 +322,6 @@ impl Store {
             let of = held.entry(event_type.clone()).or_default();
             let until_ms = of.changing.map_or(0, |changing| changing.until_ms);
             of.changing = Some(Changing { until_ms, is_called: true });
-        }
-        for kept in &content.webhooks {
-            let keys = &mut held.entry(kept.name.event_type.clone()).or_default().keys;
-            keys.extend(kept.secret.as_ref().and_then(|secret| stored(secret, None)));
-            let replaced = kept.replaced.iter();
-            keys.extend(replaced.filter_map(|each| stored(&each.secret, Some(each.until_ms))));
-        }
-        for of in held.values_mut() {
-            of.keys.sort_by_key(|stored| stored.until_ms.is_some());
         }
         self.keyring.set(Held::new(held));
         self.changed.notify_waiters();
@@ -350,12 +344,6 @@ impl Drop for Calling {
     fn drop(&mut self) {
         self.store.count(&self.event_type, false);
     }
-}
-
-/// The key of a secret; an empty one is none.
-fn stored(secret: &SecretString, until_ms: Option<u64>) -> Option<Stored> {
-    let key = signature::sonzai::key(secret.expose_secret()).ok()?;
-    Some(Stored { key, until_ms })
 }
 
 /// Makes the directory, durably, if it is not there.
@@ -388,3 +376,6 @@ fn keep_private(path: &Path) {
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |cause| Error::Io { doing, path: path.to_owned(), cause: Arc::new(cause) }
 }
+
+#[cfg(test)]
+mod tests;

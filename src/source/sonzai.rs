@@ -107,8 +107,13 @@ impl Sonzai {
         now_s: u64,
     ) -> Result<Signed, CannotSign> {
         let held = self.keyring.load();
-        let stored = event_type.and_then(|event_type| held.signs(event_type));
-        let key = stored.or(self.keys(event_type).first()).ok_or(CannotSign::NoSecret)?;
+        let listed = self.keys(event_type).first();
+        // A path without a type is tried against all keys, so any will do.
+        let key = match event_type {
+            Some(event_type) => held.signs(event_type).or(listed),
+            None => listed.or_else(|| held.signs_any()),
+        };
+        let key = key.ok_or(CannotSign::NoSecret)?;
         let signature = signature::sonzai::sign(key, body, now_s);
         let mut headers = vec![(HeaderName::from_static(signature::sonzai::HEADER), signature)];
         if let Some(value) = &self.authorization {
@@ -144,12 +149,17 @@ impl Sonzai {
     /// Whether a type that `register:` names has no key at all; on a path without a type, any of them.
     fn awaits_secret(&self, held: &Held, path_type: Option<&str>, now_ms: u64) -> bool {
         let Some(register) = &self.settings.register else { return false };
-        let mut registered = register.types.iter().map(String::as_str);
         let has_key = |event_type| {
-            !self.keys(Some(event_type)).is_empty()
-                || held.valid(Some(event_type), now_ms).next().is_some()
+            self.lists_key(event_type) || held.valid(Some(event_type), now_ms).next().is_some()
         };
+        let mut registered = register.types.iter().map(String::as_str);
         registered.any(|of| path_type.is_none_or(|on_path| on_path == of) && !has_key(of))
+    }
+
+    /// Whether any key is valid for this type.
+    pub fn has_key(&self, event_type: &str, now_ms: u64) -> bool {
+        let held = self.keyring.load();
+        self.lists_key(event_type) || held.valid(Some(event_type), now_ms).next().is_some()
     }
 
     /// Whether its file has a key for this type.
@@ -332,6 +342,104 @@ mod tests {
             let received = receive(&sonzai, secret, path, None, "{}").unwrap();
             assert_eq!(received.key, Verifier::Listed(index), "{path:?} {secret}");
         }
+    }
+
+    /// A keyring with a key of `agent.message` and one that it replaced, and what is being changed.
+    fn keyring(changing: Option<keyring::Changing>) -> Arc<Keyring> {
+        let stored = |secret, until_ms| {
+            let key = signature::sonzai::key(secret).unwrap();
+            keyring::Stored { key, until_ms }
+        };
+        let keys = vec![stored("whsec_given", None), stored("whsec_before", Some(NOW_MS + 1))];
+        let of = keyring::OfType { keys, changing };
+        let keyring = Keyring::default();
+        keyring.set(Held::new([("agent.message".to_owned(), of)].into()));
+        Arc::new(keyring)
+    }
+
+    #[test]
+    fn secrets_that_the_api_gave_count_beside_those_of_the_file() {
+        let sonzai = Sonzai { keyring: keyring(None), ..source(None) };
+        for (path, secret, expected) in [
+            (Some("agent.message"), "whsec_message", Some(Verifier::Listed(0))),
+            (Some("agent.message"), "whsec_given", Some(Verifier::Stored)),
+            (Some("agent.message"), "whsec_before", Some(Verifier::Replaced)),
+            (Some("agent.wakeup"), "whsec_given", None),
+            (None, "whsec_rest", Some(Verifier::Listed(0))),
+            (None, "whsec_given", Some(Verifier::Stored)),
+            (None, "whsec_before", Some(Verifier::Replaced)),
+        ] {
+            let received = receive(&sonzai, secret, path, None, "{}");
+            assert_eq!(received.map(|it| it.key).ok(), expected, "{path:?} {secret}");
+        }
+    }
+
+    #[test]
+    fn a_mismatch_says_nothing_while_a_secret_is_being_changed() {
+        let changing = keyring::Changing { until_ms: NOW_MS + 1, is_called: false };
+        let over = keyring::Changing { until_ms: NOW_MS, is_called: false };
+        let called = keyring::Changing { is_called: true, ..over };
+        let mismatch = Rejection::Signature(signature::Error::Mismatch);
+        for (changing, path, expected) in [
+            (changing, Some("agent.message"), Rejection::Changing),
+            (called, Some("agent.message"), Rejection::Changing),
+            (over, Some("agent.message"), mismatch),
+            (changing, Some("agent.wakeup"), mismatch),
+            (changing, None, Rejection::Changing),
+            (over, None, mismatch),
+        ] {
+            let sonzai = Sonzai { keyring: keyring(Some(changing)), ..source(Some("Bearer abc")) };
+            let refused = send(&sonzai, "whsec_other", path, Some("Bearer abc"), "{}");
+            assert_eq!(refused.unwrap_err(), expected, "{changing:?} {path:?}");
+            let known = send(&sonzai, "whsec_message", Some("agent.message"), None, "{}");
+            let is_on = expected == Rejection::Changing && path != Some("agent.wakeup");
+            let authorization = if is_on { Rejection::Changing } else { Rejection::Authorization };
+            if path == Some("agent.message") {
+                assert_eq!(known.unwrap_err(), authorization, "another header may be on its way");
+            }
+        }
+    }
+
+    #[test]
+    fn a_type_to_register_that_has_no_secret_yet_is_to_come_again() {
+        let register = settings::Register {
+            public_url: "https://h".to_owned(),
+            scope: settings::Scope::Tenant,
+            types: vec!["agent.message".to_owned(), "agent.wakeup".to_owned()],
+        };
+        let settings = Settings { register: Some(register), ..Settings::default() };
+        let mismatch = Rejection::Signature(signature::Error::Mismatch);
+        let given = || Sonzai { keyring: keyring(None), ..Sonzai::default() };
+        let mut all = given();
+        all.add_keys("*", vec![signature::sonzai::key("whsec_rest").unwrap()]);
+        for (sonzai, path, expected) in [
+            (Sonzai::default(), Some("agent.message"), Rejection::Changing),
+            (Sonzai::default(), Some("other"), mismatch),
+            (Sonzai::default(), None, Rejection::Changing),
+            (given(), Some("agent.message"), mismatch),
+            (given(), Some("agent.wakeup"), Rejection::Changing),
+            (given(), None, Rejection::Changing),
+            (all, Some("agent.wakeup"), mismatch),
+        ] {
+            let sonzai = Sonzai { settings: settings.clone(), ..sonzai };
+            let refused = send(&sonzai, "whsec_other", path, None, "{}").unwrap_err();
+            assert_eq!(refused, expected, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_api_gave_signs_before_what_the_file_says() {
+        let sonzai = Sonzai { keyring: keyring(None), ..source(None) };
+        let signed =
+            |event_type| sonzai.sign(event_type, b"{}", NOW_MS / 1000).unwrap()[0].1.clone();
+        let by = |secret| {
+            signature::sonzai::sign(&signature::sonzai::key(secret).unwrap(), b"{}", NOW_MS / 1000)
+        };
+        assert_eq!(signed(Some("agent.message")), by("whsec_given"));
+        assert_eq!(signed(Some("agent.wakeup")), by("whsec_rest"));
+        let only = Sonzai { keyring: keyring(None), ..Sonzai::default() };
+        assert_eq!(only.sign(None, b"{}", NOW_MS / 1000).unwrap()[0].1, by("whsec_given"));
+        assert_eq!(only.sign(Some("x"), b"{}", 0).unwrap_err(), CannotSign::NoSecret);
     }
 
     #[test]

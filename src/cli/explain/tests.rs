@@ -186,3 +186,35 @@ fn names_and_words_of_our_own_stay_whatever_a_request_brings() {
         assert_eq!(document(&shown), document(&plain), "{word}");
     }
 }
+
+#[test]
+fn what_registration_brought_is_not_tried_and_that_is_said() {
+    let vectors = vectors();
+    let vector = vectors.cases.iter().find(|case| case.scheme == "sonzai" && case.expect == "ok");
+    let (vector, registered) = (
+        vector.unwrap(),
+        json!({
+            "public_url": "https://hooks.example.com", "types": ["agent.message"],
+        }),
+    );
+    let text = |secrets: serde_json::Value| {
+        let mut file: serde_json::Value =
+            serde_json::from_str(&routes("sonzai", &vector.secrets)).unwrap();
+        file["sources"]["it"]["register"] = registered.clone();
+        file["sources"]["it"]["api"] = json!({ "key": "sk_key" });
+        file["sources"]["it"]["secrets"] = secrets;
+        file.to_string()
+    };
+    let verdict = |secrets| explained(&text(secrets), &raw(vector), vector.now * 1000).verdict;
+    let codes = |verdict: &document::Verdict| {
+        verdict.reasons.iter().map(|reason| reason.code).collect::<Vec<_>>()
+    };
+    let unknown = verdict(json!({}));
+    assert_eq!((unknown.outcome, unknown.status), (Outcome::NotChecked, None));
+    assert_eq!(codes(&unknown), ["registered-secrets"]);
+    let other = verdict(json!({ "*": "another-secret-than-this" }));
+    assert_eq!(other.outcome, Outcome::Refused);
+    assert_eq!(codes(&other).last(), Some(&"registered-secrets"));
+    let known = verdict(json!({ "*": vector.secrets }));
+    assert_eq!((known.outcome, codes(&known)), (Outcome::Accepted, vec![]));
+}

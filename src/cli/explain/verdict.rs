@@ -70,6 +70,11 @@ impl<'c> Case<'c> {
             let outcome = Outcome::NotChecked;
             return (Verdict { outcome, status: None, secret: None, clock, reasons }, claim);
         };
+        if secrets.signing.is_empty() && self.lacks_registered() {
+            let (mut verdict, claim) = self.verdict(None);
+            verdict.reasons.push(Reason::new("registered-secrets", self.registered_secrets()));
+            return (verdict, claim);
+        }
         let ordered = self.likeliest_first(secrets);
         let texts: Vec<&SecretString> = ordered.iter().map(|(_, text)| text).collect();
         let found = self.diagnose(&texts);
@@ -110,6 +115,10 @@ impl<'c> Case<'c> {
             (Some(fit), Some(place)) => reasons.extend(self.of_fit(why, fit, place)),
             _ if why == source::Rejection::Signature(Error::Mismatch) => {
                 reasons.push(self.other_source().unwrap_or_else(|| self.no_secret()));
+                if self.lacks_registered() {
+                    let words = self.registered_secrets();
+                    reasons.push(Reason::new("registered-secrets", words));
+                }
             }
             _ => reasons.extend(self.other_source()),
         }
@@ -153,6 +162,26 @@ impl<'c> Case<'c> {
         let words = format!("the signature fits {place} but for what follows");
         let first = Reason::new("fits-but", words);
         [first].into_iter().chain(fit.mistakes.iter().map(Reason::from)).collect()
+    }
+
+    /// Whether the daemon may have secrets that are not at hand here.
+    fn lacks_registered(&self) -> bool {
+        match &self.source.provider {
+            Provider::Sonzai(sonzai) => {
+                let held = sonzai.keyring.load();
+                sonzai.settings.register.is_some() && held.valid(None, self.at_ms).next().is_none()
+            }
+            Provider::Miibo(_) | Provider::Standard(_) => false,
+        }
+    }
+
+    fn registered_secrets(&self) -> String {
+        format!(
+            "source `{}` has `register:`: what Sonzai gave when its webhooks were registered is in \
+             the daemon's data directory, and was not found here: name that with --data-dir, and \
+             run this as the daemon's user",
+            self.source.name
+        )
     }
 
     fn no_secret(&self) -> Reason {

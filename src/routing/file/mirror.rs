@@ -3,7 +3,8 @@
 //! struct's title is what a diagnostic calls it.
 //!
 //! `x-secret` says what a literal value may give away: `true`, all of it; `url`, what of it
-//! is not plainly the address of a host; `material`, all of it unless it is the path of a file.
+//! is not plainly the address of a host, or of several; `web-url`, the same of just one; `material`,
+//! all of it unless it is the path of a file.
 
 use std::collections::BTreeMap;
 

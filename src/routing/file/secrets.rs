@@ -31,6 +31,10 @@ impl Secrets {
             (Some("url"), Some(text)) => {
                 url::secrets(text).into_iter().for_each(|part| self.put(node, text, part));
             }
+            (Some("web-url"), Some(text)) => {
+                let parts = url::secrets_of_one(text);
+                parts.into_iter().for_each(|part| self.put(node, text, part));
+            }
             (Some("material"), Some(text)) if looks_like_path(text) => {}
             (Some("headers"), None) => self.headers(node),
             _ if schema["type"] == "object" => self.named(node),

@@ -166,6 +166,7 @@ impl<'s> Walker<'s> {
         let first = self.first_of_each(entries);
         let mut fitting = Vec::new();
         for ((key, node), first) in entries.iter().zip(first) {
+            self.hide_misplaced(node, schema);
             let fits = self.value(node, Rule { schema, name: &key.name, anchor: &key.span });
             fitting.extend(fits.filter(|_| first).map(|node| (key.clone(), node)));
         }
@@ -250,11 +251,38 @@ impl<'s> Walker<'s> {
         pointed.unwrap_or(schema)
     }
 
+    /// Whether an object may be one of this schema; any other value may.
+    fn is_like(&self, node: &Node, schema: &'s Value) -> bool {
+        let schema = self.resolve(schema);
+        let has_any = |schema: &Value| {
+            let properties = schema.get("properties").and_then(Value::as_object);
+            properties.is_some_and(|known| {
+                node.entries().iter().any(|(key, _)| known.contains_key(&key.name))
+            })
+        };
+        let branches = ["anyOf", "oneOf"].into_iter().filter_map(|key| array(schema, key));
+        !matches!(node.kind, Kind::Map(_))
+            || has_any(schema)
+            || branches.flatten().any(|branch| has_any(self.resolve(branch)))
+            || schema.get("additionalProperties").is_some_and(Value::is_object)
+    }
+
     /// Hides the value of a key that there is not, whose name is near that of a value of this schema.
     fn hide_unknown(&mut self, node: &Node, near: Option<&'s Value>) {
         match near {
-            Some(schema) if schema.get("x-secret").is_none() => self.secrets.hide_values(node),
+            Some(schema) if schema.get("x-secret").is_none() && self.is_like(node, schema) => {
+                self.secrets.hide_values(node);
+            }
             _ => self.secrets.hide(node),
+        }
+    }
+
+    /// Hides what stands under a name of the file's own, and has nothing of an object that belongs
+    /// there: the name may be a misplaced key of a secret.
+    fn hide_misplaced(&mut self, node: &Node, schema: &'s Value) {
+        let wants_object = self.resolve(schema).get("properties").is_some();
+        if wants_object && !(matches!(node.kind, Kind::Map(_)) && self.is_like(node, schema)) {
+            self.secrets.hide(node);
         }
     }
 

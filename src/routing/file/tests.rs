@@ -5,10 +5,11 @@ use super::*;
 use crate::routing;
 
 /// Tables that are right, with every setting in one of them.
-const VALID: [&str; 4] = [
+const VALID: [&str; 5] = [
     include_str!("../../../tests/routes/valid/conditions.yaml"),
     include_str!("../../../tests/routes/valid/kafka.yaml"),
     include_str!("../../../tests/routes/valid/sonzai.yaml"),
+    include_str!("../../../tests/routes/valid/sonzai_api.yaml"),
     include_str!("../../../tests/routes/valid/nats.yaml"),
 ];
 
@@ -30,6 +31,14 @@ const SECRETS: &str = r#"sources:
       "*": |
         hunter2hunter2
         hunter2hunter2
+  api:
+    type: sonzai
+    path: /hooks/api/{type}
+    api: { url: "https://waypost:hunter2hunter2@api.example", key: hunter2hunter2 }
+    register: { public_url: "https://hooks.example?key=hunter2hunter2", types: [on_wakeup_ready] }
+    poll:
+      agents: all
+      every: 0s
 brokers:
   stream:
     type: kafka
@@ -45,6 +54,10 @@ routes:
       - { broker: stream, topic: events }
       - { broker: tasks, exchange: events, routing_key: "{type}" }
       - { broker: live, subject: events }
+commands:
+  wakeups:
+    source: shop
+    from: { broker: live, subject: commands.* }
 "#;
 
 /// A secret as it may stand behind a key.

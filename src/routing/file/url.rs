@@ -1,12 +1,21 @@
-//! What of a broker's URL must not be shown. What is not plainly the address of a host is not: a slip,
+//! What of a URL must not be shown. What is not plainly the address of a host is not: a slip,
 //! like an `@` that was left out, puts a password where a host or a port belongs.
 
 use std::ops::Range;
 
 use crate::secret;
 
-/// Where in `url`, which may be several separated by commas, secrets stand, in bytes.
+/// Where in a broker's `url`, which may be several separated by commas, secrets stand, in bytes.
 pub fn secrets(url: &str) -> Vec<Range<usize>> {
+    secrets_between(url, Some(','))
+}
+
+/// The same of a URL of HTTP, in which a comma is a sign like others.
+pub fn secrets_of_one(url: &str) -> Vec<Range<usize>> {
+    secrets_between(url, None)
+}
+
+fn secrets_between(url: &str, separator: Option<char>) -> Vec<Range<usize>> {
     let after_scheme = scheme_end(url);
     // A password may hold anything, so that the last `@` is the one.
     let hosts = url.rfind('@').map_or(after_scheme, |at| at + 1);
@@ -20,7 +29,7 @@ pub fn secrets(url: &str) -> Vec<Range<usize>> {
         }
     }
     let mut at = hosts;
-    for piece in url[hosts..].split(',') {
+    for piece in url[hosts..].split(|c| Some(c) == separator) {
         // Behind an `@` or the scheme of the first one none follows.
         let host = if at == hosts { 0 } else { scheme_end(piece) };
         found.extend(
@@ -116,18 +125,36 @@ mod tests {
             ("amqp://u:${P}@host/v?a=1&password=pw", "amqp://u:${P}@host/v?•"),
             ("p-w://host", "•"),
         ] {
-            let mut parts = secrets(url);
-            parts.sort_by_key(|part| (part.start, std::cmp::Reverse(part.end)));
-            let mut masked = String::new();
-            let mut at = 0;
-            for part in parts.into_iter() {
-                if part.start >= at {
-                    masked += &url[at..part.start];
-                    masked += "•";
-                    at = part.end;
-                }
-            }
-            assert_eq!(masked + &url[at..], shown, "{url}");
+            assert_eq!(masked(url, secrets(url)), shown, "{url}");
         }
+    }
+
+    #[test]
+    fn a_comma_ends_no_secret_of_a_single_url() {
+        for (url, shown) in [
+            ("https://api.example:8443/v1/", "https://api.example:8443/v1/"),
+            ("https://${HOST}/v1", "https://${HOST}/v1"),
+            ("https://u:p,w@api.example", "https://•@api.example"),
+            ("https://api.example?key=p,w", "https://api.example?•"),
+            ("https://api.example/#p,w", "https://•"),
+            ("https://api.example,p.w", "https://•"),
+            ("p,w", "•"),
+        ] {
+            assert_eq!(masked(url, secrets_of_one(url)), shown, "{url}");
+        }
+    }
+
+    fn masked(url: &str, mut parts: Vec<Range<usize>>) -> String {
+        parts.sort_by_key(|part| (part.start, std::cmp::Reverse(part.end)));
+        let mut masked = String::new();
+        let mut at = 0;
+        for part in parts.into_iter() {
+            if part.start >= at {
+                masked += &url[at..part.start];
+                masked += "•";
+                at = part.end;
+            }
+        }
+        masked + &url[at..]
     }
 }

@@ -1,10 +1,18 @@
 //! What a source's file of secrets holds, and how it is written: JSON, so that somebody in trouble can
 //! read it.
 
+use std::collections::HashMap;
+
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use serde::{Deserialize, Serialize};
 
-use crate::source::sonzai::settings::Scope;
+use crate::{
+    signature,
+    source::sonzai::{
+        keyring::{Held, OfType, Stored},
+        settings::Scope,
+    },
+};
 
 /// The format that is written, and the newest that is read.
 const VERSION: u32 = 1;
@@ -245,6 +253,35 @@ impl Content {
         self.webhooks.retain(|kept| kept.is_of_use(times.now_ms));
     }
 
+    /// The keys by event type, what signs now first.
+    pub(super) fn keys(&self) -> HashMap<String, OfType> {
+        let mut held: HashMap<String, OfType> = HashMap::new();
+        for kept in &self.webhooks {
+            let keys = &mut held.entry(kept.name.event_type.clone()).or_default().keys;
+            keys.extend(kept.secret.as_ref().and_then(|secret| stored(secret, None)));
+            let replaced = kept.replaced.iter();
+            keys.extend(replaced.filter_map(|each| stored(&each.secret, Some(each.until_ms))));
+        }
+        for of in held.values_mut() {
+            of.keys.sort_by_key(|stored| stored.until_ms.is_some());
+        }
+        held
+    }
+
+    /// The keys, for who looks from outside and knows of no call that is under way.
+    pub fn held(&self) -> Held {
+        Held::new(self.keys())
+    }
+
+    /// Every secret with its event type, replaced ones included.
+    pub fn secrets(&self) -> impl Iterator<Item = (&str, &SecretString)> {
+        self.webhooks.iter().flat_map(|kept| {
+            let replaced = kept.replaced.iter().map(|replaced| &replaced.secret);
+            let all = kept.secret.iter().chain(replaced);
+            all.map(|secret| (&*kept.name.event_type, secret))
+        })
+    }
+
     /// Whether something is kept of a project that is not known.
     pub fn wants_own_project(&self) -> bool {
         let names = self.webhooks.iter().map(|kept| &kept.name);
@@ -324,6 +361,12 @@ impl Content {
         text.push(b'\n');
         text
     }
+}
+
+/// The key of a secret; an empty one is none.
+fn stored(secret: &SecretString, until_ms: Option<u64>) -> Option<Stored> {
+    let key = signature::sonzai::key(secret.expose_secret()).ok()?;
+    Some(Stored { key, until_ms })
 }
 
 /// Counts bytes.

@@ -98,6 +98,11 @@ impl Held {
         of.keys.iter().find(|stored| stored.until_ms.is_none()).map(|stored| &stored.key)
     }
 
+    /// What signs events of some type now.
+    pub fn signs_any(&self) -> Option<&Key> {
+        self.all.iter().find(|stored| stored.until_ms.is_none()).map(|stored| &stored.key)
+    }
+
     /// Whether a secret is being changed that would verify a request on a path with this type, or on
     /// one without a type any.
     pub fn is_changing(&self, path_type: Option<&str>, now_ms: u64) -> bool {

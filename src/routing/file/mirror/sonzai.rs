@@ -10,7 +10,7 @@ use crate::source::sonzai::settings::Mode;
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Api {
     /// Where the API is; `https://api.sonz.ai` if left out.
-    #[schemars(extend("x-secret" = "url"))]
+    #[schemars(extend("x-secret" = "web-url"))]
     pub url: Option<String>,
     /// The API's key, as `${NAME}` or `${file:PATH}`. It is for one project.
     #[schemars(extend("x-secret" = true))]
@@ -24,7 +24,7 @@ pub struct Api {
 pub struct Register {
     /// How Sonzai reaches Waypost, like `https://hooks.example.com`. A webhook's URL is this and the
     /// source's `path:`, with the event type in it.
-    #[schemars(extend("x-secret" = "url"))]
+    #[schemars(extend("x-secret" = "web-url"))]
     pub public_url: String,
     /// The id of the project; the key's own if left out.
     pub project: Option<String>,
