@@ -2,7 +2,7 @@
 
 use std::{fs, thread::sleep, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::{
     operator::Scrape,
@@ -14,8 +14,6 @@ const TIMES: u64 = 6;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn however_the_api_misbehaves_nothing_is_lost_and_nothing_floods_it() {
-    let polling = Polling::project(options()).await;
-    let daemon = polling.start_with(&[("WAYPOST_SONZAI__REQUEST_TIMEOUT", "300ms")]);
     let faults = [
         json!({ "status": 500 }),
         json!({ "status": 503, "effect": true }),
@@ -29,33 +27,48 @@ async fn however_the_api_misbehaves_nothing_is_lost_and_nothing_floods_it() {
         json!({ "status": 429, "retry_after": 1 }),
         json!({ "status": 429, "retry_after": "Wed, 21 Oct 2015 07:28:00 GMT" }),
     ];
-    let mut emitted = 0;
-    for fault in &faults {
-        for method in ["GET", "POST"] {
-            let (before, log_before) = (polling.requests(), daemon.log());
-            polling.fault(json!({
-                "match": { "method": method, "path": "/notifications" }, "times": TIMES, "fault": fault,
-            }));
-            polling.emit(r#"{"type":"on_wakeup_ready","count":3}"#);
-            emitted += 3;
-            eventually("it is polled and taken all the same", || {
-                polling.pending() == 0 && status(&daemon)["trouble"].is_null()
-            });
-            let state = polling.stub.state();
-            assert_eq!(state["pending"]["project"], 0, "{state}");
-            polling.stub.clear_faults();
-            let (requests, log) = (polling.requests() - before, daemon.log());
-            // Those that go wrong, those that go well, and the rounds meanwhile.
-            assert!(requests <= TIMES + 30, "{fault} {method}: {requests} requests");
-            let new = &log[log_before.len()..];
-            let told = lines(new, "cannot poll");
-            assert!(told <= 2, "{fault} {method} is told {told} times:\n{new}");
-        }
+    let cases = faults.map(|fault| {
+        tokio::spawn(async move {
+            let polling = Polling::project(options()).await;
+            tokio::task::spawn_blocking(move || outlasts(&polling, &fault)).await
+        })
+    });
+    for case in cases {
+        case.await.expect("to run").expect("a case that holds");
     }
-    eventually("all is published", || polling.published().len() == emitted);
+}
+
+/// While lists, and then the taking, go wrong.
+fn outlasts(polling: &Polling, fault: &Value) {
+    let daemon = polling.start_with(&[("WAYPOST_SONZAI__REQUEST_TIMEOUT", "300ms")]);
+    for method in ["GET", "POST"] {
+        let (before, log_before) = (polling.requests(), daemon.log());
+        polling.fault(json!({
+            "match": { "method": method, "path": "/notifications" }, "times": TIMES, "fault": fault,
+        }));
+        polling.emit(r#"{"type":"on_wakeup_ready","count":3}"#);
+        eventually("it is polled and taken all the same", || {
+            polling.pending() == 0
+                && (method == "POST" || polling.stub.state()["faults"]["rules"] == 0)
+                && status(&daemon)["trouble"].is_null()
+        });
+        polling.stub.clear_faults();
+        eventually("what is told to begin is told to end", || {
+            let log = daemon.log();
+            let new = &log[log_before.len()..];
+            lines(new, "polling goes on") == usize::from(lines(new, "cannot poll") > 0)
+        });
+        let (requests, log) = (polling.requests() - before, daemon.log());
+        // Those that go wrong, those that go well, and the rounds meanwhile.
+        assert!(requests <= TIMES + 40, "{fault} {method}: {requests} requests");
+        let new = &log[log_before.len()..];
+        let told = lines(new, "cannot poll");
+        assert!(told <= 2, "{fault} {method} is told {told} times:\n{new}");
+    }
+    eventually("all is published", || polling.published().len() == 6);
     assert!(daemon.stop().success());
     let bodies = counts(polling.published().into_iter().map(|event| event.body));
-    assert!(bodies.len() == emitted && bodies.values().all(|times| *times == 1));
+    assert!(bodies.len() == 6 && bodies.values().all(|times| *times == 1), "{fault}");
     polling.assert_valid();
 }
 
@@ -115,17 +128,34 @@ async fn one_agent_that_cannot_be_polled_holds_up_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_item_that_is_too_large_for_the_journal_stays_and_holds_up_none() {
     let polling = Polling::project(options()).await;
-    let large = "x".repeat(17 << 20);
+    let large = "x".repeat(33 << 20);
     polling.emit(&format!(r#"{{"type":"agent.message","payload":{{"n":"{large}"}}}}"#));
     polling.emit(r#"{"type":"on_wakeup_ready","count":3}"#);
-    // Answers of this size are read one by one.
     let daemon = polling.start_with(&[("WAYPOST_SONZAI__MAX_ANSWER_BYTES", "67108864")]);
-    polling.await_published(3);
     eventually("the others are taken", || polling.pending() == 1);
     eventually("it is counted", || status(&daemon)["too_large"] == 1);
     assert_eq!(lines(&daemon.log(), "larger than the journal takes"), 1, "{}", daemon.log());
     assert!(daemon.stop().success());
     assert_eq!(polling.published().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_is_larger_than_an_answer_may_be_holds_up_no_other_agents() {
+    let polling = Polling::project(options()).await;
+    let large = "x".repeat(200_000);
+    polling.emit(&format!(
+        r#"{{"type":"agent.message","agent_id":"agent-1","payload":{{"n":"{large}"}}}}"#
+    ));
+    polling.emit(r#"{"type":"on_wakeup_ready","agent_id":"agent-2","count":3}"#);
+    let daemon = polling.start_with(&[("WAYPOST_SONZAI__MAX_ANSWER_BYTES", "100000")]);
+    eventually("the others are taken", || polling.pending() == 1);
+    eventually("it is told", || status(&daemon)["hidden_lists"].as_u64() > Some(0));
+    assert!(status(&daemon)["trouble"].is_null());
+    let log = daemon.log();
+    assert!(log.contains("raise sonzai.max_answer_bytes"), "{log}");
+    assert!(daemon.stop().success());
+    assert_eq!(polling.published().len(), 3);
+    polling.assert_valid();
 }
 
 #[tokio::test(flavor = "multi_thread")]

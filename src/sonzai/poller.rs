@@ -72,8 +72,10 @@ const MAX_LOOKS_IN_A_ROW: usize = 100;
 const MAX_LATER: u32 = 5;
 const FIRST_LATER: Duration = Duration::from_millis(500);
 
-/// Lists that fail one after the other until it is the source that is in trouble.
+/// Lists that fail one after the other until it is the source that is in trouble, unless one did not fail
+/// so shortly before: some of many agents may be gone, or somebody else's.
 const OF_ALL_AFTER: usize = 3;
+const OF_ALL_WITHOUT_SUCCESS_FOR: Duration = Duration::from_secs(60);
 
 /// What a poller may cost, and how patient it is. See [`settings::Sonzai`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +130,7 @@ struct State {
     circuit: Circuit,
     /// Lists that failed since the last one that did not.
     failed_in_a_row: usize,
+    last_success_ms: Option<u64>,
     /// What this round has seen so far.
     round: Round,
     found: Found,
@@ -150,6 +153,8 @@ impl Poller {
     pub fn new(parts: Parts) -> Poller {
         let Parts { source, client, poll, register, limits, table, admit, stats } = parts;
         let clock = Steady::start();
+        // That of the poller before this one is not this one's.
+        stats.set_trouble(None);
         let pauses = Pauses { mode: poll.mode, fast: poll.every, slow: limits.slow_every };
         let pace = Pace::new(pauses, clock.now_ms());
         let cycle = Cycle {
@@ -169,6 +174,7 @@ impl Poller {
             pace,
             circuit: Circuit::default(),
             failed_in_a_row: 0,
+            last_success_ms: None,
             round: Round::default(),
             found: Found::default(),
             find_not_before_ms: 0,
@@ -292,11 +298,11 @@ impl Poller {
 
     /// Looks at a list until nothing more can be had of it now.
     async fn visit_whole(&self, list: List) {
-        if self.visit(&list).await == Next::Behind {
-            match &list {
-                List::Project { project, .. } => self.look_around(project).await,
-                List::Agent { .. } => self.state().round.hidden += 1,
-            }
+        let behind = self.visit(&list).await == Next::Behind;
+        match &list {
+            List::Project { project, .. } if behind => self.look_around(project).await,
+            List::Project { .. } => self.state().hidden = 0,
+            List::Agent { .. } => self.state().round.hidden += u64::from(behind),
         }
     }
 
@@ -345,7 +351,7 @@ impl Poller {
 
     /// Notes what a look at a list came to.
     fn note(&self, list: &List, looked: Looked) {
-        let Looked { look, not_pushed, failure } = looked;
+        let Looked { look, not_pushed, too_large, failure } = looked;
         {
             let mut state = self.state();
             state.round.not_pushed |= not_pushed;
@@ -353,20 +359,24 @@ impl Poller {
             state.round.oldest_pending_ms = oldest.into_iter().flatten().min();
         }
         let Some(failure) = failure else {
-            self.cycle.memory().answered(list);
+            if !too_large {
+                self.cycle.memory().answered(list);
+            }
             return self.note_call(None);
         };
         self.cycle.stats.failures.inc();
         let alone = matches!(&self.poll.whose, Whose::Project(_));
-        let row = {
+        let (now_ms, longest) = (self.clock.now_ms(), self.longest_pause());
+        let in_a_row = {
             let mut state = self.state();
             state.failed_in_a_row += 1;
-            state.failed_in_a_row
+            let reach_ms = OF_ALL_WITHOUT_SUCCESS_FOR.as_millis() as u64;
+            let works = state.last_success_ms.is_some_and(|ms| now_ms < ms + reach_ms);
+            state.failed_in_a_row >= OF_ALL_AFTER && !works
         };
-        if failure.kind.is_of_all() || alone || row >= OF_ALL_AFTER {
+        if failure.kind.is_of_all() || alone || in_a_row {
             return self.note_call(Some(failure));
         }
-        let (now_ms, longest) = (self.clock.now_ms(), self.longest_pause());
         let (kind, words) = (failure.kind, failure.words.clone());
         let news = self.cycle.memory().failed(list, failure, now_ms, longest);
         if news != News::Same
@@ -385,6 +395,7 @@ impl Poller {
         let Some(failure) = failure else {
             self.contacted.cancel();
             state.failed_in_a_row = 0;
+            state.last_success_ms = Some(now_ms);
             if let Some(ended) = state.circuit.succeeded() {
                 stats.set_trouble(None);
                 let after = Duration::from_secs(now_ms.saturating_sub(ended.since_ms) / 1000);

@@ -4,9 +4,25 @@
 //! cannot be, the rest is listed by type and by agent, each by itself. What even that does not
 //! show is told.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Poller, list::List, look::Next};
+
+/// Types that Sonzai's guides name: one that was never registered nor seen may lie behind a full page.
+const IN_THE_GUIDES: [&str; 12] = [
+    "on_wakeup_ready",
+    "on_recurring_event_due",
+    "on_diary_generated",
+    "on_personality_updated",
+    "on_mood_updated",
+    "on_breakthrough_detected",
+    "agent.message",
+    "agent.mood_change",
+    "agent.memory_added",
+    "agent.breakthrough",
+    "agent.wakeup",
+    "agent.consolidation",
+];
 
 impl Poller {
     /// See the module. Costs a request for each agent, so without success it is done seldom.
@@ -53,15 +69,12 @@ impl Poller {
         hidden
     }
 
-    /// The types that are registered, and those that were seen.
-    fn types(&self) -> Vec<Arc<str>> {
+    /// The types that are registered, those that were seen, and those that may be.
+    fn types(&self) -> BTreeSet<Arc<str>> {
         let registered = self.register.iter().flat_map(|register| &register.types);
-        let mut types: Vec<Arc<str>> = registered.map(|kind| Arc::from(&**kind)).collect();
-        for kind in self.cycle.memory().types() {
-            if !types.iter().any(|known| **known == **kind) {
-                types.push(Arc::from(&**kind));
-            }
-        }
+        let mut types: BTreeSet<Arc<str>> = registered.map(|kind| Arc::from(&**kind)).collect();
+        types.extend(self.cycle.memory().types().map(|kind| Arc::from(&**kind)));
+        types.extend(IN_THE_GUIDES.map(Arc::from));
         types
     }
 }

@@ -59,6 +59,8 @@ pub struct Looked {
     pub look: Look,
     /// Whether an item was appended whose webhook should have come before.
     pub not_pushed: bool,
+    /// Whether its first item alone is larger than an answer may be.
+    pub too_large: bool,
     /// What it was ended by, if it did not end well.
     pub failure: Option<Failure>,
 }
@@ -83,12 +85,12 @@ impl Cycle {
         self.stats.looks.inc();
         let (page, limit) = match self.ask(list).await {
             Ok(answer) => answer,
+            Err(failure) if failure.kind == Kind::TooLarge => return self.one_is_too_large(list),
             Err(failure) => return Looked { failure: Some(failure), ..Looked::default() },
         };
         let mut looked = Looked::default();
         looked.look.listed = page.items.len() + page.unreadable;
         looked.look.full = looked.look.listed >= limit as usize;
-        let oldest = page.items.iter().filter_map(|item| item.created_ms).min();
         let (fresh, durable) = self.sort(page, &mut looked.look);
         let durable = self.let_in(list, fresh, durable, &mut looked).await;
         if !self.take {
@@ -99,11 +101,27 @@ impl Cycle {
         } else if !durable.is_empty() {
             self.take_durable(list, durable, &mut looked).await;
         }
-        let Look { listed, done, cached, .. } = looked.look;
-        // What is not taken on purpose is nobody's debt.
-        let stays = self.take && listed > done + cached;
-        looked.look.oldest_pending_ms = oldest.filter(|_| stays);
+        if !self.take {
+            // What is not taken on purpose is nobody's debt.
+            looked.look.oldest_pending_ms = None;
+        }
         looked
+    }
+
+    /// The first item is larger than an answer may be: what is behind it may be seen otherwise.
+    fn one_is_too_large(&self, list: &List) -> Looked {
+        if self.memory().tells_too_large(list)
+            && let Some(more) = self.quiet.speaks(self.clock.now_ms())
+        {
+            let source = &self.source;
+            tracing::error!(
+                %source, %list, more,
+                "a notification alone is larger than an answer may be: raise \
+                 sonzai.max_answer_bytes, or take it yourself"
+            );
+        }
+        let look = Look { full: true, listed: 1, ..Look::default() };
+        Looked { look, too_large: true, ..Looked::default() }
     }
 
     /// The list's answer, and how much was asked for.
@@ -135,7 +153,7 @@ impl Cycle {
                 Todo::Admit => fresh.push(item),
                 Todo::Take => durable.push(Known::of(&item)),
                 Todo::Taken => look.cached += 1,
-                Todo::Leave => {}
+                Todo::Leave => look.stays(item.created_ms),
             }
         }
         (fresh, durable)
@@ -172,9 +190,15 @@ impl Cycle {
                     self.count(outcome, &item, looked);
                     durable.push(item);
                 }
-                Err(admit::Error::Append(AppendError::TooLarge)) => self.too_large(list, &item),
-                // The others of the page may have room all the same: they are owed to other brokers.
-                Err(error) => looked.failure = Some(no_room(&error)),
+                Err(error) => {
+                    looked.look.stays(item.created_ms);
+                    match error {
+                        admit::Error::Append(AppendError::TooLarge) => self.too_large(list, &item),
+                        // Others of the page may have room all the same: they are owed to other
+                        // brokers.
+                        error => looked.failure = Some(no_room(&error)),
+                    }
+                }
             }
         }
         durable
@@ -223,6 +247,7 @@ impl Cycle {
                         looked.look.done += 1;
                     }
                     Taken::Refused(words) => {
+                        looked.look.stays(item.created_ms);
                         let new = memory.stuck(item.key, stuck::Why::Refused, now_ms);
                         if let (true, Some(more)) = (new, self.quiet.speaks(now_ms)) {
                             let (source, id) = (&self.source, &item.id);
@@ -233,13 +258,14 @@ impl Cycle {
                             );
                         }
                     }
-                    Taken::Unknown => {}
+                    Taken::Unknown => looked.look.stays(item.created_ms),
                 }
             }
             drop(memory);
             looked.failure = answers.failure.or(looked.failure.take());
             rest = later;
         }
+        rest.iter().for_each(|item| looked.look.stays(item.created_ms));
     }
 
     pub fn memory(&self) -> MutexGuard<'_, Memory> {

@@ -28,6 +28,11 @@ pub enum Next {
 }
 
 impl Look {
+    /// An item stays pending.
+    pub fn stays(&mut self, created_ms: Option<u64>) {
+        self.oldest_pending_ms = [self.oldest_pending_ms, created_ms].into_iter().flatten().min();
+    }
+
     /// Never [`Next::Again`] without progress, so that asking at once comes to an end. Where a list
     /// can be narrowed, items that stay are gone around as soon as they take half of a page.
     pub fn next(&self, can_be_narrowed: bool) -> Next {

@@ -41,6 +41,8 @@ pub struct Memory {
 #[derive(Clone, Debug)]
 struct ListState {
     page: PageSize,
+    /// Whether it was told that one item alone is too large.
+    told_too_large: bool,
     circuit: Circuit,
 }
 
@@ -128,6 +130,11 @@ impl Memory {
         self.state(list).page.too_large()
     }
 
+    /// Whether it is news that one item of a list alone is too large.
+    pub fn tells_too_large(&mut self, list: &List) -> bool {
+        !std::mem::replace(&mut self.state(list).told_too_large, true)
+    }
+
     /// A list answered: its trouble is over, if it had any.
     pub fn answered(&mut self, list: &List) {
         if let Some(state) = self.lists.get_mut(list) {
@@ -168,6 +175,7 @@ impl Memory {
     fn state(&mut self, list: &List) -> &mut ListState {
         self.lists.entry(list.clone()).or_insert_with(|| ListState {
             page: PageSize::new(list.max_page()),
+            told_too_large: false,
             circuit: Circuit::default(),
         })
     }
