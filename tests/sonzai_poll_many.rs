@@ -73,7 +73,8 @@ async fn a_page_of_items_that_cannot_be_taken_does_not_stop_the_rest() {
     assert!(status(&daemon)["oldest_pending_seconds"].as_f64() > Some(0.0));
     let (_, said) = daemon.command(&["status"]);
     assert!(said.contains("200 durable here, and cannot be taken there"), "{said}");
-    // Found one by one, and then left alone for a while.
+    // What is behind it is looked for as long as that brings more, and then for a while no longer.
+    sleep(Duration::from_secs(4));
     let before = polling.requests();
     sleep(Duration::from_secs(3));
     let more = polling.requests() - before;
