@@ -46,6 +46,15 @@ fn body() -> Bytes {
     body.into()
 }
 
+/// As long, with identifiers by which the event is known however it comes.
+fn body_with_ids() -> Bytes {
+    let text = "x".repeat(866);
+    let body = format!(
+        r#"{{"event_type":"agent.message","agent_id":"agent_7f3a","user_id":"user_19","message_id":"msg_01HZX3J6QK","data":{{"wakeup_id":"wk_01HZX3J6QK","text":"{text}"}}}}"#
+    );
+    body.into()
+}
+
 fn headers(body: &[u8]) -> HeaderMap {
     let key = signature::sonzai::key(SECRET).expect("a key");
     let signature = signature::sonzai::sign(&key, body, NOW_MS / 1000);
@@ -85,6 +94,11 @@ fn steps(criterion: &mut Criterion) {
     });
     group.bench_function("verify and build the event", |b| {
         b.iter(|| receive(&table, &headers, black_box(&body)))
+    });
+    let with_ids = body_with_ids();
+    let signed = self::headers(&with_ids);
+    group.bench_function("verify and build the event, with two ids in it", |b| {
+        b.iter(|| receive(&table, &signed, black_box(&with_ids)))
     });
     group.bench_function("resolve", |b| b.iter(|| table.resolve(black_box(&event))));
     group.bench_function("encode", |b| b.iter(|| black_box(&record).encode()));

@@ -256,7 +256,8 @@ impl Provider {
 impl Provider {
     /// Whether secrets may verify its requests that are not in its file.
     fn has_stored(&self) -> bool {
-        matches!(self, Provider::Sonzai(sonzai) if sonzai.settings.register.is_some())
+        matches!(self, Provider::Sonzai(sonzai)
+            if sonzai.settings.register.is_some() || !sonzai.keyring.load().is_empty())
     }
 }
 
@@ -269,9 +270,9 @@ pub enum CannotSign {
     #[error("it has no secret for this type")]
     NoSecret,
     #[error(
-        "routes.yaml has no secret for this type: the one that Sonzai gave when the webhook was \
-         registered is in the daemon's data directory, and stays there; add one of your own under \
-         `secrets:`, which counts beside it"
+        "routes.yaml has no secret for this type, and none that Sonzai gave was found: those are in the \
+         daemon's data directory (name it with --data-dir, and run this as the daemon's user), once \
+         `waypost sonzai webhooks sync` has registered the webhook"
     )]
     OnlyRegistered,
     #[error("it has public keys alone, which sign nothing; add a `whsec_` secret beside them")]

@@ -280,6 +280,7 @@ fn every_command_explains_itself_by_example() {
         &["tail"],
         &["status"],
         &["dead-letters", "list"],
+        &["sonzai", "stub"],
     ] {
         let outcome = waypost(dir.path(), &[command, &["--help"]].concat(), &[]);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");

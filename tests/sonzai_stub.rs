@@ -1,11 +1,15 @@
 //! The stand-in for Sonzai's API is what the OpenAPI document and the SDKs take for Sonzai, and does
 //! what it is told to do, and to do wrong.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
+use waypost::sonzai::stub::{Options, Stub, emit::Emit};
 
 use crate::common::{
     command::{assert_fails, waypost},
-    sonzai_stub::{KEY, SonzaiStub},
+    raw::Raw,
+    sonzai_stub::{KEY, PATIENCE, SonzaiStub},
 };
 
 mod calls;
@@ -70,5 +74,29 @@ fn a_page_of_somebody_elses_name_cannot_control_it() {
         let head = format!("POST /-/emit HTTP/1.1\r\nhost: {host}\r\n{kind}content-length: {len}");
         let answer = stub.ask(&format!("{head}\r\n\r\n{body}"));
         assert_eq!(answer.status, status, "{host} {kind}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_runs_within_a_test_as_well_and_ends_with_its_value() {
+    let listen = ([127, 0, 0, 1], 0).into();
+    let options = Options { listen, agents: 1, notifications: 0, ..Options::default() };
+    let stub = Stub::start(options).await.expect("a stand-in");
+    let rule = json!({ "times": 1, "fault": { "status": 500 } });
+    assert!(stub.fault(serde_json::from_value(rule).expect("a rule")));
+    let emitted = stub.emit(Emit::of("agent.message")).expect("an event");
+    let get = "GET /api/v1/agents/agent-1/notifications HTTP/1.1\r\nhost: localhost\r\n";
+    let get = format!("{get}authorization: Bearer sk_stub\r\n\r\n");
+    assert_eq!(Raw::connect(stub.address()).ask(&get).status, 500);
+    let answer = Raw::connect(stub.address()).ask(&get);
+    assert!(answer.body.contains(&emitted.events[0].message_id), "{answer:?}");
+    assert_eq!(stub.requests()["count"], 2);
+    assert_eq!(stub.state()["pending"]["project"], 1);
+    let address = stub.address();
+    drop(stub);
+    let started = Instant::now();
+    while Raw::try_connect(address).is_ok() {
+        assert!(started.elapsed() < PATIENCE, "it still listens");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

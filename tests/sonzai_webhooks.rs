@@ -2,7 +2,7 @@
 //! delivery is lost on the way, whatever the API answers and whenever the daemon is killed.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::MetadataExt,
     time::{Duration, Instant},
@@ -14,6 +14,7 @@ use waypost::sonzai::stub::{Options, Stub, emit::Emit};
 
 use crate::common::{
     brokers::ports,
+    command,
     daemon::{self, ALL_TO_FILES, Daemon},
     log_files,
     operator::{Scrape, ask},
@@ -107,17 +108,22 @@ impl Place {
         emitted.events.into_iter().map(|ids| ids.message_id).collect()
     }
 
-    /// All of these are published, each once.
+    /// All of these are published, each as one event. (What was in flight when a daemon was killed is
+    /// published again, under the same id.)
     #[track_caller]
     fn assert_published(&self, messages: &BTreeSet<String>) {
-        let published = log_files::wait_for(&self.daemon().data_dir(), messages.len());
-        let ids = published.iter().map(|each| {
-            let body: Value = serde_json::from_slice(&each.body).expect("JSON");
-            body["message_id"].as_str().expect("a message's id").to_owned()
-        });
-        let ids: Vec<String> = ids.collect();
-        assert_eq!(ids.len(), messages.len(), "each once");
-        assert_eq!(&ids.into_iter().collect::<BTreeSet<_>>(), messages);
+        let data_dir = self.daemon().data_dir();
+        let published = || -> BTreeMap<String, String> {
+            let each = log_files::read(&data_dir).into_iter().map(|each| {
+                let body: Value = serde_json::from_slice(&each.body).expect("JSON");
+                (each.id, body["message_id"].as_str().expect("a message's id").to_owned())
+            });
+            each.collect()
+        };
+        await_true("the publication of all", || published().len() >= messages.len());
+        let published = published();
+        assert_eq!(published.len(), messages.len(), "each once");
+        assert_eq!(&published.into_values().collect::<BTreeSet<_>>(), messages);
     }
 
     /// How every attempt to deliver was answered so far; 0 is no answer.
@@ -297,7 +303,8 @@ async fn rotates_under_load(resign: bool) {
         Place::new(Options { resign, retry_delay, ..Options::default() }, &[MESSAGE]).await;
     place.json(&["sync", "--yes"], 0);
     // The new secret signs for a while before anybody here can know it.
-    let slow = json!({"match": {"path": "rotate-secret"}, "fault": {"delay": "150ms"}});
+    let slow = json!({"slow": "25ms", "chunk": 16});
+    let slow = json!({"match": {"path": "rotate-secret"}, "fault": slow});
     place.fault(slow);
     let mut messages = BTreeSet::new();
     const ROTATIONS: u64 = 4;
@@ -450,6 +457,46 @@ async fn a_source_that_names_its_project_afterwards_keeps_its_secrets() {
     place.assert_published(&messages);
     assert_eq!(place.kept()["webhooks"].as_array().map(Vec::len), Some(1));
     place.assert_nothing_leaked();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_sign_and_verify_with_what_the_daemon_keeps() {
+    let mut place = Place::new(Options::default(), &[MESSAGE]).await;
+    let env = [("SONZAI_API_KEY", KEY)];
+    let run = |place: &mut Place, arguments: &[&str]| {
+        let outcome = command::waypost(place.dir.path(), arguments, &env);
+        place.said += &outcome.out;
+        place.said += &outcome.err;
+        outcome
+    };
+    let sample = ["explain", "--sample", MESSAGE];
+    command::assert_fails(&run(&mut place, &["send", "sonzai", MESSAGE]), &["webhooks sync"]);
+    command::assert_fails(&run(&mut place, &sample), &["webhooks sync"]);
+    place.json(&["sync", "--yes"], 0);
+    let sent = run(&mut place, &["send", "sonzai", MESSAGE]);
+    assert!(sent.code == Some(0) && sent.out.starts_with("200"), "{sent:?}");
+    let explained = run(&mut place, &sample);
+    assert_eq!(explained.code, Some(0), "{explained:?}");
+    assert!(explained.out.contains("that the daemon keeps of `agent.message`"), "{explained:?}");
+    place.assert_nothing_leaked();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_sources_that_register_the_same_webhook_are_refused() {
+    let mut place = Place::new(Options::default(), &[MESSAGE]).await;
+    let rival = place.source.replace("/hooks/sonzai/", "/hooks/rival/").replace(MESSAGE, "[X]");
+    let rival = rival.replace("[[X]]", &format!("[{MOOD}, {MESSAGE}]"));
+    place.source = format!("{}  rival:\n{rival}", place.source);
+    fs::write(place.dir.path().join("routes.yaml"), place.routes()).expect("to write");
+    let (status, text) = place.daemon().command(&["reload"]);
+    assert!(status.success(), "{text}");
+    let (code, text) = place.webhooks(&["sync", "--yes"]);
+    assert!(code == 1 && text.contains("--source"), "{code} {text}");
+    for source in ["sonzai", "rival"] {
+        let (code, text) = place.webhooks(&["sync", "--yes", "--source", source]);
+        assert!(code == 1 && text.contains("both register `agent.message`"), "{code} {text}");
+    }
+    assert_eq!(place.secrets_made(MESSAGE) + place.secrets_made(MOOD), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

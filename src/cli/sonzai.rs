@@ -12,6 +12,9 @@ mod webhooks;
 
 /// Try and run Sonzai's side: a stand-in for its API, webhooks, repair, wakeups.
 #[derive(clap::Subcommand)]
+#[command(after_help = "\
+Examples:
+  waypost sonzai stub                            a stand-in for Sonzai's API, on this machine")]
 pub enum Command {
     Stub(stub::Arguments),
     #[command(subcommand)]

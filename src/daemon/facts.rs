@@ -107,3 +107,32 @@ pub fn words(changes: &Changes) -> String {
         false => parts.join("; "),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_names_what_it_changes() {
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+        let in_force = |commands: &[&str]| InForce {
+            sources: names(&["sonzai"]),
+            commands: names(commands),
+            ..InForce::default()
+        };
+        let outline = |key: &str, topic: &str| {
+            let source = format!("{{ type: sonzai, api: {{ key: {key} }} }}");
+            let kept = format!("{{ source: sonzai, from: {{ broker: stream, topic: {topic} }} }}");
+            let text = format!("sources: {{ sonzai: {source} }}\ncommands: {{ kept: {kept} }}\n");
+            Outline::of(&text, &Default::default())
+        };
+        let (old, new) = (in_force(&["kept", "old"]), in_force(&["kept", "new"]));
+        let (first, second) = (outline("a", "one"), outline("b", "two"));
+        let changes = changes((&old, &first), (&new, &second), Default::default());
+        assert_eq!(
+            words(&changes),
+            "sources changed: sonzai; commands added: new; commands changed: kept; \
+             commands removed: old"
+        );
+    }
+}

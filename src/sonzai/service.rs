@@ -47,7 +47,7 @@ const MAX_CHANGES: usize = 16;
 #[error("source `{source_name}`: {cause}")]
 pub struct Error {
     pub source_name: ByteString,
-    pub cause: SetupError,
+    pub cause: Box<SetupError>,
 }
 
 /// A source's account at Sonzai: what the daemon needs to act for it. Made anew when any of it changes.
@@ -92,8 +92,8 @@ impl Account {
             return Ok(Some(project));
         }
         let agents = self.client.agents(None, None).await?.agents;
-        let projects = agents.into_iter().filter_map(|agent| agent.project_id);
-        let project = projects.filter(|project| !project.is_empty()).next();
+        let mut projects = agents.into_iter().filter_map(|agent| agent.project_id);
+        let project = projects.find(|project| !project.is_empty());
         Ok(project.map(|project| self.own_project.get_or_init(|| project).clone()))
     }
 
@@ -205,11 +205,13 @@ impl Service {
                 accounts.push(same.clone());
                 continue;
             }
-            let client = match before.filter(|before| before.api == *api) {
-                Some(before) => before.client.clone(),
-                None => Client::new(api, client::Limits::from(self.settings()))
-                    .map_err(|cause| Error { source_name: source.name.clone(), cause })?,
-            };
+            let client =
+                match before.filter(|before| before.api == *api) {
+                    Some(before) => before.client.clone(),
+                    None => Client::new(api, client::Limits::from(self.settings())).map_err(
+                        |cause| Error { source_name: source.name.clone(), cause: Box::new(cause) },
+                    )?,
+                };
             accounts.push(Arc::new(Account {
                 source: source.name.clone(),
                 path: path.clone(),

@@ -168,8 +168,7 @@ impl<'c> Case<'c> {
     fn lacks_registered(&self) -> bool {
         match &self.source.provider {
             Provider::Sonzai(sonzai) => {
-                let held = sonzai.keyring.load();
-                sonzai.settings.register.is_some() && held.valid(None, self.at_ms).next().is_none()
+                sonzai.settings.register.is_some() && sonzai.keyring.load().is_empty()
             }
             Provider::Miibo(_) | Provider::Standard(_) => false,
         }

@@ -42,6 +42,7 @@ pub struct File {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 #[schemars(title = "source")]
+#[expect(clippy::large_enum_variant, reason = "there are few sources, each read once a file")]
 pub enum Source {
     /// Sonzai's webhooks.
     Sonzai(SonzaiSource),

@@ -2,6 +2,7 @@
 
 use chrono::DateTime;
 use http::HeaderMap;
+use secrecy::SecretString;
 
 use super::{checks::Members, problem::Problem};
 
@@ -12,14 +13,14 @@ const HOUR_MS: i64 = 3_600_000;
 #[derive(Debug)]
 pub struct Registration {
     pub webhook_url: String,
-    pub auth_header: Option<String>,
+    pub auth_header: Option<SecretString>,
 }
 
 impl Registration {
     pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Registration, Problem> {
         let mut members = Members::parse(headers, body)?;
         let webhook_url = members.text("webhook_url");
-        let auth_header = members.optional_text("auth_header");
+        let auth_header = members.optional_text("auth_header").map(SecretString::from);
         members.done()?;
         Ok(Registration { webhook_url, auth_header })
     }

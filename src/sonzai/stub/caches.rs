@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{answers::Reply, options::MAX_CACHED_LISTS};
+use super::{
+    answers::Reply,
+    options::{MAX_CACHED_BYTES, MAX_CACHED_LISTS},
+};
 
 #[derive(Debug, Default)]
 pub struct Caches(HashMap<String, Cached>);
@@ -36,10 +39,9 @@ impl Caches {
         if fresh_for.is_zero() {
             return;
         }
-        if self.0.len() >= MAX_CACHED_LISTS {
-            self.0.retain(|_, cached| cached.until > now);
-        }
-        if self.0.len() < MAX_CACHED_LISTS {
+        self.0.retain(|_, cached| cached.until > now);
+        let bytes: usize = self.0.values().map(|cached| cached.reply.body.len()).sum();
+        if self.0.len() < MAX_CACHED_LISTS && bytes + reply.body.len() <= MAX_CACHED_BYTES {
             self.0.insert(target, Cached { until: now + fresh_for, agent, reply });
         }
     }

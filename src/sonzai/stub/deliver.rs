@@ -74,8 +74,9 @@ fn authorities(file: &Path) -> Result<RootCertStore, SetupError> {
 pub(super) fn start(shared: &Arc<Shared>, event_type: String, body: Bytes) {
     let delivering = shared.clone();
     shared.spawn(async move {
+        let bytes = body.len();
         deliver(&delivering, &event_type, body).await;
-        delivering.lock().deliveries -= 1;
+        delivering.lock().deliveries.over(bytes);
     });
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use super::{
     Shared, deliver,
     messages::{Message, Refused},
-    options::{MAX_DELIVERIES, MAX_EMITTED, Options},
+    options::{MAX_DELIVERIES, MAX_DELIVERIES_BYTES, MAX_EMITTED, Options},
     state::{Agents, State, new_id},
 };
 use crate::clock::now_ms;
@@ -96,7 +96,7 @@ pub enum CannotEmit {
     IdsOfSeveral,
     #[error("payload and payload_text are the same thing: give one")]
     TwoPayloads,
-    #[error("{MAX_DELIVERIES} deliveries are under way, and no more")]
+    #[error("{MAX_DELIVERIES} deliveries or {MAX_DELIVERIES_BYTES} bytes of them are under way")]
     Deliveries,
     #[error("{0}")]
     Kept(#[from] Refused),
@@ -202,20 +202,23 @@ fn one(
 ) -> Result<bool, CannotEmit> {
     let event_type = &emit.event_type;
     let is_sent = emit.webhook.unwrap_or(true) && state.webhooks.get(event_type).is_some();
-    if is_sent && state.deliveries >= MAX_DELIVERIES {
-        return Err(CannotEmit::Deliveries);
-    }
     let user_id = emit.user_id.as_deref().unwrap_or("user-1");
     let generated_message = emit.generated_message.as_deref().unwrap_or("How did it go today?");
     let shown = emit.ids.as_deref().unwrap_or(&[Id::Wakeup, Id::Message, Id::Notification]);
     let about =
         About { event_type, agent, user_id, check_type, intent, generated_message, ids, shown };
     let (body, payload) = emit.payload(|| about.payload());
+    if is_sent && !state.deliveries.begin(body.len()) {
+        return Err(CannotEmit::Deliveries);
+    }
     if emit.proactive.unwrap_or_else(|| PROACTIVE.contains(&event_type.as_str())) {
-        state.messages.add(about.message(payload, &shared.options, now_ms()))?;
+        let added = state.messages.add(about.message(payload, &shared.options, now_ms()));
+        if added.is_err() && is_sent {
+            state.deliveries.over(body.len());
+        }
+        added?;
     }
     if is_sent {
-        state.deliveries += 1;
         deliver::start(shared, event_type.to_owned(), body);
     }
     Ok(is_sent)

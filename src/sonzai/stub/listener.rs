@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::{
@@ -177,13 +177,7 @@ async fn at_fault(
             let page = "<!DOCTYPE html>\n<title>Back soon</title>\n<h1>We are working on it</h1>\n";
             Ok(response(made_up(StatusCode::OK, "text/html", page.into())))
         }
-        Kind::Huge(bytes) => {
-            let mut body = Vec::with_capacity(bytes + 64);
-            body.extend_from_slice(b"{\"notifications\":[],\"padding\":\"");
-            body.resize(body.len() + bytes, b'x');
-            body.extend_from_slice(b"\"}");
-            Ok(response(made_up(StatusCode::OK, "application/json", body.into())))
-        }
+        Kind::Huge(bytes) => Ok(huge(bytes)),
     }
 }
 
@@ -206,11 +200,29 @@ fn slowly(mut reply: Reply, pause: Duration, chunk: usize) -> Response<Body> {
     streamed(reply, len, BoxBody::new(StreamBody::new(pieces)))
 }
 
+/// JSON around so many bytes, made while they are sent.
+fn huge(bytes: usize) -> Response<Body> {
+    const BEGIN: &[u8] = b"{\"notifications\":[],\"padding\":\"";
+    const PADDING: &[u8] = &[b'x'; 64 << 10];
+    const END: &[u8] = b"\"}";
+    let whole = stream::repeat(PADDING).take(bytes / PADDING.len());
+    let rest = [&PADDING[..bytes % PADDING.len()], END];
+    let pieces = stream::iter([BEGIN]).chain(whole).chain(stream::iter(rest));
+    let frames = pieces.map(|piece| Ok(Frame::data(Bytes::from_static(piece))));
+    let reply = made_up(StatusCode::OK, "application/json", Bytes::new());
+    streamed(reply, BEGIN.len() + bytes + END.len(), BoxBody::new(StreamBody::new(frames)))
+}
+
 /// Half of the body that was promised.
 fn truncated(mut reply: Reply) -> Response<Body> {
     let body = std::mem::take(&mut reply.body);
     let half = body.slice(..body.len() / 2);
-    let pieces = stream::iter([Ok(Frame::data(half)), Err(Cut)]);
+    // What has been written goes out only where the rest is waited for.
+    let end = stream::once(async {
+        tokio::task::yield_now().await;
+        Err(Cut)
+    });
+    let pieces = stream::iter([Ok(Frame::data(half))]).chain(end);
     streamed(reply, body.len(), BoxBody::new(StreamBody::new(pieces)))
 }
 

@@ -29,6 +29,8 @@ pub const MAX_ATTEMPTS: usize = 50_000;
 pub const MAX_ATTEMPTS_BYTES: usize = 64 << 20;
 /// Most deliveries that are under way or wait for their next attempt.
 pub const MAX_DELIVERIES: usize = 50_000;
+/// Most bytes of their bodies.
+pub const MAX_DELIVERIES_BYTES: usize = 256 << 20;
 /// Most deliveries that are on the wire at one time.
 pub const MAX_DELIVERIES_AT_ONCE: usize = 64;
 /// Most of an answer to a delivery that is kept, in bytes.
@@ -53,6 +55,8 @@ pub const MAX_SHOWN: usize = 1000;
 pub const MAX_FAULTS: usize = 1000;
 /// Most lists that are cached; more are not.
 pub const MAX_CACHED_LISTS: usize = 1000;
+/// Most bytes of them.
+pub const MAX_CACHED_BYTES: usize = 64 << 20;
 
 /// See the module. The default is what `waypost sonzai stub` has without flags.
 #[derive(Clone, Debug)]

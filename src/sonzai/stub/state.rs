@@ -11,7 +11,7 @@ use super::{
     emit,
     faults::Faults,
     messages::Messages,
-    options::{MAX_SHOWN, Options},
+    options::{MAX_DELIVERIES, MAX_DELIVERIES_BYTES, MAX_SHOWN, Options},
     rate::Rate,
     requests::Requests,
     stubborn::Stubborn,
@@ -36,8 +36,32 @@ pub struct State {
     pub faults: Faults,
     pub stubborn: Stubborn,
     pub requests: Requests,
-    /// Deliveries that are under way or wait for their next attempt.
-    pub deliveries: usize,
+    pub deliveries: Deliveries,
+}
+
+/// Deliveries that are under way or wait for their next attempt.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Deliveries {
+    pub count: usize,
+    /// Of their bodies.
+    pub bytes: usize,
+}
+
+impl Deliveries {
+    /// Whether there is room for one more; it then has it until it is over.
+    pub fn begin(&mut self, bytes: usize) -> bool {
+        let has_room = self.count < MAX_DELIVERIES && self.bytes + bytes <= MAX_DELIVERIES_BYTES;
+        if has_room {
+            self.count += 1;
+            self.bytes += bytes;
+        }
+        has_room
+    }
+
+    pub fn over(&mut self, bytes: usize) {
+        self.count -= 1;
+        self.bytes -= bytes;
+    }
 }
 
 impl State {
@@ -54,7 +78,7 @@ impl State {
             faults: Faults::default(),
             stubborn: Stubborn::default(),
             requests: Requests::default(),
-            deliveries: 0,
+            deliveries: Deliveries::default(),
         };
         for agent in 0..options.agents {
             for _ in 0..options.notifications {
@@ -113,7 +137,7 @@ impl State {
             "pending": { "project": self.messages.pending_of_project(), "agents": agents },
             "taken": { "consumed": consumed, "acknowledged": acknowledged },
             "webhooks": webhooks.collect::<Vec<_>>(),
-            "deliveries_under_way": self.deliveries,
+            "deliveries_under_way": self.deliveries.count,
             "attempts_made": self.webhooks.attempts_made(),
             "attempts": attempts.collect::<Vec<_>>(),
             "wakeups_made": self.wakeups.count(),

@@ -76,8 +76,7 @@ impl Webhooks {
         registration: Registration,
         now_ms: u64,
     ) -> Result<Option<SecretString>, Full> {
-        let Registration { webhook_url: url, auth_header } = registration;
-        let authorization = auth_header.map(SecretString::from);
+        let Registration { webhook_url: url, auth_header: authorization } = registration;
         if let Some(known) = self.by_type.get_mut(event_type) {
             *known = Webhook { url, authorization, updated_ms: now_ms, ..known.clone() };
             return Ok(None);

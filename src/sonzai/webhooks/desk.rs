@@ -105,10 +105,16 @@ impl Service {
         let mut answer = answer(account, &compared);
         let registered = answer.webhooks.iter_mut().filter(|row| row.registered);
         for row in registered {
-            let page =
-                account.client.attempts(&compared.scope, &row.event_type, NEWEST_OF, None).await?;
-            let newest = page.attempts.iter().max_by_key(|attempt| attempt.created_ms);
-            row.last_attempt = newest.map(Attempt::from);
+            let attempts =
+                account.client.attempts(&compared.scope, &row.event_type, NEWEST_OF, None);
+            match attempts.await {
+                Ok(page) => {
+                    let newest = page.attempts.iter().max_by_key(|attempt| attempt.created_ms);
+                    row.last_attempt = newest.map(Attempt::from);
+                }
+                // What is registered is worth telling all the same.
+                Err(error) => row.error = Some(format!("its deliveries are not known: {error}")),
+            }
         }
         Ok(answer)
     }

@@ -97,7 +97,7 @@ pub struct Row {
     /// Whether it was done; `None` where nothing was tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<bool>,
-    /// Why it was not.
+    /// Why it was not, or what could not be found out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

@@ -83,6 +83,11 @@ impl Held {
         Held { by_type, all }
     }
 
+    /// Whether there is no key at all, valid or not.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// The keys that are valid for a path's type; on a path without one, all.
     pub fn valid(&self, path_type: Option<&str>, now_ms: u64) -> impl Iterator<Item = &Stored> {
         let keys = match path_type {

@@ -45,6 +45,9 @@ fn list(answer: &Answer) -> String {
         if let Some(last) = &row.last_attempt {
             out += &format!("{:width$}  last delivery: {}\n", "", attempt(last));
         }
+        if let Some(error) = &row.error {
+            out += &format!("{:width$}  {}\n", "", printable(error, MAX_WORDS_CHARS));
+        }
     }
     let left: Vec<&Row> = answer.webhooks.iter().filter(|row| row.is_left()).collect();
     if !left.is_empty() {
