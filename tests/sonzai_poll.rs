@@ -105,6 +105,39 @@ async fn an_agents_notifications_come_as_the_type_that_is_configured_and_are_con
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agents_notification_and_its_webhook_are_one_in_either_order() {
+    let source = "poll: { agents: [agent-1], every: 1s, mode: always }";
+    let polling = Polling::of(options(), source).await;
+    let daemon = polling.start();
+    let body = |id: &str| format!(r#"{{"wakeup":{{"wakeup_id":"w-{id}"}},"message_id":"{id}"}}"#);
+    let push = |id: &str| {
+        let webhook = sender::sonzai("on_wakeup_ready", body(id));
+        assert_eq!(Raw::connect(daemon.listen).ask(raw::request(&webhook)).status, 200);
+    };
+    let pend = |id: &str| {
+        polling.emit(&format!(
+            r#"{{"type":"on_wakeup_ready","message_id":"{id}","wakeup_id":"w-{id}","payload":{}}}"#,
+            body(id)
+        ));
+        eventually("it is taken", || polling.pending_of_agents() == 0);
+    };
+    push("pushed-first");
+    pend("pushed-first");
+    pend("polled-first");
+    push("polled-first");
+    // A second message of the same wakeup is another one.
+    polling
+        .emit(r#"{"type":"on_wakeup_ready","message_id":"second","wakeup_id":"w-pushed-first"}"#);
+    polling.await_published(3);
+    eventually("it is taken", || polling.pending_of_agents() == 0);
+    let status = status(&daemon);
+    assert_eq!((&status["appended"], &status["duplicates"]), (&json!(2), &json!(1)), "{status}");
+    assert!(daemon.stop().success());
+    assert_eq!(polling.published().len(), 3);
+    polling.assert_valid();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn users_are_a_filter() {
     let source = "poll: { agents: all, users: [user-7], every: 1s, mode: always }";
     let polling = Polling::of(options(), source).await;

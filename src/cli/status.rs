@@ -440,6 +440,35 @@ a-broker-with-a…  rabbitmq  DOWN 1d            1.2M      2h     12.3       3
     }
 
     #[test]
+    fn a_poller_shows_its_pace_and_what_keeps_it() {
+        let poll = serde_json::json!({
+            "source": "sonzai", "whose": "project 1111", "mode": "fallback", "fast": true,
+            "why": "deliveries_fail", "take": true, "listed": 1200, "appended": 7, "duplicates": 3,
+            "taken": 9, "stuck": 2, "too_large": 1, "unreadable": 0, "hidden_lists": 1,
+            "lists_in_trouble": 0, "agents": 0, "max_agents": 10_000, "agents_left_out": true,
+            "deliveries_fail": true, "last_success": null, "oldest_pending_seconds": 130.5,
+            "trouble": {
+                "kind": "key_refused", "since": "", "since_seconds": 61, "words": "401\u{1b}[2J",
+            },
+        });
+        let mut status = status();
+        status.polls = vec![serde_json::from_value(poll).unwrap()];
+        let text = text(&status);
+        let expected = "
+POLLED            PACE      LISTED       NEW     TAKEN   STUCK  OLDEST  WHOSE
+sonzai            fast        1200         7         9       3      2m  project 1111
+    NOT POLLED for 1m: 401\\u{1b}[2J
+    the key in api.key is refused: put a valid one there
+    fast, since deliveries fail: see `waypost sonzai webhooks attempts`
+    2 durable here, and cannot be taken there
+    1 larger than the journal takes: they stay where they are
+    1 lists full of what stays pending: what is behind is out of sight
+    only 10000 agents are polled, and there are more (sonzai.max_agents)
+";
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
     fn why_it_is_not_ready_comes_first() {
         let reasons = vec![Reason::JournalFull, Reason::Draining];
         let text = text(&Status { ready: false, reasons, ..status() });
