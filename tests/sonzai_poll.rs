@@ -98,7 +98,8 @@ async fn an_agents_notifications_come_as_the_type_that_is_configured_and_are_con
             body["message_id"].as_str().expect("an id").to_owned()
         })
         .collect();
-    (consumed.sort(), arrived.sort());
+    consumed.sort();
+    arrived.sort();
     assert_eq!(arrived, consumed);
     assert!(daemon.stop().success());
     polling.assert_valid();

@@ -11,6 +11,7 @@
 //! - [`memory`] holds what is not looked at again each time ([`recent`], [`stuck`]), and how much a list
 //!   is asked for at a time ([`page_size`]).
 //! - [`agents`] finds whom to poll; [`around`] looks past a page of items that cannot be taken.
+//! - [`tell`] notes what came of all that, for the next round and for people.
 //!
 //! A round looks at every list in turn, some at once, one request in flight a list. All of it is one
 //! task; dropping it at any point loses nothing: what is durable and not yet taken is known at the next
@@ -24,11 +25,12 @@ use std::{
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
 use futures_util::{FutureExt, StreamExt, stream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    circuit::{Circuit, Failure, News},
-    cycle::{Cycle, Looked},
+    circuit::{Circuit, Failure},
+    cycle::Cycle,
     list::List,
     look::Next,
     memory::Memory,
@@ -58,6 +60,7 @@ mod recent;
 mod stats;
 mod stuck;
 mod take;
+mod tell;
 
 pub use agents::{Found, find as find_agents};
 pub use stats::{Poll, Stats, TroubleStatus};
@@ -71,6 +74,9 @@ const MAX_LOOKS_IN_A_ROW: usize = 100;
 /// How often a list is asked again, with growing pauses, that still has what was just taken.
 const MAX_LATER: u32 = 5;
 const FIRST_LATER: Duration = Duration::from_millis(500);
+
+/// How long a look at the platform's attempts to deliver may take.
+const DELIVERIES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Lists that fail one after the other until it is the source that is in trouble, unless one did not fail
 /// so shortly before: some of many agents may be gone, or somebody else's.
@@ -197,16 +203,22 @@ impl Poller {
         stop.run_until_cancelled(async {
             loop {
                 let began_ms = self.clock.now_ms();
-                self.look_at_deliveries().await;
-                let lists = self.lists().await;
-                let at_once = self.limits.max_concurrent_lists.max(1);
-                let visits = lists.into_iter().map(|list| self.visit_whole(list).boxed());
-                stream::iter(visits).buffer_unordered(at_once).for_each(async |()| {}).await;
+                let looked = timeout(DELIVERIES_WITHIN, self.look_at_deliveries());
+                // One that comes to no end is taken up again at its next turn.
+                let (_, ()) = tokio::join!(looked, self.round());
                 let next_ms = self.end_round(began_ms);
                 self.sleep_until(next_ms).await;
             }
         })
         .await;
+    }
+
+    /// Visits every list once.
+    async fn round(&self) {
+        let lists = self.lists().await;
+        let at_once = self.limits.max_concurrent_lists.max(1);
+        let visits = lists.into_iter().map(|list| self.visit_whole(list).boxed());
+        stream::iter(visits).buffer_unordered(at_once).for_each(async |()| {}).await;
     }
 
     /// Whose lists are due.
@@ -335,9 +347,7 @@ impl Poller {
 
     /// Waits as long as trouble says so, and lets one at a time see whether it is over.
     async fn gate(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        if self.state().circuit.trouble().is_none() {
-            return None;
-        }
+        self.state().circuit.trouble()?;
         let turn = self.probe.lock().await;
         let not_before_ms = self.state().circuit.trouble()?.not_before_ms;
         self.sleep_until(not_before_ms).await;
@@ -347,115 +357,6 @@ impl Poller {
     async fn sleep_until(&self, ms: u64) {
         let wait_ms = ms.saturating_sub(self.clock.now_ms());
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-    }
-
-    /// Notes what a look at a list came to.
-    fn note(&self, list: &List, looked: Looked) {
-        let Looked { look, not_pushed, too_large, failure } = looked;
-        {
-            let mut state = self.state();
-            state.round.not_pushed |= not_pushed;
-            let oldest = [state.round.oldest_pending_ms, look.oldest_pending_ms];
-            state.round.oldest_pending_ms = oldest.into_iter().flatten().min();
-        }
-        let Some(failure) = failure else {
-            if !too_large {
-                self.cycle.memory().answered(list);
-            }
-            return self.note_call(None);
-        };
-        self.cycle.stats.failures.inc();
-        let alone = matches!(&self.poll.whose, Whose::Project(_));
-        let (now_ms, longest) = (self.clock.now_ms(), self.longest_pause());
-        let in_a_row = {
-            let mut state = self.state();
-            state.failed_in_a_row += 1;
-            let reach_ms = OF_ALL_WITHOUT_SUCCESS_FOR.as_millis() as u64;
-            let works = state.last_success_ms.is_some_and(|ms| now_ms < ms + reach_ms);
-            state.failed_in_a_row >= OF_ALL_AFTER && !works
-        };
-        if failure.kind.is_of_all() || alone || in_a_row {
-            return self.note_call(Some(failure));
-        }
-        let (kind, words) = (failure.kind, failure.words.clone());
-        let news = self.cycle.memory().failed(list, failure, now_ms, longest);
-        if news != News::Same
-            && let Some(more) = self.quiet.speaks(now_ms)
-        {
-            let (source, hint) = (&self.cycle.source, kind.hint());
-            tracing::warn!(%source, %list, error = %words, more, "cannot poll a list: {hint}");
-        }
-    }
-
-    /// Notes what any call came to, as far as it concerns the whole source.
-    fn note_call(&self, failure: Option<Failure>) {
-        let (source, stats) = (&self.cycle.source, &self.cycle.stats);
-        let (now_ms, longest) = (self.clock.now_ms(), self.longest_pause());
-        let mut state = self.state();
-        let Some(failure) = failure else {
-            self.contacted.cancel();
-            state.failed_in_a_row = 0;
-            state.last_success_ms = Some(now_ms);
-            if let Some(ended) = state.circuit.succeeded() {
-                stats.set_trouble(None);
-                let after = Duration::from_secs(now_ms.saturating_sub(ended.since_ms) / 1000);
-                let after = humantime::format_duration(after);
-                tracing::info!(%source, %after, "polling goes on");
-            }
-            return;
-        };
-        let (kind, words) = (failure.kind, failure.words.clone());
-        let news = state.circuit.failed(failure, now_ms, longest);
-        stats.set_trouble(state.circuit.trouble());
-        if news != News::Same {
-            let hint = kind.hint();
-            tracing::warn!(%source, error = %words, "cannot poll: {hint}");
-        }
-    }
-
-    /// How long trouble that may pass by itself is waited for at most.
-    fn longest_pause(&self) -> Duration {
-        self.poll.every.min(circuit::PROBE_EVERY)
-    }
-
-    /// Tells what the round came to; when the next one begins.
-    fn end_round(&self, began_ms: u64) -> u64 {
-        let now_ms = self.clock.now_ms();
-        let (stuck, too_large, in_trouble) = {
-            let mut memory = self.cycle.memory();
-            memory.tidy(now_ms);
-            let counts = [stuck::Why::Refused, stuck::Why::TooLarge].map(|why| memory.count(why));
-            (counts[0], counts[1], memory.lists_in_trouble() as u64)
-        };
-        let stats = &self.cycle.stats;
-        stats.stuck.set(stuck);
-        stats.too_large.set(too_large);
-        stats.lists_in_trouble.set(in_trouble);
-        let mut state = self.state();
-        let round = std::mem::take(&mut state.round);
-        stats.oldest_pending_ms.set(round.oldest_pending_ms.unwrap_or_default());
-        let hidden = round.hidden + state.hidden;
-        if hidden > 0 && stats.hidden_lists.get() == 0 {
-            let source = &self.cycle.source;
-            tracing::warn!(
-                %source, lists = hidden,
-                "pages are full of notifications that stay pending; what is behind them is out of \
-                 sight"
-            );
-        }
-        stats.hidden_lists.set(hidden);
-        if round.not_pushed {
-            state.pace.not_pushed(now_ms);
-        }
-        let why = state.pace.why(now_ms);
-        if stats.set_why(why) {
-            let (source, fast, why) = (&self.cycle.source, why.is_fast(), why.words());
-            tracing::info!(%source, fast, why, "the pace of polling");
-        }
-        match state.circuit.trouble() {
-            Some(trouble) => trouble.not_before_ms,
-            None => began_ms + state.pace.pause(now_ms, fastrand::f64()).as_millis() as u64,
-        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

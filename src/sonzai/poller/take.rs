@@ -67,7 +67,7 @@ where
 {
     let mut taken = vec![Taken::Unknown; count];
     // Ranges that are still to be tried, the first one last.
-    let mut open = vec![0..count];
+    let mut open = vec![Range { start: 0, end: count }];
     while let Some(range) = open.pop() {
         if range.is_empty() {
             continue;
