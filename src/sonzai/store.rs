@@ -71,6 +71,8 @@ pub struct Stores {
 pub struct Store {
     path: PathBuf,
     hold: Duration,
+    /// Held while what is kept is changed and written: nobody who only looks waits for the disk.
+    writing: Mutex<()>,
     state: Mutex<State>,
     keyring: Arc<Keyring>,
     pub stats: Stats,
@@ -160,18 +162,11 @@ impl Store {
             hold_until_ms: HashMap::new(),
             calls: HashMap::new(),
         };
-        let (state, keyring, turn, changed) = (
-            Mutex::new(state),
-            Arc::default(),
-            tokio::sync::Mutex::new(()),
-            tokio::sync::Notify::new(),
-        );
-        let stats = Stats::default();
-        let store = Store { path, hold, state, keyring, stats, turn, changed };
+        let (writing, keyring, stats, turn, changed) = Default::default();
+        let state = Mutex::new(state);
+        let store = Store { path, hold, writing, state, keyring, stats, turn, changed };
         keep_private(&store.path);
-        let mut state = store.lock();
-        store.load(&mut state);
-        drop(state);
+        store.load(&mut store.lock());
         store
     }
 
@@ -211,13 +206,14 @@ impl Store {
 
     /// Changes what is kept, on disk first: on an error nothing has changed. Blocks.
     pub fn change<T>(&self, change: impl FnOnce(&mut Content) -> T) -> Result<T, Error> {
-        let mut state = self.lock();
-        if let Some(trouble) = &state.trouble {
-            return Err(trouble.clone());
+        let _writing = self.writing();
+        if let Some(trouble) = self.trouble() {
+            return Err(trouble);
         }
-        let mut content = state.content.clone();
+        let mut content = self.content();
         let changed = change(&mut content);
         self.write(&content)?;
+        let mut state = self.lock();
         (state.content, state.is_behind) = (content, false);
         self.put_in_force(&mut state);
         Ok(changed)
@@ -226,17 +222,20 @@ impl Store {
     /// Changes what is kept, in force first: on an error it holds all the same, until the daemon ends or
     /// [`save`](Self::save) has succeeded. Blocks.
     pub fn keep(&self, change: impl FnOnce(&mut Content)) -> Result<(), Error> {
-        let mut state = self.lock();
-        change(&mut state.content);
-        state.is_behind = true;
-        self.put_in_force(&mut state);
-        self.save_state(&mut state)
+        let _writing = self.writing();
+        {
+            let mut state = self.lock();
+            change(&mut state.content);
+            state.is_behind = true;
+            self.put_in_force(&mut state);
+        }
+        self.save_content()
     }
 
     /// Writes what could not be written. Blocks.
     pub fn save(&self) -> Result<(), Error> {
-        let mut state = self.lock();
-        if state.is_behind { self.save_state(&mut state) } else { Ok(()) }
+        let _writing = self.writing();
+        if self.is_behind() { self.save_content() } else { Ok(()) }
     }
 
     /// Notes that a call is under way that changes the secret of this type, until what is returned is
@@ -257,6 +256,7 @@ impl Store {
     }
 
     fn read_again(&self) {
+        let _writing = self.writing();
         let mut state = self.lock();
         if state.trouble.is_some() {
             self.load(&mut state);
@@ -276,12 +276,13 @@ impl Store {
         }
     }
 
-    fn save_state(&self, state: &mut State) -> Result<(), Error> {
-        if let Some(trouble) = &state.trouble {
-            return Err(trouble.clone());
+    /// For who holds `writing`.
+    fn save_content(&self) -> Result<(), Error> {
+        if let Some(trouble) = self.trouble() {
+            return Err(trouble);
         }
-        self.write(&state.content)?;
-        state.is_behind = false;
+        self.write(&self.content())?;
+        self.lock().is_behind = false;
         Ok(())
     }
 
@@ -325,6 +326,10 @@ impl Store {
         }
         self.keyring.set(Held::new(held));
         self.changed.notify_waiters();
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// No method leaves it half-made.

@@ -66,7 +66,12 @@ impl Service {
                 let work = self.spawn(async move {
                     let _place = place;
                     let _turn = account.store.turn.lock().await;
-                    service.change(&account, &asked).await
+                    // Another table may have come into force meanwhile.
+                    let now = service.account(asked.source.as_deref())?;
+                    if !Arc::ptr_eq(&now.store, &account.store) {
+                        return Err(Refusal::Busy("the routing table has changed; ask again"));
+                    }
+                    service.change(&now, &asked).await
                 });
                 let ended = work.await.ok().flatten();
                 ended.unwrap_or(Err(Refusal::Busy("the daemon is ending; see its log")))
