@@ -189,3 +189,40 @@ async fn a_list_that_is_cached_upstream_brings_nothing_twice() {
     assert!(daemon.stop().success());
     polling.assert_valid();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_nothing_more_is_taken_and_that_is_told_once() {
+    const ITEMS: u64 = 300;
+    let nobody_there = r#"
+brokers:
+  live: { type: nats, url: "nats://127.0.0.1:1" }
+routes:
+  - name: all
+    match: { type: "**" }
+    to: [{ broker: live, subject: all }]
+"#;
+    let polling = Polling::with(options(), &poll_project(""), nobody_there).await;
+    let padding = "x".repeat(20_000);
+    for n in 0..ITEMS {
+        polling.emit(&format!(
+            r#"{{"type":"agent.message","notification_id":"n-{n}","payload":{{"n":{n},"p":"{padding}"}}}}"#
+        ));
+    }
+    // Less than half of them are.
+    let daemon = polling.start_with(&[("WAYPOST_JOURNAL__MAX_BYTES", "2097152")]);
+    eventually("there is no room", || status(&daemon)["trouble"]["kind"] == "no_room");
+    sleep(Duration::from_secs(2));
+    let before = polling.requests();
+    sleep(Duration::from_secs(3));
+    let more = polling.requests() - before;
+    assert!(more <= 9, "{more} requests in three seconds");
+    let (code, said) = daemon.command(&["status"]);
+    assert!(said.contains("nothing is taken meanwhile"), "{code} {said}");
+    let status = status(&daemon);
+    let number = |name: &str| status[name].as_u64().expect("a number");
+    assert_eq!(number("taken"), number("appended"), "{status}");
+    assert_eq!(number("taken") + polling.pending(), ITEMS, "{status}");
+    let log = daemon.log();
+    assert_eq!(lines(&log, "cannot poll"), 1, "{log}");
+    assert!(daemon.stop().success());
+}
