@@ -323,6 +323,8 @@ async fn rotates_under_load(resign: bool) {
         let (status, text) = rotating.join().expect("a rotation");
         assert!(status.success(), "{text}");
         place.said += &text;
+        // Four attempts are all that a delivery has: not each of them may meet another rotation.
+        await_true("the end of all deliveries", || place.stub.state()["deliveries_under_way"] == 0);
     }
     assert_eq!(place.secrets_made(MESSAGE), 1 + ROTATIONS);
     place.assert_published(&messages);

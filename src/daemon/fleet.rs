@@ -285,11 +285,15 @@ impl Fleet {
     }
 
     /// Waits until a dispatcher has ended: a removed broker's, which is then forgotten. Any other end
-    /// is an error. Cancel-safe.
+    /// is an error, unless all were told to `stop`: who waits may see that later than their end.
+    /// Cancel-safe.
     pub async fn ended(&mut self) -> Result<(), Error> {
         let Some(ended) = self.running.join_next().await else { return future::pending().await };
         let name = outcome(ended)?;
         let removed = matches!(self.members.get(&name), Some(Member { role: Role::Removed, .. }));
+        if self.stop.is_cancelled() {
+            return Ok(());
+        }
         if !removed {
             let what = format!("the dispatcher of broker `{name}`");
             return Err(Error::Ended(what.into()));
