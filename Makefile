@@ -12,6 +12,8 @@ HANG_SECONDS ?= 240
 SICK_ROUNDS ?= 4
 SICK_SECONDS ?= 60
 RELOADS ?= 1000
+AGENTS ?= 10000
+POLL_KILLS ?= 100
 
 # How long each target of `make fuzz` runs.
 FUZZ_SECONDS ?= 60
@@ -56,7 +58,9 @@ soak: ## kill the daemon, lose power, make brokers sick, for an hour (KILLS=400 
 		WAYPOST_HANG_SECONDS=$(HANG_SECONDS) \
 		WAYPOST_SICK_ROUNDS=$(SICK_ROUNDS) WAYPOST_SICK_SECONDS=$(SICK_SECONDS) \
 		WAYPOST_RELOADS=$(RELOADS) WAYPOST_RELOAD_STEP=1 \
-		cargo test --locked --test main -- --nocapture kill_nine journal_crash sick_ reload::many reload::crash
+		WAYPOST_AGENTS=$(AGENTS) WAYPOST_POLL_KILLS=$(POLL_KILLS) WAYPOST_POLL_SEED=$$seed \
+		cargo test --locked --test main -- --nocapture kill_nine journal_crash sick_ reload::many reload::crash \
+			sonzai_poll_kill sonzai_poll_many
 
 bench: ## what an event costs, beside a bare server and against real brokers (ARGS="--help" tells more)
 	@scripts/install.sh test

@@ -10,8 +10,8 @@
 //! | `/api/tail` | what comes out, with payloads; wants the [`token`] |
 //!
 //! `POST /-/reload` reads the routing table again and says what became of it; `POST
-//! /api/sonzai/webhooks` shows and changes what is registered at Sonzai ([`Asked`]). Both want the
-//! token, too.
+//! /api/sonzai/webhooks` shows and changes what is registered at Sonzai ([`Asked`]); `POST
+//! /api/sonzai/repair` fetches what an outage lost ([`repair`]). All want the token, too.
 //!
 //! Anything that shows payloads or changes something wants the token. Where the listener is on
 //! loopback, requests for all but `/livez` must name it by address or as `localhost`: a page in
@@ -20,16 +20,21 @@
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, uri::Authority};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     feed::Feed,
-    sonzai::webhooks::{desk::Refusal, document::Asked},
+    sonzai::{
+        repair::{self, Repair},
+        webhooks::{desk::Refusal, document::Asked},
+    },
 };
 
 use config::{Outcome, Reloads};
@@ -59,6 +64,7 @@ const BODY_WITHIN: Duration = Duration::from_secs(10);
 type Body = BoxBody<Bytes, Infallible>;
 
 const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
 
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +77,10 @@ enum Page {
     Tail,
     Reload,
     SonzaiWebhooks,
+    SonzaiRepair,
 }
 
-const PAGES: [(&str, Page); 8] = [
+const PAGES: [(&str, Page); 9] = [
     ("/livez", Page::Livez),
     ("/readyz", Page::Readyz),
     ("/metrics", Page::Metrics),
@@ -82,6 +89,7 @@ const PAGES: [(&str, Page); 8] = [
     ("/api/tail", Page::Tail),
     ("/-/reload", Page::Reload),
     ("/api/sonzai/webhooks", Page::SonzaiWebhooks),
+    ("/api/sonzai/repair", Page::SonzaiRepair),
 ];
 
 impl Page {
@@ -98,14 +106,14 @@ impl Page {
     fn wants_token(self) -> bool {
         match self {
             Page::Livez | Page::Readyz | Page::Metrics | Page::Status | Page::Config => false,
-            Page::Tail | Page::Reload | Page::SonzaiWebhooks => true,
+            Page::Tail | Page::Reload | Page::SonzaiWebhooks | Page::SonzaiRepair => true,
         }
     }
 
     /// The methods to ask with.
     fn methods(self) -> &'static [Method] {
         match self {
-            Page::Reload | Page::SonzaiWebhooks => &[Method::POST],
+            Page::Reload | Page::SonzaiWebhooks | Page::SonzaiRepair => &[Method::POST],
             _ => &[Method::GET, Method::HEAD],
         }
     }
@@ -157,7 +165,7 @@ impl Admin {
         }
         match page {
             // Otherwise its stream would begin, and nobody would read it.
-            Page::Tail if head => with_type("application/x-ndjson", Body::default()),
+            Page::Tail if head => with_type(NDJSON, Body::default()),
             page => self.show(page, request.into_body()).await,
         }
     }
@@ -173,9 +181,10 @@ impl Admin {
             Page::Config => text(JSON, line(json!(self.0.view.config.facts()))),
             Page::Reload => self.reload().await,
             Page::SonzaiWebhooks => self.sonzai_webhooks(body).await,
+            Page::SonzaiRepair => self.sonzai_repair(body).await,
             Page::Tail => {
                 let lines = tail::lines(&self.0.feed, self.0.stop.clone());
-                with_type("application/x-ndjson", BoxBody::new(StreamBody::new(lines)))
+                with_type(NDJSON, BoxBody::new(StreamBody::new(lines)))
             }
         }
     }
@@ -195,26 +204,39 @@ impl Admin {
 
     /// Answers what is asked about webhooks at Sonzai; 422 for what cannot be done as things are.
     async fn sonzai_webhooks(self, body: Incoming) -> Response<Body> {
-        let body = match timeout(BODY_WITHIN, Limited::new(body, MAX_BODY_BYTES).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) => {
-                let words = format!("send at most {MAX_BODY_BYTES} bytes, and all of them");
-                return refused(StatusCode::PAYLOAD_TOO_LARGE, &words);
-            }
-            Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, "the body came too slowly"),
-        };
-        let asked: Asked = match serde_json::from_slice(&body) {
+        let asked: Asked = match read(body, r#"{"action": "list"}"#).await {
             Ok(asked) => asked,
-            Err(error) => {
-                let words = format!("{error}; send JSON like {{\"action\": \"list\"}}");
-                return refused(StatusCode::BAD_REQUEST, &words);
-            }
+            Err(refused) => return refused,
         };
         match self.0.view.sonzai.webhooks(asked).await {
             Ok(answer) => text(JSON, line(json!(answer))),
-            Err(Refusal::Impossible(words)) => refused(StatusCode::UNPROCESSABLE_ENTITY, &words),
-            Err(Refusal::Busy(words)) => refused(StatusCode::SERVICE_UNAVAILABLE, words),
+            Err(refusal) => impossible(refusal),
         }
+    }
+
+    /// Repairs from Sonzai's history: a line of JSON now and then, the last one the summary. It ends
+    /// with whoever asked.
+    async fn sonzai_repair(self, body: Incoming) -> Response<Body> {
+        let request: repair::Request = match read(body, r#"{"since_seconds": 7200}"#).await {
+            Ok(request) => request,
+            Err(refused) => return refused,
+        };
+        let sonzai = &self.0.view.sonzai;
+        let account = match sonzai.account(request.source.as_deref()) {
+            Ok(account) => account,
+            Err(refusal) => return impossible(refusal),
+        };
+        let repair = match Repair::begin(sonzai.clone(), account, request) {
+            Ok(repair) => repair,
+            Err(error) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+        };
+        let (listener, lines) = repair::Listener::channel();
+        drop(sonzai.spawn(repair.run(listener)));
+        let lines = stream::unfold(lines, |mut lines| async {
+            let next = line(json!(lines.recv().await?));
+            Some((Ok(Frame::data(Bytes::from(next))), lines))
+        });
+        with_type(NDJSON, BoxBody::new(StreamBody::new(lines)))
     }
 
     /// Looks on a thread that may block: a disk that hangs is to hold up nobody else.
@@ -224,6 +246,29 @@ impl Admin {
             tracing::error!(%error, "an operator's request failed");
             refused(StatusCode::INTERNAL_SERVER_ERROR, "see the daemon's log")
         })
+    }
+}
+
+/// What an operator sends, or why it is refused; `example` is what it may look like.
+async fn read<T: DeserializeOwned>(body: Incoming, example: &str) -> Result<T, Response<Body>> {
+    let body = match timeout(BODY_WITHIN, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => {
+            let words = format!("send at most {MAX_BODY_BYTES} bytes, and all of them");
+            return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, &words));
+        }
+        Err(_) => return Err(refused(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),
+    };
+    serde_json::from_slice(&body).map_err(|error| {
+        let words = format!("{error}; send JSON like {example}");
+        refused(StatusCode::BAD_REQUEST, &words)
+    })
+}
+
+fn impossible(refusal: Refusal) -> Response<Body> {
+    match refusal {
+        Refusal::Impossible(words) => refused(StatusCode::UNPROCESSABLE_ENTITY, &words),
+        Refusal::Busy(words) => refused(StatusCode::SERVICE_UNAVAILABLE, words),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The one way in, for whoever has a verified event: known already? → resolve → append → durable.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -54,6 +54,16 @@ pub enum Error {
 impl Admit {
     pub fn new(journal: Journal, window: Arc<dedupe::Window>, backlogs: Arc<Backlogs>) -> Admit {
         Admit { journal, window, backlogs }
+    }
+
+    /// Whether an event with these keys would be a duplicate now. Leaves no trace.
+    pub fn knows(&self, keys: &dedupe::Keys, now_ms: u64) -> bool {
+        self.window.knows(keys, now_ms)
+    }
+
+    /// How long an event is remembered.
+    pub fn remembers_for(&self) -> Duration {
+        self.window.limits().window
     }
 
     /// Returns once the event is on disk, with what `table` says it owes; `keys` are what its source

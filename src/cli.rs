@@ -39,6 +39,7 @@ Examples:
   waypost status                                 how the daemon and its brokers are doing
   waypost dead-letters list                      what was given up on, and why
   waypost sonzai webhooks sync                   what to register at Sonzai, from routes.yaml
+  waypost sonzai repair --since 2h               fetch what an outage lost
   waypost sonzai stub                            a stand-in for Sonzai's API, to try things out
 
 Secrets are read from the environment and from .env in the working directory; settings from

@@ -17,6 +17,9 @@
 //!    What it settles it tells the [`feed`].
 //! 6. Segments that every cursor has passed are deleted.
 //!
+//! What was not pushed enters at 3: [`sonzai`] polls what is pending and fetches what an outage lost, and takes
+//! it upstream only once it is on disk.
+//!
 //! The other direction: [`commands`] are taken from a broker and carried out through Sonzai's API.
 //!
 //! When `routes.yaml` changes, [`daemon`] reads it again, does first all that can fail, swaps the table

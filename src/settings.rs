@@ -252,6 +252,13 @@ pub struct Sonzai {
     pub max_concurrent_lists: usize,
     /// Agents of one source that are polled; more are told, and not polled.
     pub max_agents: usize,
+    /// Between two looks at the same list while push works.
+    #[serde(with = "duration")]
+    pub slow_every: Duration,
+    /// How long after its creation an item's webhook may come: an older one that no webhook brought
+    /// says that push does not work.
+    #[serde(with = "duration")]
+    pub push_grace: Duration,
     /// How long a mismatch is answered 503 while a secret is being changed.
     #[serde(with = "duration")]
     pub rotation_hold: Duration,
@@ -267,6 +274,8 @@ impl Default for Sonzai {
             max_requests_per_second: 50,
             max_concurrent_lists: 4,
             max_agents: 10_000,
+            slow_every: Duration::from_secs(300),
+            push_grace: Duration::from_secs(120),
             rotation_hold: Duration::from_secs(600),
         }
     }
@@ -364,6 +373,7 @@ impl Settings {
             ("ingress.first_byte_timeout", ingress.first_byte_timeout),
             ("ingress.head_timeout", ingress.head_timeout),
             ("ingress.body_timeout", ingress.body_timeout),
+            ("sonzai.slow_every", self.sonzai.slow_every),
         ] {
             if value < LEAST_TIMEOUT {
                 let value = humantime::format_duration(value);

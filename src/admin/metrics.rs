@@ -20,6 +20,7 @@ mod config;
 mod families;
 mod ingress;
 mod journal;
+mod polls;
 mod process;
 mod sonzai;
 
@@ -56,6 +57,7 @@ impl Collector for Page {
         sonzai::write(view, out)?;
         journal::write(view, out)?;
         brokers::write(view, out)?;
+        polls::write(view, out)?;
         commands::write(view, out)?;
         config::write(&view.config, out)?;
         process::write(view, out)

@@ -14,7 +14,7 @@ use crate::{
     commands::{self, stats::Shown},
     dispatch::State,
     journal::Journal,
-    sonzai::service::Account,
+    sonzai::{poller::Poll, service::Account},
     source::{Provider, Source},
 };
 
@@ -40,6 +40,9 @@ pub struct Status {
     /// What the daemon may still write to the disk of its data directory.
     pub disk_left_bytes: Option<u64>,
     pub dead_letters: Store,
+    /// Of each source with `poll:`.
+    #[serde(default)]
+    pub polls: Vec<Poll>,
     pub brokers: Vec<BrokerStatus>,
     /// Where commands are taken from.
     #[serde(default)]
@@ -221,6 +224,7 @@ impl View {
             journal: Store::of(&self.main),
             disk_left_bytes: self.disk_left_bytes(),
             dead_letters: Store::of(&self.dead_letters),
+            polls: self.polls(),
             brokers: self
                 .brokers
                 .load()
@@ -233,6 +237,16 @@ impl View {
             commands: self.commands.load().iter().map(CommandStatus::of).collect(),
             config: ConfigStatus::of(&self.config.facts()),
         }
+    }
+
+    fn polls(&self) -> Vec<Poll> {
+        let max_agents = self.sonzai.settings().max_agents as u64;
+        let accounts = self.sonzai.accounts();
+        let polls = accounts.iter().filter_map(|account| {
+            let poll = account.settings.poll.as_ref()?;
+            Some(account.polled.status(&account.source, poll, max_agents))
+        });
+        polls.collect()
     }
 
     fn source_status(&self, source: &Source) -> SourceStatus {

@@ -147,11 +147,26 @@ pub async fn have_done(
     json: Vec<u8>,
     within: Duration,
 ) -> Result<Bytes, Error> {
+    let response = begin(address, path, token, json, within).await?;
+    Ok(response.into_body().collect().await.map_err(Error::new)?.to_bytes())
+}
+
+/// The same, where the answer comes bit by bit; `within` is for its beginning.
+pub async fn begin(
+    address: SocketAddr,
+    path: &'static str,
+    token: &Token,
+    json: Vec<u8>,
+    within: Duration,
+) -> Result<Response<Incoming>, Error> {
     let request = request(address, Method::POST, path, Some(token))?;
     let request = request.header(header::CONTENT_TYPE, "application/json");
     let request = request.body(Full::from(json)).map_err(Error::new)?;
     let response = send(address, request, within).await?;
     let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
     let body = response.into_body().collect().await.map_err(Error::new)?.to_bytes();
     #[derive(serde::Deserialize)]
     struct Refused {
@@ -162,9 +177,9 @@ pub async fn have_done(
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::BAD_REQUEST => match serde_json::from_slice(&body) {
             Ok(Refused { error }) => Err(Error(escaped(&error))),
-            Err(_) => understood(address, path, status).map(|()| body),
+            Err(_) => Err(not_understood(address, path, status)),
         },
-        status => understood(address, path, status).map(|()| body),
+        status => Err(not_understood(address, path, status)),
     }
 }
 
@@ -198,15 +213,21 @@ async fn send(
 
 /// Whether an answer is that of the listener that was meant.
 fn understood(address: SocketAddr, path: &str, status: StatusCode) -> Result<(), Error> {
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(not_understood(address, path, status)),
+    }
+}
+
+fn not_understood(address: SocketAddr, path: &str, status: StatusCode) -> Error {
     match status {
-        status if status.is_success() => Ok(()),
-        StatusCode::UNAUTHORIZED => Err(Error(format!(
+        StatusCode::UNAUTHORIZED => Error(format!(
             "{address} does not take this token: name that daemon's data directory with --data-dir, \
              or the file of its token with --token-file"
-        ))),
-        status => Err(Error(format!(
+        )),
+        status => Error(format!(
             "{address} answered {status} to {path}; is it the admin listener of this version of \
              waypost?"
-        ))),
+        )),
     }
 }

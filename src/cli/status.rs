@@ -10,6 +10,8 @@ use crate::{
     commands,
     dispatch::State,
     settings::Settings,
+    sonzai::poller::{Poll, pace::Why},
+    source::sonzai::settings::Mode,
 };
 
 /// Longest reason that is shown.
@@ -56,7 +58,7 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error
 
 fn text(status: &Status) -> String {
     let mut out = String::new();
-    for part in [head, routes, sources, brokers, commands] {
+    for part in [head, routes, sources, polls, brokers, commands] {
         part(&mut out, status).expect("writing to a string does not fail");
     }
     out
@@ -163,6 +165,66 @@ fn sources(out: &mut String, status: &Status) -> std::fmt::Result {
         )?;
     }
     Ok(())
+}
+
+/// Sources whose pending notifications are polled, and what is not as it should be.
+fn polls(out: &mut String, status: &Status) -> std::fmt::Result {
+    if status.polls.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\n{:<NAME_CHARS$}  {:<6}  {:>8}  {:>8}  {:>8}  {:>6}  {:>6}  WHOSE",
+        "POLLED", "PACE", "LISTED", "NEW", "TAKEN", "STUCK", "OLDEST"
+    )?;
+    for poll in &status.polls {
+        let oldest = poll.oldest_pending_seconds;
+        writeln!(
+            out,
+            "{:<NAME_CHARS$}  {:<6}  {:>8}  {:>8}  {:>8}  {:>6}  {:>6}  {}",
+            name(&poll.source),
+            if poll.fast { "fast" } else { "slow" },
+            count(poll.listed),
+            count(poll.appended),
+            count(poll.taken),
+            count(poll.stuck + poll.too_large),
+            if oldest > 0.0 { span(oldest as u64) } else { "-".to_owned() },
+            printable(&poll.whose, NAME_CHARS),
+        )?;
+        for note in poll_notes(poll) {
+            writeln!(out, "    {note}")?;
+        }
+    }
+    Ok(())
+}
+
+fn poll_notes(poll: &Poll) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(trouble) = &poll.trouble {
+        let since = span(trouble.since_seconds);
+        let words = printable(&trouble.words, MAX_REASON_CHARS);
+        notes.push(format!("NOT POLLED for {since}: {words}"));
+        notes.push(trouble.kind.hint().to_owned());
+    }
+    if poll.mode == Mode::Fallback && !matches!(poll.why, Why::PushWorks | Why::Started) {
+        notes.push(format!("fast, since {}", poll.why.words()));
+    }
+    for (number, words) in [
+        (poll.stuck, "durable here, and cannot be taken there"),
+        (poll.too_large, "larger than the journal takes: they stay where they are"),
+        (poll.unreadable, "could not be read"),
+        (poll.hidden_lists, "lists full of what stays pending: what is behind is out of sight"),
+        (poll.lists_in_trouble, "lists cannot be polled: see the log"),
+    ] {
+        if number > 0 {
+            notes.push(format!("{} {words}", count(number)));
+        }
+    }
+    if poll.agents_left_out {
+        let max = count(poll.max_agents);
+        notes.push(format!("only {max} agents are polled, and there are more (sonzai.max_agents)"));
+    }
+    notes
 }
 
 /// Answers other than 200: `3 x 401, 1 x 503`.
@@ -429,6 +491,35 @@ a-broker-with-a…  rabbitmq  DOWN 1d            1.2M      2h     12.3       3
 ";
         assert_eq!(text, expected);
         assert!(text.lines().all(|line| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn a_poller_shows_its_pace_and_what_keeps_it() {
+        let poll = serde_json::json!({
+            "source": "sonzai", "whose": "project 1111", "mode": "fallback", "fast": true,
+            "why": "deliveries_fail", "take": true, "listed": 1200, "appended": 7, "duplicates": 3,
+            "taken": 9, "stuck": 2, "too_large": 1, "unreadable": 0, "hidden_lists": 1,
+            "lists_in_trouble": 0, "agents": 0, "max_agents": 10_000, "agents_left_out": true,
+            "deliveries_fail": true, "last_success": null, "oldest_pending_seconds": 130.5,
+            "trouble": {
+                "kind": "key_refused", "since": "", "since_seconds": 61, "words": "401\u{1b}[2J",
+            },
+        });
+        let mut status = status();
+        status.polls = vec![serde_json::from_value(poll).unwrap()];
+        let text = text(&status);
+        let expected = "
+POLLED            PACE      LISTED       NEW     TAKEN   STUCK  OLDEST  WHOSE
+sonzai            fast        1200         7         9       3      2m  project 1111
+    NOT POLLED for 1m: 401\\u{1b}[2J
+    the key in api.key is refused: put a valid one there
+    fast, since deliveries fail: see `waypost sonzai webhooks attempts`
+    2 durable here, and cannot be taken there
+    1 larger than the journal takes: they stay where they are
+    1 lists full of what stays pending: what is behind is out of sight
+    only 10000 agents are polled, and there are more (sonzai.max_agents)
+";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

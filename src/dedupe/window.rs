@@ -93,6 +93,14 @@ impl Window {
         }
     }
 
+    /// Whether an event with these keys would be the same as one before it. Claims nothing and waits for
+    /// nobody, so what is being committed does not count.
+    pub fn knows(&self, keys: &Keys, now_ms: u64) -> bool {
+        let (now_s, mut state) = (seconds(now_ms), self.state());
+        state.forget(now_s, self.limits);
+        keys.looked_up().iter().any(|look_up| state.knows(look_up, now_s, self.limits))
+    }
+
     fn try_claim(&self, keys: &Keys, now_s: u32) -> Attempt {
         let mut state = self.state();
         state.forget(now_s, self.limits);

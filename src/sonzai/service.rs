@@ -24,6 +24,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     client::{self, Client, SetupError, Webhook},
+    poller::{self, Poller},
+    repair,
     store::{Store, Stores},
     webhooks::recover,
 };
@@ -63,6 +65,10 @@ pub struct Account {
     pub client: Client,
     /// The secrets that the API gave, and what changes them.
     pub store: Arc<Store>,
+    /// What its poller counts.
+    pub polled: Arc<poller::Stats>,
+    /// Whose turn it is to repair.
+    pub repairs: Arc<repair::Turns>,
     /// Cancelled when the account is replaced or the daemon ends.
     pub stop: CancellationToken,
     /// The project of the key, once somebody asked.
@@ -214,6 +220,8 @@ impl Service {
                 authorization: authorization.cloned(),
                 client,
                 store: self.stores().of(&source.name),
+                polled: before.map(|before| before.polled.clone()).unwrap_or_default(),
+                repairs: before.map(|before| before.repairs.clone()).unwrap_or_default(),
                 stop: self.0.stop.child_token(),
                 own_project: OnceLock::new(),
             }));
@@ -241,6 +249,31 @@ impl Service {
     /// Starts what works for an account until its `stop`.
     fn begin(&self, account: &Arc<Account>) {
         drop(self.spawn(recover::run(account.clone())));
+        self.poll(account);
+    }
+
+    /// Polls for an account, if it wants that, and repairs once after the start.
+    fn poll(&self, account: &Arc<Account>) {
+        let Some(poll) = account.settings.poll.clone() else { return };
+        let poller = Poller::new(poller::Parts {
+            source: account.source.clone(),
+            client: account.client.clone(),
+            register: account.settings.register.clone(),
+            limits: poller::Limits::from(self.settings()),
+            table: self.0.parts.table.clone(),
+            admit: self.admit().clone(),
+            stats: account.polled.clone(),
+            poll: poll.clone(),
+        });
+        if let Some(since) = poll.repair {
+            let (service, account, contacted) = (self.clone(), account.clone(), poller.contacted());
+            drop(self.spawn(async move {
+                let stop = account.stop.clone();
+                let repair = repair::after_start(service, account, contacted, since);
+                stop.run_until_cancelled(repair).await
+            }));
+        }
+        drop(self.spawn(poller.run(account.stop.clone())));
     }
 
     /// A place for a change of webhooks, which waits for its turn; `None` if there is none, or the daemon

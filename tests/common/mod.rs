@@ -14,6 +14,7 @@ pub mod kept;
 pub mod log_files;
 pub mod openapi;
 pub mod operator;
+pub mod polling;
 pub mod prism;
 pub mod proxy;
 pub mod raw;

@@ -396,3 +396,15 @@ fn of_those_that_exclude_each_other_one_gets_in_and_nobody_waits_for_ever() {
         assert!(window.state().claimed.is_empty());
     }
 }
+
+#[tokio::test]
+async fn looking_leaves_no_trace() {
+    let window = Window::new(LIMITS, vec![]);
+    assert!(!window.knows(&keys(1), 0));
+    commit(&window, keys(1), 0).await;
+    assert!(window.knows(&keys(1), 10_000) && !window.knows(&keys(1), 11_000));
+    let claim = window.claim(keys(2), 11_000).await.expect("an event of its own");
+    assert!(!window.knows(&keys(2), 11_000), "it is not in yet");
+    drop(claim);
+    assert!(!known(&window, 2, 11_000).await);
+}

@@ -80,7 +80,7 @@ impl Service {
     }
 
     /// The account of the source that is named, or the only one.
-    fn account(&self, name: Option<&str>) -> Result<Arc<Account>, Refusal> {
+    pub fn account(&self, name: Option<&str>) -> Result<Arc<Account>, Refusal> {
         let accounts = self.accounts();
         let names: Vec<&str> = accounts.iter().map(|account| &*account.source).collect();
         let impossible = |words| Err(Refusal::Impossible(words));

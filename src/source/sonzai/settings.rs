@@ -6,7 +6,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use bytestring::ByteString;
 use schemars::JsonSchema;
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::secret;
 
@@ -109,7 +109,7 @@ pub enum Agents {
 }
 
 /// When to poll.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Every `every`.
