@@ -22,9 +22,10 @@ const MAX_ANSWER_CHARS: usize = 500;
 
 /// Send a signed webhook to a daemon, as the given source would send it.
 ///
-/// Secrets come from the routing table, and for a source with `register:` from the data directory. Prints the status and the event's id; exits with 1 unless
-/// the event was accepted. Sonzai's signature has the second in it: the same body twice within one is
-/// the same event.
+/// Secrets come from the routing table, and for a source with `register:` from the data directory.
+/// Prints the status and the event's id; exits with 1 unless the event was accepted. A sample that
+/// carries an id gets another one each time. Sonzai's signature has the second in it: the same body
+/// twice within one is the same event, and within an hour where it carries an id.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -137,7 +138,8 @@ fn body(arguments: &Arguments, source: &Source) -> Result<(Option<String>, Bytes
         let (name, names) = (arguments.sample.as_deref().unwrap_or_default(), names.join(", "));
         Error(format!("no such sample `{name}` for source `{}`; there are: {names}", source.name))
     })?;
-    Ok((Some(sample.name.to_owned()), Bytes::from_static(sample.body.trim_end().as_bytes())))
+    let body = sample.as_another(Uuid::now_v7()).into_owned();
+    Ok((Some(sample.name.to_owned()), body.into()))
 }
 
 /// Where to send it.
