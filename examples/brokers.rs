@@ -1,7 +1,7 @@
 //! The tests' three brokers, for work by hand: `make brokers`.
 //!
 //! They run until Ctrl-C and leave nothing behind. Each takes its usual port where that is free, and
-//! has what the comments in `routes.yaml` publish to.
+//! has what the comments in `routes.yaml` publish to, and take commands from.
 
 #[path = "../tests/common"]
 #[allow(dead_code, unused_imports, reason = "the tests do more with them")]
@@ -28,10 +28,11 @@ const HELP: &str = "\
 Type `show` to see what arrived, or `kill`, `stop`, `restart`, `pause`, `resume` and a broker's name
 (kafka, rabbitmq, nats) to see how waypost takes it. Ctrl-C ends them and removes what they stored.";
 
-/// What the comments in `routes.yaml` publish to.
+/// What the comments in `routes.yaml` publish to, and take commands from.
 const TOPICS: [&str; 3] = ["agent.message", "agent.memory", "miibo.conversation"];
 const EXCHANGES: [(&str, &str); 2] = [("agents", "message.#"), ("miibo", "call.#")];
 const STREAM: &str = "agents";
+const COMMANDS: &str = "commands";
 
 fn main() -> ExitCode {
     let started = start().and_then(|brokers| {
@@ -58,14 +59,16 @@ async fn create(brokers: &Brokers) {
         consume::declare_queue(brokers.rabbitmq.url(), exchange, exchange, binding, arguments)
             .await;
     }
-    let stream = stream::Config {
-        name: STREAM.to_owned(),
-        subjects: vec![format!("{STREAM}.>")],
-        // As long as waypost tries: see docs/brokers.md.
-        duplicate_window: Duration::from_secs(600),
-        ..Default::default()
-    };
-    consume::create_stream(brokers.nats.url(), stream).await;
+    for name in [STREAM, COMMANDS] {
+        let stream = stream::Config {
+            name: name.to_owned(),
+            subjects: vec![format!("{name}.>")],
+            // As long as waypost tries: see docs/brokers.md.
+            duplicate_window: Duration::from_secs(600),
+            ..Default::default()
+        };
+        consume::create_stream(brokers.nats.url(), stream).await;
+    }
 }
 
 /// Prints everything that arrived so far.

@@ -300,23 +300,30 @@ pub enum LogFormat {
     Json,
 }
 
+/// What `--help` lists them under, behind what a command has of its own.
+const EVERYWHERE: &str = "Options of every command";
+
 /// The four flags that scripts rely on, each `None` where it was not given.
 #[derive(Clone, Debug, Default, Serialize, clap::Args)]
 pub struct Flags {
     /// The routing table [default: routes.yaml]
-    #[arg(long, env = "WAYPOST_ROUTES", value_name = "FILE", global = true)]
+    #[arg(long, env = "WAYPOST_ROUTES", value_name = "FILE")]
+    #[arg(global = true, help_heading = EVERYWHERE)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routes: Option<PathBuf>,
     /// Where the journal and everything else is kept [default: data]
-    #[arg(long, env = "WAYPOST_DATA_DIR", value_name = "DIR", global = true)]
+    #[arg(long, env = "WAYPOST_DATA_DIR", value_name = "DIR")]
+    #[arg(global = true, help_heading = EVERYWHERE)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
     /// Where webhooks are received; port 0 picks a free one [default: 0.0.0.0:8080]
-    #[arg(long, env = "WAYPOST_LISTEN", value_name = "IP:PORT", global = true)]
+    #[arg(long, env = "WAYPOST_LISTEN", value_name = "IP:PORT")]
+    #[arg(global = true, help_heading = EVERYWHERE)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
     /// Where operators look; port 0 picks a free one [default: 127.0.0.1:9090]
-    #[arg(long, env = "WAYPOST_ADMIN_LISTEN", value_name = "IP:PORT", global = true)]
+    #[arg(long, env = "WAYPOST_ADMIN_LISTEN", value_name = "IP:PORT")]
+    #[arg(global = true, help_heading = EVERYWHERE)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_listen: Option<SocketAddr>,
 }

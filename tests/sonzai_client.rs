@@ -273,7 +273,7 @@ async fn a_refusal_is_told_in_the_apis_words_without_what_was_sent() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{} answered 403 Forbidden: Forbidden: [secret] may not say [secret] \
+            "{} answered 403 Forbidden: [secret] may not say [secret] \
              (body.auth_header: [secret]) (x-request-id req-1); the key (api.key) may not do this: \
              it needs the scope write:webhooks",
             api.address

@@ -44,8 +44,8 @@ pub fn nobody_there(settings: &Settings, flag: &str) -> Error {
 /// Whose token is sent.
 #[derive(clap::Args)]
 pub struct Identity {
-    /// The admin.token of a daemon elsewhere, which --admin-listen names; the address gets to know
-    /// it [default: that of the daemon on the data directory]
+    /// The admin.token of a daemon elsewhere, at --admin-listen, which it is sent to
+    /// [default: that of the daemon on the data directory]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }

@@ -249,7 +249,7 @@ fn webhooks(source: &SourceStatus) -> Vec<String> {
     }
     if !webhooks.without_secret.is_empty() {
         let types = printable(&webhooks.without_secret.join(", "), MAX_REASON_CHARS);
-        let hint = "`waypost sonzai webhooks sync`";
+        let hint = "run `waypost sonzai webhooks sync`";
         notes.push(format!("no secret yet, so 503 to all, for {types}: {hint}"));
     }
     notes

@@ -57,7 +57,7 @@ pub struct Arguments {
     /// The source, where several have `api:`
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Append nothing, and say what would be
+    /// Let nothing in, and only show what would be
     #[arg(long)]
     dry_run: bool,
     /// The summary, as one JSON object
@@ -204,7 +204,7 @@ fn text(summary: &Summary) -> String {
     for (what, words) in [
         ("trouble", &summary.trouble),
         ("out of reach", &summary.reasons),
-        ("mind", &summary.warnings),
+        ("warning", &summary.warnings),
     ] {
         for words in words {
             out += &format!("{what}: {}\n", printable(words, MAX_REASON_CHARS));

@@ -20,13 +20,17 @@ use crate::{
 const DEFAULT_CHECK_TYPE: &str = "custom";
 
 /// Longest text in a table.
-const MAX_CHARS: usize = 40;
+const MAX_CHARS: usize = 48;
 
 /// The furthest ahead.
 const MOST_AHEAD: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// Schedule and list wakeups. Needs `api:` of a Sonzai source in routes.yaml, and no daemon.
 #[derive(clap::Subcommand)]
+#[command(after_help = "\
+Examples:
+  waypost sonzai wakeups schedule --agent Luna --user user_1 --in 2h --intent 'ask how it went'
+  waypost sonzai wakeups list --agent Luna --status pending")]
 pub enum Command {
     Schedule(Schedule),
     List(List),
@@ -62,10 +66,13 @@ pub struct Schedule {
     /// What kind of wakeup it is
     #[arg(long, value_name = "TYPE", default_value = DEFAULT_CHECK_TYPE)]
     check_type: String,
+    /// What the occasion is, such as christmas
     #[arg(long, value_name = "TEXT")]
     occasion: Option<String>,
+    /// What the user is interested in
     #[arg(long, value_name = "TEXT")]
     interest_topic: Option<String>,
+    /// What event it is about
     #[arg(long, value_name = "TEXT")]
     event_description: Option<String>,
     #[command(flatten)]
@@ -82,7 +89,7 @@ pub struct List {
     /// The agent, by id or name
     #[arg(long, value_name = "AGENT")]
     agent: String,
-    /// Those alone: pending, executed, …
+    /// Only those of this status, such as pending or executed
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
     /// How many, 1 to 500
@@ -159,9 +166,12 @@ fn list(arguments: List, settings: &Settings) -> Result<(), Error> {
     if listed.unreadable > 0 {
         eprintln!("waypost: {} wakeups cannot be read, and are left out", listed.unreadable);
     }
-    let text = match common.json {
-        true => format!("{}\n", json!(listed.items.iter().map(document).collect::<Vec<_>>())),
-        false => table(&listed.items),
+    let text = match (common.json, &status) {
+        (true, _) => format!("{}\n", json!(listed.items.iter().map(document).collect::<Vec<_>>())),
+        (false, Some(status)) if listed.items.is_empty() => {
+            format!("no wakeups of status `{}`\n", printable(status, MAX_CHARS))
+        }
+        (false, _) => table(&listed.items),
     };
     print(&text).map(drop)
 }
@@ -189,10 +199,10 @@ fn table(wakeups: &[Wakeup]) -> String {
     }
     let shown = |text: &Option<String>| printable(text.as_deref().unwrap_or("-"), MAX_CHARS);
     let mut out =
-        format!("{:<25}  {:<9}  {:<16}  {:<24}  INTENT\n", "SCHEDULED", "STATUS", "USER", "WAKEUP");
+        format!("{:<25}  {:<9}  {:<16}  {:<43}  INTENT\n", "SCHEDULED", "STATUS", "USER", "WAKEUP");
     for wakeup in wakeups {
         out += &format!(
-            "{:<25}  {:<9}  {:<16}  {:<24}  {}\n",
+            "{:<25}  {:<9}  {:<16}  {:<43}  {}\n",
             shown(&wakeup.scheduled_at),
             shown(&wakeup.status),
             shown(&wakeup.user_id),

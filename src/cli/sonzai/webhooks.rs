@@ -47,8 +47,8 @@ pub enum Command {
 
 /// Make what is registered what `register:` in routes.yaml says.
 ///
-/// Without --yes it only shows what there is to do. A webhook whose secret nobody here knows is told,
-/// and gets another one only with --rotate-unknown. Webhooks that lead elsewhere, and whose type is not in
+/// Without --yes it only shows what there is to do. A webhook whose secret nobody here knows is
+/// shown, and gets another one only with --rotate-unknown. Webhooks that lead elsewhere, and whose type is not in
 /// `register:`, are left alone. Ends with 0 if nothing is left to do, with 2 if something is, and with 1
 /// if something failed.
 #[derive(clap::Args)]

@@ -96,8 +96,12 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} answered {}", self.host, self.status)?;
-        if !self.words.is_empty() {
-            write!(f, ": {}", self.words)?;
+        // A problem's title is the status' own words, as a rule: once is enough.
+        let title = self.status.canonical_reason().unwrap_or_default();
+        let detail = self.words.strip_prefix(title).and_then(|words| words.strip_prefix(": "));
+        let words = detail.unwrap_or(&self.words);
+        if !words.is_empty() && words != title {
+            write!(f, ": {words}")?;
         }
         if let Some(id) = &self.request_id {
             write!(f, " (x-request-id {id})")?;
@@ -192,6 +196,18 @@ mod tests {
                     refusal.request_id = Some("r1".into());
                 }),
                 "api answered 422 Unprocessable Entity: no (x-request-id r1)",
+            ),
+            (
+                refused(404, |refusal| refusal.words = "Not Found: agent not found".into()),
+                "api answered 404 Not Found: agent not found",
+            ),
+            (
+                refused(404, |refusal| refusal.words = "Not Found".into()),
+                "api answered 404 Not Found",
+            ),
+            (
+                refused(404, |refusal| refusal.words = "Not Foundling".into()),
+                "api answered 404 Not Found: Not Foundling",
             ),
             (
                 refused(401, |_| {}),

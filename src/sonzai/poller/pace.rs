@@ -48,7 +48,7 @@ impl Why {
     pub fn words(self) -> &'static str {
         match self {
             Why::Always => "mode: always",
-            Why::Started => "it began not long ago",
+            Why::Started => "the daemon or `poll:` started a short while ago",
             Why::DeliveriesFail => "deliveries fail: see `waypost sonzai webhooks attempts`",
             Why::NotPushed => "an item came that no webhook had brought",
             Why::PushWorks => "push works",

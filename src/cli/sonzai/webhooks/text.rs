@@ -51,8 +51,9 @@ fn list(answer: &Answer) -> String {
     }
     let left: Vec<&Row> = answer.webhooks.iter().filter(|row| row.is_left()).collect();
     if !left.is_empty() {
-        let hint = "`waypost sonzai webhooks sync` says what";
-        out += &format!("{} not as routes.yaml says: {hint}\n", left.len());
+        let differ = if left.len() == 1 { "differs" } else { "differ" };
+        let hint = "see `waypost sonzai webhooks sync`";
+        out += &format!("{} {differ} from routes.yaml: {hint}\n", left.len());
     }
     out
 }
@@ -67,12 +68,14 @@ fn changes(asked: &Asked, answer: &Answer) -> String {
         }
     }
     let count = |is_one: fn(&Row) -> bool| answer.webhooks.iter().filter(|row| is_one(row)).count();
-    if asked.action == Action::Sync && count(Row::lacks_secret) > 0 {
+    let lacks_secret = asked.action == Action::Sync && count(Row::lacks_secret) > 0;
+    if lacks_secret {
         out += "Deliveries with a secret that nobody here knows are not verified: put it into \
-                `secrets:`, or make another with --rotate-unknown.\n";
+                `secrets:`, or make another with --rotate-unknown --yes.\n";
     }
     let failed = count(|row| row.done == Some(false));
     out += &match (answer.applied, count(Row::changes)) {
+        (_, 0) if lacks_secret => "nothing else to do\n".to_owned(),
         (_, 0) => "nothing to do\n".to_owned(),
         (false, _) => "nothing was changed: do it with --yes\n".to_owned(),
         (true, _) if failed > 0 => format!("{failed} failed\n"),
@@ -85,6 +88,7 @@ fn changes(asked: &Asked, answer: &Answer) -> String {
 fn said(row: &Row) -> String {
     let mut words: Vec<String> = Vec::new();
     match (row.step, row.done) {
+        (Do::Nothing, _) if row.lacks_secret() => words.push("leads here".into()),
         (Do::Nothing, _) if !row.rotate => words.push("as it should be".into()),
         (Do::Nothing, _) => {}
         (Do::Leave, _) => words.push("somebody else's, left alone".into()),
@@ -109,7 +113,10 @@ fn said(row: &Row) -> String {
         said.insert_str(0, "FAILED: ");
     }
     let url = match (row.step, &row.registered_url) {
-        (Do::Update, Some(from)) => format!("{} (now {})", row.url, from),
+        (Do::Update, Some(from)) => {
+            let then = if row.done == Some(true) { "was" } else { "now" };
+            format!("{} ({then} {from})", row.url)
+        }
         _ => row.url.clone(),
     };
     if row.step != Do::Nothing {
@@ -141,7 +148,8 @@ fn secret(row: &Row) -> String {
 fn attempts(answer: &Answer) -> String {
     let mut out = head(answer);
     if answer.attempts.is_empty() {
-        out += "no deliveries\n";
+        out +=
+            "no deliveries: see `waypost sonzai webhooks list` for the types that are registered\n";
     }
     for each in &answer.attempts {
         out += &format!("{}\n", attempt(each));

@@ -12,7 +12,7 @@ pub struct Command {
     pub from: CommandFrom,
 }
 
-/// Where commands are taken from.
+/// Where commands are taken from: a broker, and its subject, queue or topic.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CommandFrom {
     /// The name of a broker, of any type but `log`.

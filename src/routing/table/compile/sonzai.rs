@@ -249,7 +249,7 @@ impl Compiler<'_> {
     fn repair(&mut self, text: &str, place: Place) -> Result<Duration, Skipped> {
         let repair = self.duration(text, place)?;
         let wrong = if repair > MAX_REPAIR {
-            ("`repair:` is at most `7d`", "`waypost sonzai repair --since` goes back farther")
+            ("`repair:` is at most `7d`", "`waypost sonzai repair --since` goes back further")
         } else if repair.is_zero() {
             ("`repair:` of no time repairs nothing", "leave it out")
         } else {
