@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     signature,
     source::sonzai::{
-        keyring::{Held, OfType, Stored},
+        keyring::{Held, OfType, Registered, Stored},
         settings::Scope,
     },
 };
@@ -54,8 +54,12 @@ pub struct Kept {
     pub name: Name,
     /// Where it leads.
     pub url: String,
-    /// A hash of the `Authorization` header that was registered with it: the API may show it masked.
+    /// What stands for the `Authorization` header that was registered with it
+    /// ([`digest`](crate::source::sonzai::keyring::digest)): the API may show it masked. `None` where
+    /// somebody else registered it.
     pub authorization: Option<String>,
+    /// Those that were registered before; the newest first.
+    pub replaced_authorizations: Vec<ReplacedAuthorization>,
     /// What signs now; `None` once it was deleted.
     pub secret: Option<SecretString>,
     /// Since when, in milliseconds since the Unix epoch.
@@ -72,6 +76,14 @@ pub struct Replaced {
     pub until_ms: u64,
 }
 
+/// What stands for an `Authorization` header that is registered no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplacedAuthorization {
+    pub sha256: String,
+    /// Until when deliveries may come with it, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}
+
 /// A call that changes a secret and whose answer is not kept yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
@@ -80,6 +92,9 @@ pub struct Change {
     pub what: What,
     /// Where the webhook leads, or will.
     pub url: String,
+    /// What stands for the `Authorization` header that it is registered with, if it is.
+    #[serde(default, rename = "authorization_sha256")]
+    pub authorization: Option<String>,
     pub since_ms: u64,
 }
 
@@ -134,8 +149,10 @@ impl Name {
 impl PartialEq for Kept {
     fn eq(&self, other: &Kept) -> bool {
         let text = |secret: &SecretString| secret.expose_secret().to_owned();
-        (&self.name, &self.url, &self.authorization, self.since_ms, &self.replaced)
-            == (&other.name, &other.url, &other.authorization, other.since_ms, &other.replaced)
+        (&self.name, &self.url, self.since_ms, &self.replaced)
+            == (&other.name, &other.url, other.since_ms, &other.replaced)
+            && (&self.authorization, &self.replaced_authorizations)
+                == (&other.authorization, &other.replaced_authorizations)
             && self.secret.as_ref().map(text) == other.secret.as_ref().map(text)
     }
 }
@@ -157,10 +174,25 @@ impl Kept {
         self.replaced.truncate(MAX_REPLACED);
     }
 
+    /// It is registered with another header from now on, or nobody knows with which; deliveries may
+    /// come with the one before until then.
+    fn register_with(&mut self, authorization: Option<String>, times: Times) {
+        let before = std::mem::replace(&mut self.authorization, authorization);
+        let replaced = &mut self.replaced_authorizations;
+        if let Some(sha256) = before.filter(|before| self.authorization.as_ref() != Some(before)) {
+            replaced.insert(0, ReplacedAuthorization { sha256, until_ms: times.until_ms });
+        }
+        replaced.retain(|replaced| times.now_ms < replaced.until_ms);
+        replaced.truncate(MAX_REPLACED);
+    }
+
     /// Whether there is anything left to keep.
     pub fn is_of_use(&self, now_ms: u64) -> bool {
-        let is_valid = |replaced: &Replaced| now_ms < replaced.until_ms;
-        self.secret.is_some() || self.authorization.is_some() || self.replaced.iter().any(is_valid)
+        let is_valid = |until_ms: u64| now_ms < until_ms;
+        self.secret.is_some()
+            || self.authorization.is_some()
+            || self.replaced.iter().any(|each| is_valid(each.until_ms))
+            || self.replaced_authorizations.iter().any(|each| is_valid(each.until_ms))
     }
 
     /// Takes in what is kept of the same webhook under another name.
@@ -172,8 +204,12 @@ impl Kept {
         };
         *self = newer;
         self.replaced.extend(older.replaced);
+        self.replaced_authorizations.extend(older.replaced_authorizations);
         if self.secret.is_none() {
             self.secret = older.secret;
+        }
+        if self.authorization.is_none() {
+            self.authorization = older.authorization;
         }
     }
 }
@@ -203,7 +239,10 @@ impl Content {
     pub fn begin(&mut self, change: Change) {
         match self.changes.iter_mut().find(|known| known.name.is_same_as(&change.name)) {
             // What began first has not come to its end either.
-            Some(known) => (known.what, known.url) = (change.what, change.url),
+            Some(known) => {
+                (known.what, known.url) = (change.what, change.url);
+                known.authorization = change.authorization.or(known.authorization.take());
+            }
             None => self.changes.push(change),
         }
     }
@@ -213,7 +252,8 @@ impl Content {
         self.changes.retain(|change| !change.name.is_same_as(name));
     }
 
-    /// Its secret has come.
+    /// Its secret has come. `authorization` stands for the header that it was just registered with; if
+    /// it was not, what was written down before counts.
     pub fn finish(
         &mut self,
         change: &Change,
@@ -221,25 +261,27 @@ impl Content {
         authorization: Option<String>,
         times: Times,
     ) {
+        let begun = self.change_of(&change.name).and_then(|begun| begun.authorization.clone());
         self.abandon(&change.name);
         let kept = self.entry(&change.name, &change.url);
-        kept.authorization = authorization;
+        if let Some(registered) = authorization.or(begun) {
+            kept.register_with(Some(registered), times);
+        }
         kept.replace(Some(secret), times.now_ms, times.until_ms);
         self.webhooks.retain(|kept| kept.is_of_use(times.now_ms));
     }
 
     /// A webhook leads there now, with this header, and its secret is the same.
-    pub fn updated(&mut self, name: &Name, url: &str, authorization: Option<String>, now_ms: u64) {
-        let kept = self.entry(name, url);
-        (kept.url, kept.authorization) = (url.to_owned(), authorization);
-        self.webhooks.retain(|kept| kept.is_of_use(now_ms));
+    pub fn updated(&mut self, name: &Name, url: &str, authorization: String, times: Times) {
+        self.entry(name, url).register_with(Some(authorization), times);
+        self.webhooks.retain(|kept| kept.is_of_use(times.now_ms));
     }
 
     /// A webhook is no more. Deliveries of it may be under way.
     pub fn deleted(&mut self, name: &Name, times: Times) {
         self.abandon(name);
         for kept in self.webhooks.iter_mut().filter(|kept| kept.name.is_same_as(name)) {
-            kept.authorization = None;
+            kept.register_with(None, times);
             kept.replace(None, times.now_ms, times.until_ms);
         }
         self.webhooks.retain(|kept| kept.is_of_use(times.now_ms));
@@ -249,10 +291,16 @@ impl Content {
     pub(super) fn keys(&self) -> HashMap<String, OfType> {
         let mut held: HashMap<String, OfType> = HashMap::new();
         for kept in &self.webhooks {
-            let keys = &mut held.entry(kept.name.event_type.clone()).or_default().keys;
+            let OfType { keys, authorizations, .. } =
+                held.entry(kept.name.event_type.clone()).or_default();
             keys.extend(kept.secret.as_ref().and_then(|secret| stored(secret, None)));
             let replaced = kept.replaced.iter();
             keys.extend(replaced.filter_map(|each| stored(&each.secret, Some(each.until_ms))));
+            let registered =
+                |sha256: &String, until_ms| Registered { sha256: sha256.clone(), until_ms };
+            authorizations.extend(kept.authorization.iter().map(|sha256| registered(sha256, None)));
+            let replaced = kept.replaced_authorizations.iter();
+            authorizations.extend(replaced.map(|it| registered(&it.sha256, Some(it.until_ms))));
         }
         for of in held.values_mut() {
             of.keys.sort_by_key(|stored| stored.until_ms.is_some());
@@ -313,6 +361,7 @@ impl Content {
                 name: name.clone(),
                 url: url.to_owned(),
                 authorization: None,
+                replaced_authorizations: Vec::new(),
                 secret: None,
                 since_ms: 0,
                 replaced: Vec::new(),
@@ -344,6 +393,10 @@ mod tests {
             name: name(Some("p"), Family::Project),
             url: "https://h/a".to_owned(),
             authorization: Some("00".to_owned()),
+            replaced_authorizations: vec![ReplacedAuthorization {
+                sha256: "01".to_owned(),
+                until_ms: 9,
+            }],
             secret: Some("whsec_new".into()),
             since_ms: 7,
             replaced: vec![Replaced { secret: "whsec_old".into(), until_ms: 9 }],
@@ -352,6 +405,7 @@ mod tests {
             name: name(None, Family::Tenant),
             what: What::Rotate,
             url: "https://h/a".to_owned(),
+            authorization: Some("02".to_owned()),
             since_ms: 8,
         };
         Content { webhooks: vec![kept], changes: vec![change] }
@@ -393,6 +447,7 @@ mod tests {
             name: name(project, Family::Tenant),
             what: What::Rotate,
             url: "https://h/a".to_owned(),
+            authorization: None,
             since_ms: 8,
         };
         let mut content = Content::default();
@@ -427,6 +482,7 @@ mod tests {
             name: name(project, Family::Tenant),
             url: "https://h/a".to_owned(),
             authorization: None,
+            replaced_authorizations: Vec::new(),
             secret: Some(secret.into()),
             since_ms,
             replaced: Vec::new(),
@@ -440,6 +496,44 @@ mod tests {
             let newest = if first > second { "whsec_1" } else { "whsec_2" };
             assert_eq!(secrets_of(&content), [(Some("p"), Some(newest), 0)]);
         }
+    }
+
+    /// What is registered with a webhook, and what was before, each as it stands for a header.
+    fn headers_of(content: &Content) -> (Option<&str>, Vec<&str>) {
+        let kept = &content.webhooks[0];
+        let replaced = kept.replaced_authorizations.iter().map(|it| &*it.sha256);
+        (kept.authorization.as_deref(), replaced.collect())
+    }
+
+    #[test]
+    fn a_header_is_known_from_when_it_was_registered_and_no_rotation_changes_it() {
+        let times = |now_ms| Times { now_ms, until_ms: now_ms + 10 };
+        let change = |what, authorization: Option<&str>| Change {
+            name: name(Some("p"), Family::Tenant),
+            what,
+            url: "https://h/a".to_owned(),
+            authorization: authorization.map(str::to_owned),
+            since_ms: 1,
+        };
+        let mut content = Content::default();
+        // Its answer was lost, and a rotation brings the secret.
+        content.begin(change(What::Register, Some("a")));
+        let rotate = change(What::Rotate, None);
+        content.begin(rotate.clone());
+        content.finish(&rotate, "whsec_one".into(), None, times(1));
+        assert_eq!(headers_of(&content), (Some("a"), vec![]));
+        content.begin(rotate.clone());
+        content.finish(&rotate, "whsec_two".into(), None, times(2));
+        assert_eq!(headers_of(&content), (Some("a"), vec![]));
+        content.updated(&rotate.name, &rotate.url, "a".to_owned(), times(3));
+        assert_eq!(headers_of(&content), (Some("a"), vec![]), "the same");
+        content.updated(&rotate.name, &rotate.url, "b".to_owned(), times(4));
+        assert_eq!(headers_of(&content), (Some("b"), vec!["a"]));
+        content.deleted(&rotate.name, times(5));
+        assert_eq!(headers_of(&content), (None, vec!["b", "a"]));
+        let register = change(What::Register, Some("d"));
+        content.finish(&register, "whsec_three".into(), Some("c".to_owned()), times(14));
+        assert_eq!(headers_of(&content), (Some("c"), vec!["b"]), "what was just registered counts");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Content, Kept, Name, Replaced};
+use super::{Change, Content, Kept, Name, Replaced, ReplacedAuthorization};
 
 /// The format that is written, and the newest that is read.
 const VERSION: u32 = 1;
@@ -83,6 +83,8 @@ struct KeptRead {
     url: String,
     #[serde(default)]
     authorization_sha256: Option<String>,
+    #[serde(default)]
+    replaced_authorizations: Vec<ReplacedAuthorization>,
     secret: Option<String>,
     since_ms: u64,
     #[serde(default)]
@@ -97,7 +99,8 @@ struct ReplacedRead {
 
 impl From<KeptRead> for Kept {
     fn from(read: KeptRead) -> Kept {
-        let KeptRead { name, url, authorization_sha256, secret, since_ms, replaced } = read;
+        let KeptRead { name, url, authorization_sha256, replaced_authorizations, .. } = read;
+        let KeptRead { secret, since_ms, replaced, .. } = read;
         let replaced = replaced
             .into_iter()
             .map(|ReplacedRead { secret, until_ms }| Replaced { secret: secret.into(), until_ms });
@@ -105,6 +108,7 @@ impl From<KeptRead> for Kept {
             name,
             url,
             authorization: authorization_sha256,
+            replaced_authorizations,
             secret: secret.map(SecretString::from),
             since_ms,
             replaced: replaced.collect(),
@@ -125,6 +129,7 @@ struct Written<'c> {
     name: &'c Name,
     url: &'c str,
     authorization_sha256: Option<&'c str>,
+    replaced_authorizations: &'c [ReplacedAuthorization],
     secret: Option<&'c str>,
     since_ms: u64,
     replaced: Vec<ReplacedWritten<'c>>,
@@ -146,6 +151,7 @@ impl<'c> From<&'c Kept> for Written<'c> {
             name: &kept.name,
             url: &kept.url,
             authorization_sha256: kept.authorization.as_deref(),
+            replaced_authorizations: &kept.replaced_authorizations,
             secret: kept.secret.as_ref().map(ExposeSecret::expose_secret),
             since_ms: kept.since_ms,
             replaced: replaced.collect(),
