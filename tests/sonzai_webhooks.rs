@@ -462,6 +462,39 @@ async fn a_source_that_names_its_project_afterwards_keeps_its_secrets() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_that_is_registered_is_right_until_a_sync_has_replaced_it() {
+    let mut place = Place::new(Options::default(), &[MESSAGE]).await;
+    place.json(&["sync", "--yes"], 0);
+    let mut messages = place.emit(MESSAGE, 2);
+    place.assert_published(&messages);
+    for header in ["Bearer first_header", "Bearer second_header"] {
+        let further = format!("    authorization: {header}");
+        place.source = source(&place.stub, &place.listen, &[MESSAGE], &further);
+        fs::write(place.dir.path().join("routes.yaml"), place.routes()).expect("to write");
+        let (status, text) = place.daemon().command(&["reload"]);
+        assert!(status.success(), "{text}");
+        messages.extend(place.emit(MESSAGE, 2));
+        place.assert_published(&messages);
+        // A rotation registers no header, and a restart forgets none.
+        place.json(&["rotate", MESSAGE, "--yes"], 0);
+        place.kill();
+        place.start();
+        messages.extend(place.emit(MESSAGE, 2));
+        place.assert_published(&messages);
+        let plan = place.json(&["sync"], 2);
+        assert_eq!(plan["webhooks"][0]["differs"], json!(["authorization"]), "{plan}");
+        place.json(&["sync", "--yes"], 0);
+        messages.extend(place.emit(MESSAGE, 2));
+        place.assert_published(&messages);
+    }
+    let answers = place.answers(MESSAGE);
+    assert!(answers.iter().all(|code| *code == 200), "{answers:?}");
+    let told = format!("{} {}", place.said, place.kept());
+    assert!(!told.contains("first_header") && !told.contains("second_header"), "{told}");
+    place.assert_nothing_leaked();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_sign_and_verify_with_what_the_daemon_keeps() {
     let mut place = Place::new(Options::default(), &[MESSAGE]).await;
     let env = [("SONZAI_API_KEY", KEY)];

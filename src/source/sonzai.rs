@@ -76,7 +76,7 @@ impl Sonzai {
         let verified =
             signature::sonzai::verify(all, request.headers, &request.body, now_ms / 1000)
                 .map_err(|error| self.refusal(error, &held, path_type, now_ms))?;
-        self.check_authorization(&request).map_err(|rejection| {
+        self.check_authorization(&request, &held).map_err(|rejection| {
             // One that is being registered anew may come with a header that is new, too.
             let changing = held.is_changing(path_type, now_ms);
             if changing { Rejection::Changing } else { rejection }
@@ -172,16 +172,18 @@ impl Sonzai {
         self.authorization.as_ref()
     }
 
-    fn check_authorization(&self, request: &Request) -> Result<(), Rejection> {
+    /// What the file says is right, and what the webhook was registered with: it comes until a `sync`
+    /// has replaced it, and for a while after that.
+    fn check_authorization(&self, request: &Request, held: &Held) -> Result<(), Rejection> {
         let Some(expected) = &self.authorization else { return Ok(()) };
         let mut given = request.headers.get_all(AUTHORIZATION).iter();
-        let right = match (given.next(), given.next()) {
-            (Some(value), None) => {
-                bool::from(value.as_bytes().ct_eq(expected.expose_secret().as_bytes()))
-            }
-            _ => false,
+        let given = match (given.next(), given.next()) {
+            (given, None) => given.map_or(&[][..], |value| value.as_bytes()),
+            _ => return Err(Rejection::Authorization),
         };
-        if right { Ok(()) } else { Err(Rejection::Authorization) }
+        let is_right = bool::from(given.ct_eq(expected.expose_secret().as_bytes()))
+            || held.is_registered(request.path_type, given, request.now_ms);
+        if is_right { Ok(()) } else { Err(Rejection::Authorization) }
     }
 }
 
@@ -351,7 +353,7 @@ mod tests {
             keyring::Stored { key, until_ms }
         };
         let keys = vec![stored("whsec_given", None), stored("whsec_before", Some(NOW_MS + 1))];
-        let of = keyring::OfType { keys, changing };
+        let of = keyring::OfType { keys, changing, ..keyring::OfType::default() };
         let keyring = Keyring::default();
         keyring.set(Held::new([("agent.message".to_owned(), of)].into()));
         Arc::new(keyring)
@@ -371,6 +373,36 @@ mod tests {
         ] {
             let received = receive(&sonzai, secret, path, None, "{}");
             assert_eq!(received.map(|it| it.key).ok(), expected, "{path:?} {secret}");
+        }
+    }
+
+    #[test]
+    fn what_a_webhook_was_registered_with_is_right_until_it_was_replaced_for_a_while() {
+        let registered = |header: &str, until_ms| keyring::Registered {
+            sha256: keyring::digest(header.as_bytes()),
+            until_ms,
+        };
+        for (authorizations, header, expected) in [
+            (vec![registered("Bearer old", None)], Some("Bearer old"), true),
+            (vec![registered("Bearer old", None)], Some("Bearer abc"), true),
+            (vec![registered("Bearer old", None)], Some("Bearer other"), false),
+            (vec![registered("Bearer old", None)], None, false),
+            (vec![registered("", None)], None, true),
+            (vec![registered("Bearer old", Some(NOW_MS + 1))], Some("Bearer old"), true),
+            (vec![registered("Bearer old", Some(NOW_MS))], Some("Bearer old"), false),
+            (vec![], None, false),
+        ] {
+            let sonzai = source(Some("Bearer abc"));
+            let of = keyring::OfType { authorizations, ..keyring::OfType::default() };
+            sonzai.keyring.set(Held::new([("agent.message".to_owned(), of)].into()));
+            for (path, secret, is_it) in [
+                (Some("agent.message"), "whsec_message", expected),
+                (None, "whsec_message", expected),
+                (Some("agent.wakeup"), "whsec_rest", header == Some("Bearer abc")),
+            ] {
+                let received = send(&sonzai, secret, path, header, "{}");
+                assert_eq!(received.is_ok(), is_it, "{path:?} {header:?}");
+            }
         }
     }
 

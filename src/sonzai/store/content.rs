@@ -1,21 +1,22 @@
-//! What a source's file of secrets holds, and how it is written: JSON, so that somebody in trouble can
-//! read it.
+//! What is kept of a source's webhooks, and the steps by which that changes. How it stands in its file
+//! is in `format`.
 
 use std::collections::HashMap;
 
-use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     signature,
     source::sonzai::{
-        keyring::{Held, OfType, Stored},
+        keyring::{Held, OfType, Registered, Stored},
         settings::Scope,
     },
 };
 
-/// The format that is written, and the newest that is read.
-const VERSION: u32 = 1;
+mod format;
+
+pub use format::Error;
 
 /// Most secrets of one webhook that are kept after they were replaced: who makes more than that within
 /// the overlap loses the oldest.
@@ -53,8 +54,12 @@ pub struct Kept {
     pub name: Name,
     /// Where it leads.
     pub url: String,
-    /// A hash of the `Authorization` header that was registered with it: the API may show it masked.
+    /// What stands for the `Authorization` header that was registered with it
+    /// ([`digest`](crate::source::sonzai::keyring::digest)): the API may show it masked. `None` where
+    /// somebody else registered it.
     pub authorization: Option<String>,
+    /// Those that were registered before; the newest first.
+    pub replaced_authorizations: Vec<ReplacedAuthorization>,
     /// What signs now; `None` once it was deleted.
     pub secret: Option<SecretString>,
     /// Since when, in milliseconds since the Unix epoch.
@@ -71,6 +76,14 @@ pub struct Replaced {
     pub until_ms: u64,
 }
 
+/// What stands for an `Authorization` header that is registered no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplacedAuthorization {
+    pub sha256: String,
+    /// Until when deliveries may come with it, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}
+
 /// A call that changes a secret and whose answer is not kept yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
@@ -79,6 +92,9 @@ pub struct Change {
     pub what: What,
     /// Where the webhook leads, or will.
     pub url: String,
+    /// What stands for the `Authorization` header that it is registered with, if it is.
+    #[serde(default, rename = "authorization_sha256")]
+    pub authorization: Option<String>,
     pub since_ms: u64,
 }
 
@@ -88,15 +104,6 @@ pub struct Change {
 pub enum What {
     Register,
     Rotate,
-}
-
-/// Why a file's text is not understood. Holds none of it.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("line {line}, column {column}: it is not what Waypost writes")]
-    Malformed { line: usize, column: usize },
-    #[error("its version is {0}; this Waypost reads {VERSION}: run the one that wrote it")]
-    Version(u32),
 }
 
 impl Name {
@@ -142,8 +149,10 @@ impl Name {
 impl PartialEq for Kept {
     fn eq(&self, other: &Kept) -> bool {
         let text = |secret: &SecretString| secret.expose_secret().to_owned();
-        (&self.name, &self.url, &self.authorization, self.since_ms, &self.replaced)
-            == (&other.name, &other.url, &other.authorization, other.since_ms, &other.replaced)
+        (&self.name, &self.url, self.since_ms, &self.replaced)
+            == (&other.name, &other.url, other.since_ms, &other.replaced)
+            && (&self.authorization, &self.replaced_authorizations)
+                == (&other.authorization, &other.replaced_authorizations)
             && self.secret.as_ref().map(text) == other.secret.as_ref().map(text)
     }
 }
@@ -165,10 +174,25 @@ impl Kept {
         self.replaced.truncate(MAX_REPLACED);
     }
 
+    /// It is registered with another header from now on, or nobody knows with which; deliveries may
+    /// come with the one before until then.
+    fn register_with(&mut self, authorization: Option<String>, times: Times) {
+        let before = std::mem::replace(&mut self.authorization, authorization);
+        let replaced = &mut self.replaced_authorizations;
+        if let Some(sha256) = before.filter(|before| self.authorization.as_ref() != Some(before)) {
+            replaced.insert(0, ReplacedAuthorization { sha256, until_ms: times.until_ms });
+        }
+        replaced.retain(|replaced| times.now_ms < replaced.until_ms);
+        replaced.truncate(MAX_REPLACED);
+    }
+
     /// Whether there is anything left to keep.
     pub fn is_of_use(&self, now_ms: u64) -> bool {
-        let is_valid = |replaced: &Replaced| now_ms < replaced.until_ms;
-        self.secret.is_some() || self.authorization.is_some() || self.replaced.iter().any(is_valid)
+        let is_valid = |until_ms: u64| now_ms < until_ms;
+        self.secret.is_some()
+            || self.authorization.is_some()
+            || self.replaced.iter().any(|each| is_valid(each.until_ms))
+            || self.replaced_authorizations.iter().any(|each| is_valid(each.until_ms))
     }
 
     /// Takes in what is kept of the same webhook under another name.
@@ -180,8 +204,12 @@ impl Kept {
         };
         *self = newer;
         self.replaced.extend(older.replaced);
+        self.replaced_authorizations.extend(older.replaced_authorizations);
         if self.secret.is_none() {
             self.secret = older.secret;
+        }
+        if self.authorization.is_none() {
+            self.authorization = older.authorization;
         }
     }
 }
@@ -211,7 +239,10 @@ impl Content {
     pub fn begin(&mut self, change: Change) {
         match self.changes.iter_mut().find(|known| known.name.is_same_as(&change.name)) {
             // What began first has not come to its end either.
-            Some(known) => (known.what, known.url) = (change.what, change.url),
+            Some(known) => {
+                (known.what, known.url) = (change.what, change.url);
+                known.authorization = change.authorization.or(known.authorization.take());
+            }
             None => self.changes.push(change),
         }
     }
@@ -221,7 +252,8 @@ impl Content {
         self.changes.retain(|change| !change.name.is_same_as(name));
     }
 
-    /// Its secret has come.
+    /// Its secret has come. `authorization` stands for the header that it was just registered with; if
+    /// it was not, what was written down before counts.
     pub fn finish(
         &mut self,
         change: &Change,
@@ -229,25 +261,27 @@ impl Content {
         authorization: Option<String>,
         times: Times,
     ) {
+        let begun = self.change_of(&change.name).and_then(|begun| begun.authorization.clone());
         self.abandon(&change.name);
         let kept = self.entry(&change.name, &change.url);
-        kept.authorization = authorization;
+        if let Some(registered) = authorization.or(begun) {
+            kept.register_with(Some(registered), times);
+        }
         kept.replace(Some(secret), times.now_ms, times.until_ms);
         self.webhooks.retain(|kept| kept.is_of_use(times.now_ms));
     }
 
     /// A webhook leads there now, with this header, and its secret is the same.
-    pub fn updated(&mut self, name: &Name, url: &str, authorization: Option<String>, now_ms: u64) {
-        let kept = self.entry(name, url);
-        (kept.url, kept.authorization) = (url.to_owned(), authorization);
-        self.webhooks.retain(|kept| kept.is_of_use(now_ms));
+    pub fn updated(&mut self, name: &Name, url: &str, authorization: String, times: Times) {
+        self.entry(name, url).register_with(Some(authorization), times);
+        self.webhooks.retain(|kept| kept.is_of_use(times.now_ms));
     }
 
     /// A webhook is no more. Deliveries of it may be under way.
     pub fn deleted(&mut self, name: &Name, times: Times) {
         self.abandon(name);
         for kept in self.webhooks.iter_mut().filter(|kept| kept.name.is_same_as(name)) {
-            kept.authorization = None;
+            kept.register_with(None, times);
             kept.replace(None, times.now_ms, times.until_ms);
         }
         self.webhooks.retain(|kept| kept.is_of_use(times.now_ms));
@@ -257,10 +291,16 @@ impl Content {
     pub(super) fn keys(&self) -> HashMap<String, OfType> {
         let mut held: HashMap<String, OfType> = HashMap::new();
         for kept in &self.webhooks {
-            let keys = &mut held.entry(kept.name.event_type.clone()).or_default().keys;
+            let OfType { keys, authorizations, .. } =
+                held.entry(kept.name.event_type.clone()).or_default();
             keys.extend(kept.secret.as_ref().and_then(|secret| stored(secret, None)));
             let replaced = kept.replaced.iter();
             keys.extend(replaced.filter_map(|each| stored(&each.secret, Some(each.until_ms))));
+            let registered =
+                |sha256: &String, until_ms| Registered { sha256: sha256.clone(), until_ms };
+            authorizations.extend(kept.authorization.iter().map(|sha256| registered(sha256, None)));
+            let replaced = kept.replaced_authorizations.iter();
+            authorizations.extend(replaced.map(|it| registered(&it.sha256, Some(it.until_ms))));
         }
         for of in held.values_mut() {
             of.keys.sort_by_key(|stored| stored.until_ms.is_some());
@@ -321,6 +361,7 @@ impl Content {
                 name: name.clone(),
                 url: url.to_owned(),
                 authorization: None,
+                replaced_authorizations: Vec::new(),
                 secret: None,
                 since_ms: 0,
                 replaced: Vec::new(),
@@ -333,145 +374,10 @@ impl Content {
     }
 }
 
-impl Content {
-    /// Reads what [`write`](Self::write) wrote.
-    pub fn read(text: &[u8]) -> Result<Content, Error> {
-        let malformed = |error: serde_json::Error| Error::Malformed {
-            line: error.line(),
-            column: error.column(),
-        };
-        let Version { version } = serde_json::from_slice(text).map_err(malformed)?;
-        if version != VERSION {
-            return Err(Error::Version(version));
-        }
-        let Read { webhooks, changes, .. } = serde_json::from_slice(text).map_err(malformed)?;
-        Ok(Content { webhooks: webhooks.into_iter().map(Kept::from).collect(), changes })
-    }
-
-    /// The file's text; zeroed when dropped.
-    pub fn write(&self) -> Zeroizing<Vec<u8>> {
-        let webhooks = self.webhooks.iter().map(Written::from).collect();
-        let written = Writing { version: VERSION, webhooks, changes: &self.changes };
-        // All of it has room at once: what grows leaves copies behind that nobody zeroes.
-        let mut size = Size(0);
-        let counted = serde_json::to_writer_pretty(&mut size, &written);
-        let mut text = Zeroizing::new(Vec::with_capacity(size.0 + 1));
-        let written = counted.and_then(|()| serde_json::to_writer_pretty(&mut *text, &written));
-        written.expect("text, numbers and lists of them can be written, and memory takes them all");
-        text.push(b'\n');
-        text
-    }
-}
-
 /// The key of a secret; an empty one is none.
 fn stored(secret: &SecretString, until_ms: Option<u64>) -> Option<Stored> {
     let key = signature::sonzai::key(secret.expose_secret()).ok()?;
     Some(Stored { key, until_ms })
-}
-
-/// Counts bytes.
-struct Size(usize);
-
-impl std::io::Write for Size {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Read {
-    #[serde(rename = "version")]
-    _version: u32,
-    webhooks: Vec<KeptRead>,
-    changes: Vec<Change>,
-}
-
-#[derive(Deserialize)]
-struct KeptRead {
-    #[serde(flatten)]
-    name: Name,
-    url: String,
-    #[serde(default)]
-    authorization_sha256: Option<String>,
-    secret: Option<String>,
-    since_ms: u64,
-    #[serde(default)]
-    replaced: Vec<ReplacedRead>,
-}
-
-#[derive(Deserialize)]
-struct ReplacedRead {
-    secret: String,
-    until_ms: u64,
-}
-
-impl From<KeptRead> for Kept {
-    fn from(read: KeptRead) -> Kept {
-        let KeptRead { name, url, authorization_sha256, secret, since_ms, replaced } = read;
-        let replaced = replaced
-            .into_iter()
-            .map(|ReplacedRead { secret, until_ms }| Replaced { secret: secret.into(), until_ms });
-        Kept {
-            name,
-            url,
-            authorization: authorization_sha256,
-            secret: secret.map(SecretString::from),
-            since_ms,
-            replaced: replaced.collect(),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Writing<'c> {
-    version: u32,
-    webhooks: Vec<Written<'c>>,
-    changes: &'c [Change],
-}
-
-#[derive(Serialize)]
-struct Written<'c> {
-    #[serde(flatten)]
-    name: &'c Name,
-    url: &'c str,
-    authorization_sha256: Option<&'c str>,
-    secret: Option<&'c str>,
-    since_ms: u64,
-    replaced: Vec<ReplacedWritten<'c>>,
-}
-
-#[derive(Serialize)]
-struct ReplacedWritten<'c> {
-    secret: &'c str,
-    until_ms: u64,
-}
-
-impl<'c> From<&'c Kept> for Written<'c> {
-    fn from(kept: &'c Kept) -> Written<'c> {
-        let replaced = kept.replaced.iter().map(|replaced| ReplacedWritten {
-            secret: replaced.secret.expose_secret(),
-            until_ms: replaced.until_ms,
-        });
-        Written {
-            name: &kept.name,
-            url: &kept.url,
-            authorization_sha256: kept.authorization.as_deref(),
-            secret: kept.secret.as_ref().map(ExposeSecret::expose_secret),
-            since_ms: kept.since_ms,
-            replaced: replaced.collect(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -482,11 +388,15 @@ mod tests {
         Name { project: project.map(str::to_owned), scope, event_type: "a".to_owned() }
     }
 
-    fn content() -> Content {
+    pub fn content() -> Content {
         let kept = Kept {
             name: name(Some("p"), Family::Project),
             url: "https://h/a".to_owned(),
             authorization: Some("00".to_owned()),
+            replaced_authorizations: vec![ReplacedAuthorization {
+                sha256: "01".to_owned(),
+                until_ms: 9,
+            }],
             secret: Some("whsec_new".into()),
             since_ms: 7,
             replaced: vec![Replaced { secret: "whsec_old".into(), until_ms: 9 }],
@@ -495,35 +405,10 @@ mod tests {
             name: name(None, Family::Tenant),
             what: What::Rotate,
             url: "https://h/a".to_owned(),
+            authorization: Some("02".to_owned()),
             since_ms: 8,
         };
         Content { webhooks: vec![kept], changes: vec![change] }
-    }
-
-    #[test]
-    fn what_is_written_is_read_again() {
-        for content in [Content::default(), content()] {
-            assert_eq!(Content::read(&content.write()).unwrap(), content);
-        }
-    }
-
-    #[test]
-    fn what_is_not_understood_is_told_without_its_text() {
-        let good = content().write().to_vec();
-        let half = &good[..good.len() / 2];
-        let newer = String::from_utf8(good.clone()).unwrap().replacen("1", "2", 1);
-        let extra = String::from_utf8(good.clone()).unwrap().replacen("1,", "1, \"x\": [],", 1);
-        for (text, expected) in [
-            (half, "it is not what Waypost writes"),
-            (b"", "it is not what Waypost writes"),
-            (b"[\"whsec_new\"]", "it is not what Waypost writes"),
-            (newer.as_bytes(), "its version is 2"),
-            (extra.as_bytes(), "it is not what Waypost writes"),
-        ] {
-            let error = Content::read(text).unwrap_err().to_string();
-            assert!(error.contains(expected) && !error.contains("whsec"), "{error}");
-        }
-        assert!(!format!("{:?}", content()).contains("whsec"));
     }
 
     #[test]
@@ -562,6 +447,7 @@ mod tests {
             name: name(project, Family::Tenant),
             what: What::Rotate,
             url: "https://h/a".to_owned(),
+            authorization: None,
             since_ms: 8,
         };
         let mut content = Content::default();
@@ -596,6 +482,7 @@ mod tests {
             name: name(project, Family::Tenant),
             url: "https://h/a".to_owned(),
             authorization: None,
+            replaced_authorizations: Vec::new(),
             secret: Some(secret.into()),
             since_ms,
             replaced: Vec::new(),
@@ -609,6 +496,44 @@ mod tests {
             let newest = if first > second { "whsec_1" } else { "whsec_2" };
             assert_eq!(secrets_of(&content), [(Some("p"), Some(newest), 0)]);
         }
+    }
+
+    /// What is registered with a webhook, and what was before, each as it stands for a header.
+    fn headers_of(content: &Content) -> (Option<&str>, Vec<&str>) {
+        let kept = &content.webhooks[0];
+        let replaced = kept.replaced_authorizations.iter().map(|it| &*it.sha256);
+        (kept.authorization.as_deref(), replaced.collect())
+    }
+
+    #[test]
+    fn a_header_is_known_from_when_it_was_registered_and_no_rotation_changes_it() {
+        let times = |now_ms| Times { now_ms, until_ms: now_ms + 10 };
+        let change = |what, authorization: Option<&str>| Change {
+            name: name(Some("p"), Family::Tenant),
+            what,
+            url: "https://h/a".to_owned(),
+            authorization: authorization.map(str::to_owned),
+            since_ms: 1,
+        };
+        let mut content = Content::default();
+        // Its answer was lost, and a rotation brings the secret.
+        content.begin(change(What::Register, Some("a")));
+        let rotate = change(What::Rotate, None);
+        content.begin(rotate.clone());
+        content.finish(&rotate, "whsec_one".into(), None, times(1));
+        assert_eq!(headers_of(&content), (Some("a"), vec![]));
+        content.begin(rotate.clone());
+        content.finish(&rotate, "whsec_two".into(), None, times(2));
+        assert_eq!(headers_of(&content), (Some("a"), vec![]));
+        content.updated(&rotate.name, &rotate.url, "a".to_owned(), times(3));
+        assert_eq!(headers_of(&content), (Some("a"), vec![]), "the same");
+        content.updated(&rotate.name, &rotate.url, "b".to_owned(), times(4));
+        assert_eq!(headers_of(&content), (Some("b"), vec!["a"]));
+        content.deleted(&rotate.name, times(5));
+        assert_eq!(headers_of(&content), (None, vec!["b", "a"]));
+        let register = change(What::Register, Some("d"));
+        content.finish(&register, "whsec_three".into(), Some("c".to_owned()), times(14));
+        assert_eq!(headers_of(&content), (Some("c"), vec!["b"]), "what was just registered counts");
     }
 
     #[test]

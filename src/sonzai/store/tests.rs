@@ -10,6 +10,7 @@ fn change(event_type: &str) -> Change {
         name: Name::new(&Scope::Tenant, Some("p"), event_type),
         what: What::Rotate,
         url: "https://h/a".to_owned(),
+        authorization: None,
         since_ms: 1,
     }
 }

@@ -18,16 +18,23 @@ use crate::{
     source::sonzai::settings::Scope,
 };
 
+/// Why nothing further is begun.
+const STOPPED: &str = "not tried: the routing table has changed, or the daemon is ending";
+
 /// Does what is planned, and notes in its row what became of each. Where one is denied, so would be the
-/// rest.
+/// rest; and once the account has to stop, the rest is for whoever comes next.
 pub async fn apply(account: &Account, compared: &Compared, rows: &mut [Row]) {
     let mut denied = false;
     for (planned, row) in compared.planned.iter().zip(rows) {
         if !planned.changes() {
             continue;
         }
-        if denied {
-            (row.done, row.error) = (Some(false), Some("not tried".to_owned()));
+        let not_tried = match account.stop.is_cancelled() {
+            true => Some(STOPPED),
+            false => denied.then_some("not tried"),
+        };
+        if let Some(why) = not_tried {
+            (row.done, row.error) = (Some(false), Some(why.to_owned()));
             continue;
         }
         match carry_out(account, compared, planned).await {
@@ -54,8 +61,14 @@ async fn carry_out(
 ) -> Result<(), Failure> {
     let Compared { scope, own, .. } = compared;
     let name = Name::new(scope, own.as_deref(), &planned.event_type);
-    let change =
-        |what| Change { name: name.clone(), what, url: planned.url.clone(), since_ms: now_ms() };
+    let registered_with = digest(account.authorization.as_ref());
+    let change = |what| Change {
+        name: name.clone(),
+        what,
+        url: planned.url.clone(),
+        authorization: (what == What::Register).then(|| registered_with.clone()),
+        since_ms: now_ms(),
+    };
     match planned.step {
         Step::Keep | Step::LeaveAlone => {}
         Step::Register => change::make(account, change(What::Register)).await?,
@@ -71,16 +84,16 @@ async fn carry_out(
 /// Updates what is registered: its secret stays as it is.
 async fn update(account: &Account, scope: &Scope, change: Change) -> Result<(), Failure> {
     let authorization = account.authorization.as_ref();
-    // Its deliveries may come with another header at once.
+    // Its deliveries may come with another header at once, or not yet.
     let calling = account.store.call(&change.name.event_type);
     let answer =
         account.client.register(scope, &change.name.event_type, &change.url, authorization).await;
     let (secret, authorization) = (answer.map_err(Failure::Refused)?, digest(authorization));
     let keep = move |store: &Arc<Store>| {
         store.keep(|content| match secret {
-            None => content.updated(&change.name, &change.url, authorization, now_ms()),
+            None => content.updated(&change.name, &change.url, authorization, times()),
             // It was deleted meanwhile, and this registered it again.
-            Some(secret) => content.finish(&change, secret, authorization, times()),
+            Some(secret) => content.finish(&change, secret, Some(authorization), times()),
         })
     };
     let kept = with(&account.store, keep).await?;

@@ -108,13 +108,13 @@ async fn call(account: &Account, change: Change, next: Next) -> Result<(), Failu
 async fn finish(
     account: &Account,
     change: Change,
-    obtained: Result<SecretString, Failure>,
+    obtained: Result<Obtained, Failure>,
 ) -> Result<(), Failure> {
     let store = &account.store;
     match obtained {
-        Ok(secret) => {
+        Ok(Obtained { secret, registers }) => {
             store.stats.changed.inc();
-            let authorization = digest(account.authorization.as_ref());
+            let authorization = registers.then(|| digest(account.authorization.as_ref()));
             let keep = move |store: &Arc<Store>| {
                 store.keep(|content| content.finish(&change, secret, authorization, times()))
             };
@@ -136,24 +136,32 @@ async fn finish(
     }
 }
 
+struct Obtained {
+    secret: SecretString,
+    /// Whether the webhook was registered on the way, and not only its secret changed.
+    registers: bool,
+}
+
 /// Calls until there is a secret.
-async fn obtain(account: &Account, change: &Change, next: Next) -> Result<SecretString, Failure> {
+async fn obtain(account: &Account, change: &Change, next: Next) -> Result<Obtained, Failure> {
     let (client, scope) = (&account.client, change.name.scope());
     let (event_type, authorization) = (&*change.name.event_type, account.authorization.as_ref());
     let Next { call: mut next, mut is_uncertain, tries } = next;
     let mut pause = FIRST_PAUSE;
+    let mut registers = false;
     let mut last = None;
     for _ in 0..tries {
         if last.is_some() {
             sleep(pause).await;
             pause *= 2;
         }
+        registers |= next == What::Register;
         let answer = match next {
             What::Register => client.register(&scope, event_type, &change.url, authorization).await,
             What::Rotate => client.rotate(&scope, event_type).await.map(Some),
         };
         match answer {
-            Ok(Some(secret)) if is_key(&secret) => return Ok(secret),
+            Ok(Some(secret)) if is_key(&secret) => return Ok(Obtained { secret, registers }),
             // It was registered before: by somebody else, or by an attempt whose answer was lost.
             Ok(_) => (next, is_uncertain) = (What::Rotate, true),
             Err(error) if next == What::Rotate && is_not_there(&error) => match change.what {

@@ -71,6 +71,9 @@ impl Service {
                     if !Arc::ptr_eq(&now.store, &account.store) {
                         return Err(Refusal::Busy("the routing table has changed; ask again"));
                     }
+                    if now.stop.is_cancelled() {
+                        return Err(Refusal::Busy("the daemon is ending; ask the next one"));
+                    }
                     service.change(&now, &asked).await
                 });
                 let ended = work.await.ok().flatten();
@@ -162,7 +165,10 @@ impl Service {
         };
         let webhooks = account.client.webhooks(&scope).await?;
         let own = own_project(account, &scope, &webhooks).await;
-        if let Some(own) = own.clone().filter(|_| account.store.content().wants_own_project()) {
+        // Only for who has the turn: whoever changes something goes by the name it had when he began.
+        let learns = !matches!(asked.action, Action::List | Action::Attempts)
+            && account.store.content().wants_own_project();
+        if let Some(own) = own.clone().filter(|_| learns) {
             let learn = move |store: &Arc<Store>| store.change(|content| content.learn(&own));
             let learnt = change::with(&account.store, learn).await;
             let learnt = learnt.map_err(|error| Refusal::Impossible(error.to_string()))?;

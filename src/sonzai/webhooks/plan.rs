@@ -3,13 +3,15 @@
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::{
     routing::path::Path,
     secret,
     sonzai::{client::Webhook, store::Content},
-    source::sonzai::settings::{Register, Scope},
+    source::sonzai::{
+        keyring,
+        settings::{Register, Scope},
+    },
 };
 
 /// What the file says.
@@ -168,19 +170,21 @@ fn is_ours(wanted: Wanted, known: Known, webhook: &Webhook) -> bool {
         || kept.is_some_and(|kept| kept.url == webhook.url)
 }
 
-/// What stands for an `Authorization` header where it may be read.
-pub fn digest(authorization: Option<&SecretString>) -> Option<String> {
-    authorization.map(|value| const_hex::encode(Sha256::digest(value.expose_secret())))
+/// What stands for the `Authorization` header of a webhook, or for none.
+pub fn digest(authorization: Option<&SecretString>) -> String {
+    keyring::digest(authorization.map(|value| value.expose_secret().as_bytes()).unwrap_or_default())
 }
 
 fn differences(webhook: &Webhook, url: &str, wanted: Wanted, known: Known) -> Vec<Difference> {
     let kept = known.content.of(known.scope, known.own, &webhook.event_type);
-    let registered = kept.and_then(|kept| kept.authorization.clone());
+    let registered = kept.and_then(|kept| kept.authorization.as_ref());
     let same_authorization = match (&webhook.authorization, wanted.authorization) {
         (None, None) => true,
         (Some(shown), Some(wanted)) if secret::same(shown, wanted) => true,
         // What is masked is what was registered last, as far as anybody can tell.
-        (Some(shown), Some(wanted)) if is_masked(shown) => registered == digest(Some(wanted)),
+        (Some(shown), Some(wanted)) if is_masked(shown) => {
+            registered == Some(&digest(Some(wanted)))
+        }
         _ => false,
     };
     let all = [

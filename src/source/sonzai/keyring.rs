@@ -12,6 +12,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::{ArcSwap, Guard};
+use sha2::{Digest, Sha256};
 
 use crate::signature::Key;
 
@@ -32,7 +33,25 @@ pub struct Held {
 pub struct OfType {
     /// What signs now comes first.
     pub keys: Vec<Stored>,
+    /// The `Authorization` headers that its webhooks were registered with.
+    pub authorizations: Vec<Registered>,
     pub changing: Option<Changing>,
+}
+
+/// An `Authorization` header that deliveries come with, whatever the file says by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Its [`digest`].
+    pub sha256: String,
+    /// Until when deliveries may come with one that was replaced, in milliseconds since the Unix epoch;
+    /// `None` for what is registered now.
+    pub until_ms: Option<u64>,
+}
+
+/// What stands for an `Authorization` header where it may be read: SHA-256, in hex. No header is an empty
+/// one.
+pub fn digest(authorization: &[u8]) -> String {
+    const_hex::encode(Sha256::digest(authorization))
 }
 
 /// A key that is not in the file.
@@ -53,10 +72,9 @@ pub struct Changing {
     pub is_called: bool,
 }
 
-impl Stored {
-    fn is_valid(&self, now_ms: u64) -> bool {
-        self.until_ms.is_none_or(|until_ms| now_ms < until_ms)
-    }
+/// Whether something is valid that is so until then, or without an end.
+fn is_valid(until_ms: Option<u64>, now_ms: u64) -> bool {
+    until_ms.is_none_or(|until_ms| now_ms < until_ms)
 }
 
 impl Changing {
@@ -94,7 +112,7 @@ impl Held {
             None => &*self.all,
             Some(event_type) => self.by_type.get(event_type).map_or(&[][..], |of| &of.keys),
         };
-        keys.iter().filter(move |stored| stored.is_valid(now_ms))
+        keys.iter().filter(move |stored| is_valid(stored.until_ms, now_ms))
     }
 
     /// What signs events of this type now.
@@ -106,6 +124,20 @@ impl Held {
     /// What signs events of some type now.
     pub fn signs_any(&self) -> Option<&Key> {
         self.all.iter().find(|stored| stored.until_ms.is_none()).map(|stored| &stored.key)
+    }
+
+    /// Whether a webhook on a path with this type was registered with this `Authorization` header, or on
+    /// a path without a type any.
+    pub fn is_registered(&self, path_type: Option<&str>, header: &[u8], now_ms: u64) -> bool {
+        let sha256 = digest(header);
+        let is_it = |of: &OfType| {
+            let mut all = of.authorizations.iter();
+            all.any(|each| is_valid(each.until_ms, now_ms) && each.sha256 == sha256)
+        };
+        match path_type {
+            None => self.by_type.values().any(is_it),
+            Some(event_type) => self.by_type.get(event_type).is_some_and(is_it),
+        }
     }
 
     /// Whether a secret is being changed that would verify a request on a path with this type, or on
@@ -131,7 +163,28 @@ mod tests {
     }
 
     fn held(keys: Vec<Stored>, changing: Option<Changing>) -> Held {
-        Held::new([("a".to_owned(), OfType { keys, changing })].into())
+        let of = OfType { keys, changing, ..OfType::default() };
+        Held::new([("a".to_owned(), of)].into())
+    }
+
+    #[test]
+    fn a_header_is_that_of_its_type_until_its_time_is_over() {
+        let registered =
+            |header: &str, until_ms| Registered { sha256: digest(header.as_bytes()), until_ms };
+        let authorizations = vec![registered("Bearer new", None), registered("", Some(NOW_MS))];
+        let of = OfType { authorizations, ..OfType::default() };
+        let held = Held::new([("a".to_owned(), of)].into());
+        for (path_type, header, now_ms, expected) in [
+            (Some("a"), "Bearer new", NOW_MS, true),
+            (Some("b"), "Bearer new", NOW_MS, false),
+            (None, "Bearer new", NOW_MS, true),
+            (Some("a"), "", NOW_MS - 1, true),
+            (Some("a"), "", NOW_MS, false),
+            (Some("a"), "Bearer other", NOW_MS - 1, false),
+        ] {
+            let found = held.is_registered(path_type, header.as_bytes(), now_ms);
+            assert_eq!(found, expected, "{path_type:?} {header} {now_ms}");
+        }
     }
 
     #[test]
