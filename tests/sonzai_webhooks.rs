@@ -517,6 +517,24 @@ async fn commands_sign_and_verify_with_what_the_daemon_keeps() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_register_nothing_is_changed_that_is_not_named() {
+    let mut place = Place::new(Options::default(), &[MESSAGE]).await;
+    register_by_hand(&place, MESSAGE, "http://127.0.0.1:1/hooks/sonzai/agent.message").await;
+    let registers = place.source.lines().find(|line| line.contains("register:")).expect("a line");
+    let secrets = "    secrets: { \"*\": \"${SONZAI_SECRET}\" }";
+    place.source = place.source.replace(registers, secrets);
+    place.kill();
+    place.start();
+    for action in ["delete", "rotate"] {
+        let (code, text) = place.webhooks(&[action, "--yes"]);
+        assert!(code == 1 && text.contains("name the event type"), "{code} {text}");
+    }
+    assert_eq!(outline(&place.json(&["list"], 0)).len(), 1, "it is still registered");
+    place.json(&["delete", MESSAGE, "--yes"], 0);
+    assert_eq!(outline(&place.json(&["list"], 0)), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_sources_that_register_the_same_webhook_are_refused() {
     let mut place = Place::new(Options::default(), &[MESSAGE]).await;
     let rival = place.source.replace("/hooks/sonzai/", "/hooks/rival/").replace(MESSAGE, "[X]");

@@ -128,12 +128,24 @@ impl Service {
     }
 
     async fn change(&self, account: &Account, asked: &Asked) -> Result<Answer, Refusal> {
-        if asked.action == Action::Sync && account.settings.register.is_none() {
-            return Err(Refusal::Impossible(format!(
-                "source `{}` has no `register:`: say there which types to register, and for which \
-                 public_url",
-                account.source
-            )));
+        if account.settings.register.is_none() {
+            let source = &account.source;
+            match (asked.action, &asked.event_type) {
+                (Action::Sync, _) => {
+                    return Err(Refusal::Impossible(format!(
+                        "source `{source}` has no `register:`: say there which types to register, and \
+                         for which public_url"
+                    )));
+                }
+                // Another Waypost may have the same path at another host.
+                (_, None) => {
+                    return Err(Refusal::Impossible(format!(
+                        "source `{source}` has no `register:`, so nobody knows at which host its own \
+                         webhooks lead here: name the event type"
+                    )));
+                }
+                (_, Some(_)) => {}
+            }
         }
         let mut compared = self.compare(account, asked).await?;
         match asked.action {
