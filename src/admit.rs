@@ -97,7 +97,7 @@ impl Admit {
         };
         let payload = record.encode();
         let (durable, appended) = oneshot::channel();
-        let keys = claim.keys().to_vec();
+        let entry = Entry { payload, keys: claim.keys().to_vec(), time_ms: claim.time_ms(time_ms) };
         let done = Box::new(move |appended: Result<_, AppendError>| {
             if appended.is_ok() {
                 claim.commit(time_ms);
@@ -106,7 +106,6 @@ impl Admit {
             // The caller may be gone; the event is in all the same.
             durable.send(appended).ok();
         });
-        let entry = Entry { payload, keys, time_ms };
         self.journal.append(entry, done).await;
         appended.await.map_err(|_| Error::Ended)??;
         Ok(Admitted { id, outcome })

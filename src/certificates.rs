@@ -1,6 +1,8 @@
 //! Certificates and keys in PEM, and whom to trust: what TLS has in common on the ingress, in the
 //! commands and to the brokers.
 
+use std::{error, io, iter};
+
 use tokio_rustls::rustls::{
     self, CertificateError, RootCertStore,
     pki_types::{
@@ -95,11 +97,31 @@ pub fn is_an_authoritys_own(cause: &CertificateError) -> bool {
     matches!(cause, CertificateError::Other(why) if why.to_string().contains("CaUsedAsEndEntity"))
 }
 
+/// The error of TLS at the bottom of another one, if that is what it is.
+pub fn tls_cause<'e>(error: &'e (dyn error::Error + 'static)) -> Option<&'e rustls::Error> {
+    iter::successors(Some(error), |error| match error.downcast_ref::<io::Error>() {
+        // An I/O error's own `source` skips what it wraps.
+        Some(error) => error.get_ref().map(|inner| inner as &(dyn error::Error + 'static)),
+        None => error.source(),
+    })
+    .find_map(|error| error.downcast_ref())
+}
+
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
+
+    #[test]
+    fn the_error_of_tls_is_found_below_others() {
+        let tls = || rustls::Error::HandshakeNotComplete;
+        let io = io::Error::new(io::ErrorKind::InvalidData, tls());
+        assert_eq!(tls_cause(&io), Some(&tls()));
+        let amqp = lapin::Error::from(io);
+        assert_eq!(tls_cause(&amqp), Some(&tls()));
+        assert_eq!(tls_cause(&io::Error::from(io::ErrorKind::BrokenPipe)), None);
+    }
 
     #[test]
     fn a_text_is_told_apart_from_a_damaged_one_and_never_quoted() {

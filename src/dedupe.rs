@@ -15,5 +15,5 @@
 mod keys;
 mod window;
 
-pub use keys::{Key, Keys, LookUp, both_of_body, of_body, of_id, of_parts};
+pub use keys::{ForOne, Key, Keys, LookUp, both_of_body, of_body, of_id, of_parts};
 pub use window::{Claim, Limits, Window};

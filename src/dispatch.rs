@@ -38,6 +38,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backoff::Backoff,
     broker::{self, Broker, Publication},
     clock::Steady,
     feed::Outcome,
@@ -45,7 +46,6 @@ use crate::{
     quiet::Quiet,
 };
 
-pub(crate) mod backoff;
 mod change;
 mod connect;
 pub mod dead_letter;
@@ -62,7 +62,6 @@ mod shared;
 mod stats;
 mod window;
 
-pub use backoff::Backoff;
 pub use dead_letter::DeadLetters;
 pub use health::Holds;
 pub use orders::{Client, Farewell, Order, Orders, Policy};

@@ -56,6 +56,7 @@
 
 pub mod admin;
 pub mod admit;
+mod backoff;
 pub mod body;
 pub mod broker;
 pub mod certificates;

@@ -77,7 +77,8 @@ async fn a_key_that_is_refused_is_told_once_and_asked_about_seldom() {
     for (refusal, kind, hint) in
         [(401, "key_refused", "put a valid one there"), (403, "forbidden", "give it the scope")]
     {
-        let mut polling = Polling::project(options()).await;
+        let before = poll_project(", repair: 1h");
+        let mut polling = Polling::of(options(), &before).await;
         polling.fault(json!({ "match": { "path": "/api/" }, "fault": { "status": refusal } }));
         polling.emit(r#"{"type":"on_wakeup_ready"}"#);
         let daemon = polling.start();
@@ -95,7 +96,7 @@ async fn a_key_that_is_refused_is_told_once_and_asked_about_seldom() {
 
         // What is mended in the routing table counts at once.
         polling.stub.clear_faults();
-        polling.routes = polling.routes.replace(&poll_project(""), &poll_project(", repair: 1h"));
+        polling.routes = polling.routes.replace(&before, &poll_project(", repair: 2h"));
         fs::write(polling.dir.path().join("routes.yaml"), &polling.routes).unwrap();
         polling.await_published(1);
         eventually("it is taken", || polling.pending() == 0);

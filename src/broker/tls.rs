@@ -3,7 +3,7 @@
 //! RabbitMQ and NATS are spoken to through rustls; Kafka's client has OpenSSL and takes the same PEM
 //! text, checked here first. A broker's certificate is always verified, its host name too.
 
-use std::{error, io, iter, sync::Arc};
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio_rustls::rustls::{
@@ -275,16 +275,6 @@ fn parse<T>(
 /// Named, so that it never depends on which others are compiled in.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
-}
-
-/// The error of TLS at the bottom of another one, if that is what it is.
-pub fn cause<'e>(error: &'e (dyn error::Error + 'static)) -> Option<&'e rustls::Error> {
-    iter::successors(Some(error), |error| match error.downcast_ref::<io::Error>() {
-        // An I/O error's own `source` skips what it wraps.
-        Some(error) => error.get_ref().map(|inner| inner as &(dyn error::Error + 'static)),
-        None => error.source(),
-    })
-    .find_map(|error| error.downcast_ref())
 }
 
 #[cfg(test)]

@@ -28,8 +28,9 @@ use super::{
     verdict::Verdict,
 };
 use crate::{
+    backoff::Backoff,
     clock::now_ms,
-    dispatch::{backoff::Backoff, dead_letter::DeadLetters, kept::Kept},
+    dispatch::{dead_letter::DeadLetters, kept::Kept},
     event::{Event, Format, Message},
     journal::AppendError,
     routing::CommandSettings,

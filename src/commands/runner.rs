@@ -11,7 +11,7 @@ use super::{
     hands::{Fate, Hands},
     stats::{State, Stats},
 };
-use crate::dispatch::backoff::Backoff;
+use crate::backoff::Backoff;
 
 /// Pauses between attempts to connect.
 const CONNECT_PAUSE: Backoff =

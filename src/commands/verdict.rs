@@ -22,8 +22,7 @@ impl Verdict {
         match &error.why {
             Why::Unaskable(_) => Verdict::Refused,
             Why::Refused(refusal) => {
-                let has_words = !refusal.words.is_empty();
-                Verdict::of_answer(refusal.status, has_words, refusal.retry_after)
+                Verdict::of_answer(refusal.status, refusal.is_problem, refusal.retry_after)
             }
             Why::Unreachable { .. }
             | Why::Cut { .. }
@@ -34,15 +33,15 @@ impl Verdict {
         }
     }
 
-    /// A refusal has words of the API's own: a bare 404 is rather a proxy's, or an `api.url` that leads
+    /// A refusal is one of the API's own: any other 404 is a proxy's, or an `api.url` that leads
     /// elsewhere, and would make a dead letter of every command.
-    fn of_answer(status: StatusCode, has_words: bool, retry_after: Option<Duration>) -> Verdict {
+    fn of_answer(status: StatusCode, is_problem: bool, retry_after: Option<Duration>) -> Verdict {
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Verdict::Denied,
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
                 Verdict::Wait(retry_after)
             }
-            status if status.is_client_error() && has_words => Verdict::Refused,
+            status if status.is_client_error() && is_problem => Verdict::Refused,
             _ => Verdict::Wait(retry_after),
         }
     }
@@ -55,7 +54,7 @@ mod tests {
     #[test]
     fn each_answer_has_its_consequence() {
         let after = Some(Duration::from_secs(7));
-        for (status, has_words, expected) in [
+        for (status, is_problem, expected) in [
             (401, true, Verdict::Denied),
             (403, false, Verdict::Denied),
             (400, true, Verdict::Refused),
@@ -71,7 +70,7 @@ mod tests {
             (503, false, Verdict::Wait(after)),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(Verdict::of_answer(status, has_words, after), expected, "{status}");
+            assert_eq!(Verdict::of_answer(status, is_problem, after), expected, "{status}");
         }
     }
 }

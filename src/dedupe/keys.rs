@@ -33,19 +33,28 @@ pub struct LookUp {
     pub key: Key,
     /// Only if it was registered less than so many seconds ago; the window bounds it besides.
     pub younger_than_s: u32,
-    /// Only if no other event was taken for the one that registered it. Of each sort of events one may
-    /// be, and this says which sort it is.
-    pub for_one: Option<u8>,
+    /// Only if no other event was taken for the one that registered it.
+    pub for_one: Option<ForOne>,
+}
+
+/// Between whom a key is good for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForOne {
+    /// What sort of event looks it up: one of each may take it.
+    pub taker: u8,
+    /// What sort of event registers it: who takes one takes all that are good of that sort, for they
+    /// may be the same thing told twice.
+    pub giver: u8,
 }
 
 impl LookUp {
     /// What says that an event of this sort was taken for the one which registered the key; `None` where
     /// it is good for any number.
     pub(super) fn taken(&self) -> Option<Key> {
-        let sort = self.for_one?;
+        let ForOne { taker, .. } = self.for_one?;
         let mut taken = self.key;
         taken[0] = !taken[0];
-        taken[1] ^= sort;
+        taken[1] ^= taker;
         Some(taken)
     }
 }
@@ -87,8 +96,8 @@ impl Keys {
 
     /// Looks up what was registered for one. Whoever is made the same by nothing else takes it, and the
     /// next of its sort that looks it up is another event.
-    pub fn look_up_for_one(&mut self, key: Key, sort: u8) {
-        self.looked_up.push(LookUp { key, younger_than_s: u32::MAX, for_one: Some(sort) });
+    pub fn look_up_for_one(&mut self, key: Key, for_one: ForOne) {
+        self.looked_up.push(LookUp { key, younger_than_s: u32::MAX, for_one: Some(for_one) });
     }
 
     /// What is stored with an event that is none before it, each once.
@@ -101,11 +110,11 @@ impl Keys {
         &self.looked_up
     }
 
-    /// What is stored with the event; with the same as one before it that it `takes`, that.
-    pub(super) fn stored(&self, takes: Option<Key>) -> Registered {
+    /// What is stored with the event; if it is the same as others before it by what it `takes`, that.
+    pub(super) fn stored(&self, takes: &[Key]) -> Registered {
         match takes {
-            None => self.registered().collect(),
-            Some(taken) => self.registered.iter().copied().chain([taken]).collect(),
+            [] => self.registered().collect(),
+            takes => self.registered.iter().chain(takes).copied().collect(),
         }
     }
 }

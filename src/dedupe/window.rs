@@ -54,8 +54,8 @@ struct Claimed {
 }
 
 enum Attempt {
-    /// These, and whether one of them says that it takes what is good for one.
-    Claimed(Registered, bool),
+    /// These, and if some of them say that it takes what is good for one, since when that is.
+    Claimed(Registered, Option<u32>),
     Known,
     Wait(watch::Receiver<()>),
 }
@@ -83,9 +83,9 @@ impl Window {
             let attempt = self.try_claim(&keys, seconds(now_ms));
             match attempt {
                 Attempt::Known => return None,
-                Attempt::Claimed(keys, is_taken) => {
+                Attempt::Claimed(keys, takes_since_s) => {
                     let (window, committed_ms) = (self.clone(), None);
-                    return Some(Claim { window, keys, is_taken, committed_ms });
+                    return Some(Claim { window, keys, takes_since_s, committed_ms });
                 }
                 // An error is the claim's end, whichever way: look again.
                 Attempt::Wait(mut outcome) => drop(outcome.changed().await),
@@ -98,19 +98,25 @@ impl Window {
     pub fn knows(&self, keys: &Keys, now_ms: u64) -> bool {
         let (now_s, mut state) = (seconds(now_ms), self.state());
         state.forget(now_s, self.limits);
-        keys.looked_up().iter().any(|look_up| state.knows(look_up, now_s, self.limits))
+        keys.looked_up()
+            .iter()
+            .any(|look_up| state.known_since(look_up, now_s, self.limits).is_some())
     }
 
     fn try_claim(&self, keys: &Keys, now_s: u32) -> Attempt {
         let mut state = self.state();
         state.forget(now_s, self.limits);
-        let mut takes = None;
+        let mut takes: SmallVec<[Key; 2]> = SmallVec::new();
+        let mut takes_since_s = None;
+        let mut giver = None;
         for look_up in keys.looked_up() {
-            if state.knows(look_up, now_s, self.limits) {
-                match look_up.taken() {
-                    None => return Attempt::Known,
-                    Some(taken) => takes = takes.or(Some(taken)),
-                }
+            let Some(since_s) = state.known_since(look_up, now_s, self.limits) else { continue };
+            let (Some(taken), Some(for_one)) = (look_up.taken(), look_up.for_one) else {
+                return Attempt::Known;
+            };
+            if *giver.get_or_insert(for_one.giver) == for_one.giver {
+                takes.push(taken);
+                takes_since_s = takes_since_s.max(Some(since_s));
             }
         }
         for look_up in keys.looked_up() {
@@ -121,11 +127,11 @@ impl Window {
                 }
             }
         }
-        let stored = keys.stored(takes);
+        let stored = keys.stored(&takes);
         for key in &stored {
             state.claimed.entry(*key).or_default().claims += 1;
         }
-        Attempt::Claimed(stored, takes.is_some())
+        Attempt::Claimed(stored, takes_since_s)
     }
 
     pub fn limits(&self) -> &Limits {
@@ -168,17 +174,19 @@ impl Limits {
 }
 
 impl State {
-    /// Whether it makes an event of now the same as one before. An age in whole seconds may be a
-    /// second too long and is never too short, so a limit that is reached always counts.
+    /// When the key was registered, if it makes an event of now the same as one before. An age in whole
+    /// seconds may be a second too long and is never too short, so a limit that is reached always
+    /// counts.
     ///
     /// One that is good for one is good again once it was registered again, in a later second.
-    fn knows(&self, look_up: &LookUp, now_s: u32, limits: Limits) -> bool {
+    fn known_since(&self, look_up: &LookUp, now_s: u32, limits: Limits) -> Option<u32> {
         let LookUp { key, younger_than_s, .. } = look_up;
-        let Some(time_s) = self.known.get(key) else { return false };
-        let age_s = now_s.saturating_sub(*time_s);
+        let time_s = *self.known.get(key)?;
+        let age_s = now_s.saturating_sub(time_s);
         let is_known = age_s <= limits.window_s() && age_s < *younger_than_s;
         let taken_s = || self.known.get(&look_up.taken()?);
-        is_known && taken_s().is_none_or(|taken_s| taken_s < time_s)
+        let is_good = is_known && taken_s().is_none_or(|taken_s| *taken_s < time_s);
+        is_good.then_some(time_s)
     }
 
     fn learn(&mut self, key: Key, time_s: u32, limits: Limits) {
@@ -228,7 +236,8 @@ impl State {
 pub struct Claim {
     window: Arc<Window>,
     keys: Registered,
-    is_taken: bool,
+    /// When the newest of what it takes was registered.
+    takes_since_s: Option<u32>,
     committed_ms: Option<u64>,
 }
 
@@ -241,13 +250,19 @@ impl Claim {
     /// Whether the event is the same as one before it by a key that is good for one: then nothing of it
     /// is to be appended but its keys, so that the next one is another event.
     pub fn is_taken(&self) -> bool {
-        self.is_taken
+        self.takes_since_s.is_some()
     }
 
-    /// The event is durable: its keys are known from now on, all at once, and those who wait for
-    /// one are told.
-    pub fn commit(mut self, time_ms: u64) {
-        self.committed_ms = Some(time_ms);
+    /// The time from which its keys count: that of the event, and never before that of what it takes. A
+    /// clock that was set back, or an event that waited, would leave that good for a second one.
+    pub fn time_ms(&self, event_ms: u64) -> u64 {
+        event_ms.max(u64::from(self.takes_since_s.unwrap_or_default()) * 1000)
+    }
+
+    /// The event of this time is durable: its keys are known from now on, all at once, and those who
+    /// wait for one are told.
+    pub fn commit(mut self, event_ms: u64) {
+        self.committed_ms = Some(self.time_ms(event_ms));
     }
 }
 
@@ -258,7 +273,7 @@ impl Drop for Claim {
             for key in &self.keys {
                 state.learn(*key, seconds(time_ms), self.window.limits);
             }
-            if self.is_taken {
+            if self.is_taken() {
                 self.window.taken.inc();
             }
         }

@@ -40,9 +40,9 @@ use crate::{
     admit::Admit,
     clock::Steady,
     quiet::Quiet,
-    routing::Table,
+    routing::{Table, path::Path},
     settings,
-    sonzai::client::Client,
+    sonzai::{client::Client, webhooks::plan::Wanted},
     source::sonzai::settings::{self as of_source, Agents, Mode, Register, Whose},
 };
 
@@ -108,8 +108,9 @@ pub struct Parts {
     pub source: ByteString,
     pub client: Client,
     pub poll: of_source::Poll,
-    /// To see whether what is registered gets through.
+    /// To see whether what is registered, and leads to this path, gets through.
     pub register: Option<Register>,
+    pub path: Path,
     pub limits: Limits,
     pub table: Arc<ArcSwap<Table>>,
     pub admit: Admit,
@@ -121,6 +122,7 @@ pub struct Poller {
     cycle: Cycle,
     poll: of_source::Poll,
     register: Option<Register>,
+    path: Path,
     limits: Limits,
     clock: Steady,
     /// Cancelled once the API has answered.
@@ -157,7 +159,7 @@ struct Round {
 
 impl Poller {
     pub fn new(parts: Parts) -> Poller {
-        let Parts { source, client, poll, register, limits, table, admit, stats } = parts;
+        let Parts { source, client, poll, register, path, limits, table, admit, stats } = parts;
         let clock = Steady::start();
         // That of the poller before this one is not this one's.
         stats.set_trouble(None);
@@ -190,7 +192,7 @@ impl Poller {
         };
         let (contacted, probe, quiet) = Default::default();
         let state = Mutex::new(state);
-        Poller { cycle, poll, register, limits, clock, contacted, state, probe, quiet }
+        Poller { cycle, poll, register, path, limits, clock, contacted, state, probe, quiet }
     }
 
     /// Cancelled once the API has answered.
@@ -293,8 +295,9 @@ impl Poller {
             return;
         }
         self.state().deliveries_not_before_ms = now_ms + self.limits.slow_every.as_millis() as u64;
-        let (client, register) = (&self.cycle.client, self.register.as_ref());
-        match deliveries::fail(client, register, crate::clock::now_ms()).await {
+        let ours =
+            Wanted { register: self.register.as_ref(), path: &self.path, authorization: None };
+        match deliveries::fail(&self.cycle.client, ours, crate::clock::now_ms()).await {
             Ok(fail) => {
                 self.contacted.cancel();
                 self.cycle.stats.deliveries_fail.set(u64::from(fail));

@@ -63,7 +63,7 @@ pub struct Request {
 #[derive(Debug, Default)]
 pub struct Turns {
     turn: Arc<Mutex<()>>,
-    /// Whether the one after the start has begun.
+    /// Whether the one after the start was made.
     after_start: AtomicBool,
 }
 
@@ -127,7 +127,7 @@ pub struct Repair {
     service: Service,
     account: Arc<Account>,
     request: Request,
-    _turn: OwnedMutexGuard<()>,
+    turn: OwnedMutexGuard<()>,
 }
 
 impl Repair {
@@ -144,14 +144,15 @@ impl Repair {
             return Err(Error::AgentsAndProject);
         }
         let turn = account.repairs.turn.clone().try_lock_owned();
-        let _turn = turn.map_err(|_| Error::Busy(account.source.clone()))?;
-        Ok(Repair { service, account, request, _turn })
+        let turn = turn.map_err(|_| Error::Busy(account.source.clone()))?;
+        Ok(Repair { service, account, request, turn })
     }
 
     /// Repairs, and tells `listener` how far it is and what came of it. Ends early when the account is
     /// replaced, the daemon ends, or the listener goes away.
     pub async fn run(self, listener: Listener) -> Summary {
-        let Repair { service, account, request, .. } = &self;
+        let Repair { service, account, request, turn } = self;
+        let (service, account, request) = (&service, &*account, &request);
         let since = Duration::from_secs(request.since_seconds);
         let since_ms = now_ms().saturating_sub(since.as_millis() as u64);
         let mut work = Work {
@@ -181,27 +182,38 @@ impl Repair {
         if !ended {
             summary.trouble_because("it was ended before it was through: run it again".to_owned());
         }
+        // Who does not read the end holds up nobody who comes after.
+        drop(turn);
         listener.end(&summary).await;
         summary
     }
 }
 
-/// What `poll: {repair: …}` asks for: once, after the API has answered for the first time.
+/// What `poll: {repair: …}` asks for: once, after the API has answered for the first time. If the
+/// account is replaced before it is through, it is left to the next one.
 pub async fn after_start(
     service: Service,
     account: Arc<Account>,
     contacted: CancellationToken,
     since: Duration,
 ) {
-    if account.repairs.after_start.swap(true, Relaxed) {
+    if account.repairs.after_start.load(Relaxed) {
         return;
     }
-    contacted.cancelled().await;
-    let source = account.source.clone();
+    if account.stop.run_until_cancelled(contacted.cancelled()).await.is_none() {
+        return;
+    }
+    let (source, repairs) = (account.source.clone(), account.repairs.clone());
+    let stop = account.stop.clone();
     let request = Request { since_seconds: since.as_secs(), ..Request::default() };
     match Repair::begin(service, account, request) {
         Ok(repair) => {
             let summary = repair.run(Listener::nobody()).await;
+            if stop.is_cancelled() {
+                // Other settings are in force by now: whoever works with those does it.
+                return;
+            }
+            repairs.after_start.store(true, Relaxed);
             let (found, new, known) = (summary.found(), summary.new_ones(), summary.known());
             let out_of_reach = summary.out_of_reach();
             let notes = summary.notes().join("; ");

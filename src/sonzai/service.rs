@@ -259,6 +259,7 @@ impl Service {
             source: account.source.clone(),
             client: account.client.clone(),
             register: account.settings.register.clone(),
+            path: account.path.clone(),
             limits: poller::Limits::from(self.settings()),
             table: self.0.parts.table.clone(),
             admit: self.admit().clone(),
@@ -267,11 +268,7 @@ impl Service {
         });
         if let Some(since) = poll.repair {
             let (service, account, contacted) = (self.clone(), account.clone(), poller.contacted());
-            drop(self.spawn(async move {
-                let stop = account.stop.clone();
-                let repair = repair::after_start(service, account, contacted, since);
-                stop.run_until_cancelled(repair).await
-            }));
+            drop(self.spawn(repair::after_start(service, account, contacted, since)));
         }
         drop(self.spawn(poller.run(account.stop.clone())));
     }

@@ -1,6 +1,6 @@
 //! What concerns Sonzai's API: secrets and their changes.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::{Families, families::Labels};
 use crate::{
@@ -43,7 +43,35 @@ pub(super) fn write(view: &View, out: &mut Families) -> fmt::Result {
         counted.map(|(outcome, count)| (labels(outcome), count.get()))
     });
     let help = "Changes of secrets by what became of them; an uncertain one is made again.";
-    out.counters("waypost_sonzai_secret_changes_total", help, changes)
+    out.counters("waypost_sonzai_secret_changes_total", help, changes)?;
+    requests(&accounts, out)
+}
+
+/// Of each account's client; one that is made anew, with another `api:`, begins at nothing.
+fn requests(accounts: &[Arc<Account>], out: &mut Families) -> fmt::Result {
+    let counts = accounts.iter().flat_map(|account| {
+        let stats = account.client.stats();
+        let labels = |outcome: &str| {
+            [("source", account.source.to_string()), ("outcome", outcome.to_owned())]
+        };
+        let counted = [
+            ("ok", &stats.ok),
+            ("retried", &stats.retried),
+            ("refused", &stats.refused),
+            ("failed", &stats.failed),
+            ("unreachable", &stats.unreachable),
+        ];
+        counted.map(|(outcome, count)| (labels(outcome), count.get()))
+    });
+    let help = "Requests to Sonzai's API by what became of them; one that is retried is followed by \
+                another.";
+    out.counters("waypost_sonzai_requests_total", help, counts)?;
+    let times = accounts.iter().map(|account| {
+        let labels: Labels<1> = [("source", account.source.to_string())];
+        (labels, account.client.stats().time.read())
+    });
+    let help = "Requests to Sonzai's API, from the connection to the last byte or the failure.";
+    out.times_by("waypost_sonzai_request_duration_seconds", help, times)
 }
 
 fn oldest_change_s(store: &Store, now_ms: u64) -> f64 {

@@ -10,6 +10,7 @@ use std::{
 use tokio_rustls::rustls::{ClientConnection, pki_types::ServerName};
 
 use super::{super::tls, config::Settings};
+use crate::certificates;
 
 /// How long each step of a handshake may take that is only made to see what is wrong with it.
 const STEP_DEADLINE: Duration = Duration::from_secs(2);
@@ -53,7 +54,7 @@ fn why_no_handshake(trouble: &str, settings: &Settings) -> Option<String> {
     }
     let (host, port) = place(trouble)?;
     let error = shake_hands(host, port, tls).err()?;
-    let why = match (tls::cause(&error), error.kind()) {
+    let why = match (certificates::tls_cause(&error), error.kind()) {
         (Some(cause), _) => tls.why(cause),
         // librdkafka words this one differently from one attempt to the next.
         (None, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {

@@ -16,11 +16,12 @@ use super::{
     Login,
     settings::Servers,
 };
+use crate::certificates;
 
 /// `connect` failed.
 pub fn not_connected(error: &ConnectError, servers: &Servers) -> Error {
     let place = servers.shown();
-    if let Some(cause) = tls::cause(error) {
+    if let Some(cause) = certificates::tls_cause(error) {
         let why = servers.tls.as_ref().unwrap_or(&tls::Settings::default()).why(cause);
         return Error::Down(format!("cannot connect to NATS at {place}: {why}"));
     }

@@ -4,7 +4,7 @@ use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::super::tls;
-use crate::secret::same;
+use crate::{certificates, secret::same};
 
 /// How to reach the broker. Prints no secret.
 #[derive(Clone, Debug)]
@@ -121,7 +121,7 @@ impl Endpoint {
 
     /// Why connecting failed and what to check.
     pub(super) fn why(&self, error: &lapin::Error) -> String {
-        if let (Some(tls), Some(cause)) = (&self.tls, tls::cause(error)) {
+        if let (Some(tls), Some(cause)) = (&self.tls, certificates::tls_cause(error)) {
             return tls.why(cause);
         }
         let words = super::words(error);

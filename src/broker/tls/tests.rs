@@ -105,13 +105,3 @@ fn a_failed_handshake_says_what_to_check() {
         assert!(why.contains(expected), "{expected}: {why}");
     }
 }
-
-#[test]
-fn the_error_of_tls_is_found_below_others() {
-    let tls = || rustls::Error::HandshakeNotComplete;
-    let io = io::Error::new(io::ErrorKind::InvalidData, tls());
-    assert_eq!(cause(&io), Some(&tls()));
-    let amqp = lapin::Error::from(io);
-    assert_eq!(cause(&amqp), Some(&tls()));
-    assert_eq!(cause(&io::Error::from(io::ErrorKind::BrokenPipe)), None);
-}

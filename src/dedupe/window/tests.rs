@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::dedupe::ForOne;
 
 const LIMITS: Limits = Limits { window: Duration::from_secs(10), max_keys: 3 };
 const WIDE: Limits = Limits { window: Duration::from_secs(100), max_keys: 1000 };
@@ -80,9 +81,11 @@ fn good_for_one(id: u8, key_of_one: u8) -> Keys {
 /// Known by the first, and the same as one that registered the second, unless that was taken.
 fn takes(id: u8, key_of_one: u8) -> Keys {
     let mut keys = keys(id);
-    keys.look_up_for_one(key(key_of_one), 1);
+    keys.look_up_for_one(key(key_of_one), BY_THE_FIRST);
     keys
 }
+
+const BY_THE_FIRST: ForOne = ForOne { taker: 1, giver: 0 };
 
 /// Whether an event takes what is good for one; `None` where it is known.
 async fn taken_by(window: &Arc<Window>, keys: Keys, now_ms: u64) -> Option<bool> {
@@ -100,7 +103,7 @@ async fn what_is_good_for_one_makes_one_other_event_the_same() {
     assert_eq!(taken_by(&window, takes(2, 100), 2_000).await, None, "it comes again");
     assert_eq!(taken_by(&window, takes(3, 100), 2_000).await, Some(false), "and here is another");
     let mut of_another_sort = keys(7);
-    of_another_sort.look_up_for_one(key(100), 2);
+    of_another_sort.look_up_for_one(key(100), ForOne { taker: 2, giver: 0 });
     assert_eq!(taken_by(&window, of_another_sort, 2_000).await, Some(true));
     // One more registers it: it is good again, for one.
     commit(&window, good_for_one(4, 100), 4_000).await;
@@ -125,6 +128,40 @@ async fn who_takes_what_is_good_for_one_gives_nothing_on() {
     known.also_known_by(key(9));
     assert_eq!(taken_by(&window, known, 0).await, None);
     assert_eq!(taken_by(&window, takes(3, 100), 0).await, Some(true));
+}
+
+#[tokio::test]
+async fn who_takes_of_one_sort_takes_all_of_it_and_none_of_another() {
+    let window = Window::new(WIDE, vec![]);
+    for (id, of_one) in [(1, 100), (2, 101), (3, 102)] {
+        commit(&window, good_for_one(id, of_one), 0).await;
+    }
+    let of_all = |id| {
+        let mut keys = takes(id, 100);
+        keys.look_up_for_one(key(101), BY_THE_FIRST);
+        keys.look_up_for_one(key(102), ForOne { giver: 9, ..BY_THE_FIRST });
+        keys
+    };
+    assert_eq!(taken_by(&window, of_all(4), 0).await, Some(true));
+    assert_eq!(taken_by(&window, takes(5, 100), 0).await, Some(false));
+    assert_eq!(taken_by(&window, takes(6, 101), 0).await, Some(false));
+    assert_eq!(taken_by(&window, of_all(7), 0).await, Some(true), "that of the other sort");
+    assert_eq!(taken_by(&window, of_all(8), 0).await, Some(false));
+}
+
+#[tokio::test]
+async fn what_was_taken_stays_so_though_the_clock_was_set_back() {
+    let window = Window::new(WIDE, vec![]);
+    commit(&window, good_for_one(1, 100), 50_000).await;
+    let claim = window.claim(takes(2, 100), 3_000).await.unwrap();
+    // What the journal keeps.
+    let kept = [(key(100), 50_000)].into_iter();
+    let kept = kept.chain(claim.keys().iter().map(|key| (*key, claim.time_ms(3_000)))).collect();
+    claim.commit(3_000);
+    for window in [window, Window::new(WIDE, kept)] {
+        assert_eq!(taken_by(&window, takes(3, 100), 4_000).await, Some(false));
+        assert_eq!(taken_by(&window, takes(4, 100), 60_000).await, Some(false));
+    }
 }
 
 #[tokio::test]

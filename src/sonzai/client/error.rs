@@ -59,6 +59,9 @@ pub struct Refusal {
     pub status: StatusCode,
     /// What the API says of it, escaped and bounded; perhaps nothing.
     pub words: String,
+    /// Whether it is an answer of the API itself, as `application/problem+json`: a proxy, or an
+    /// `api.url` that leads elsewhere, has words of its own.
+    pub is_problem: bool,
     /// What the API's support wants to see.
     pub request_id: Option<String>,
     /// How long the API wants to be left alone.
@@ -172,7 +175,15 @@ impl Why {
 impl Refusal {
     pub fn bare(host: &str, status: StatusCode, retry_after: Option<Duration>) -> Refusal {
         let host = host.to_owned();
-        Refusal { host, status, words: String::new(), request_id: None, retry_after, scope: None }
+        Refusal {
+            host,
+            status,
+            words: String::new(),
+            is_problem: false,
+            request_id: None,
+            retry_after,
+            scope: None,
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
     error::{Refusal, Why},
     problem, retry,
 };
-use crate::{broker, certificates, clock};
+use crate::{certificates, clock};
 
 /// How long a connection is kept that nobody uses. Load balancers close theirs after a minute.
 const IDLE: Duration = Duration::from_secs(30);
@@ -176,6 +176,7 @@ impl Exchange {
                 host: self.host.clone(),
                 status: head.status,
                 words: problem::words(&head.headers, &bytes, telling.secrets),
+                is_problem: problem::is_one(&head.headers, &bytes),
                 request_id: request_id.map(|id| problem::shown(&id, telling.secrets)),
                 retry_after: retry::retry_after(&head.headers, clock::now_ms()),
                 scope: telling.scope,
@@ -237,7 +238,7 @@ fn words(error: &(dyn error::Error + 'static)) -> String {
 fn advice(error: &legacy::Error) -> &'static str {
     use rustls::Error::{InvalidCertificate, InvalidMessage};
 
-    match broker::tls::cause(error) {
+    match certificates::tls_cause(error) {
         Some(InvalidCertificate(UnknownIssuer)) => "; name the file of its CA in api.ca",
         Some(InvalidCertificate(own)) if certificates::is_an_authoritys_own(own) => {
             "; it shows an authority's own certificate (CA:TRUE)"

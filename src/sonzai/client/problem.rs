@@ -12,15 +12,24 @@ const MAX_TEXT: usize = 300;
 /// How many of the errors in one problem are shown.
 const MAX_ERRORS: usize = 8;
 
+/// Whether an answer says that it is a problem, and is one.
+pub fn is_one(headers: &HeaderMap, body: &[u8]) -> bool {
+    says(headers, b"application/problem+json") && Object::read(body).is_ok()
+}
+
+/// Whether an answer's type begins so.
+fn says(headers: &HeaderMap, kind: &[u8]) -> bool {
+    let value = headers.get(CONTENT_TYPE);
+    value.is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(kind))
+}
+
 /// The words of an error answer: bounded, escaped, without the values that were sent. Empty if it had
 /// none.
 pub fn words(headers: &HeaderMap, body: &[u8], secrets: &[&SecretString]) -> String {
     let shown = |text: &str| shown(text, secrets);
     let Ok(problem) = Object::read(body) else {
         // Words of a proxy, as a rule. A page of HTML says nothing in its first line.
-        let is_text = headers
-            .get(CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"text/plain"));
+        let is_text = says(headers, b"text/plain");
         let text = String::from_utf8_lossy(if is_text { body } else { &[] });
         return shown(text.trim().lines().next().unwrap_or_default());
     };
@@ -109,6 +118,22 @@ mod tests {
         }
         assert_eq!(of("text/plain; charset=utf-8", "\nno upstream\nmore"), "no upstream");
         assert_eq!(of("text/html", "no upstream"), "");
+    }
+
+    #[test]
+    fn what_a_proxy_says_is_no_problem_of_the_apis() {
+        for (kind, body, expected) in [
+            ("application/problem+json", r#"{"title":"Not Found"}"#, true),
+            ("Application/Problem+JSON; charset=utf-8", "{}", true),
+            ("application/problem+json", "not found", false),
+            ("application/json", r#"{"message":"no route matched"}"#, false),
+            ("text/plain", "404 page not found", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, kind.parse().unwrap());
+            assert_eq!(is_one(&headers, body.as_bytes()), expected, "{kind} {body}");
+        }
+        assert!(!is_one(&HeaderMap::new(), b"{}"));
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use http::{
 };
 
 use super::error::Why;
-use crate::dispatch::Backoff;
+use crate::backoff::Backoff;
 
 /// Before the second attempt, about.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);

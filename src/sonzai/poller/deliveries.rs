@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::{
-    sonzai::client::{Attempt, Client, Error},
+    sonzai::{
+        client::{Attempt, Client, Error},
+        webhooks::plan::Wanted,
+    },
     source::sonzai::settings::{Register, Scope},
 };
 
@@ -16,16 +19,15 @@ const MAX_WEBHOOKS: usize = 100;
 /// For how long a failed attempt counts that nothing followed.
 const COUNTS_FOR: Duration = Duration::from_secs(3600);
 
-/// Whether the newest attempt of any type that is registered failed.
-pub async fn fail(
-    client: &Client,
-    register: Option<&Register>,
-    now_ms: u64,
-) -> Result<bool, Error> {
-    let (scope, types) = registered(client, register).await?;
+/// Whether the newest attempt of any type that is registered, and that leads to this source, failed.
+/// What somebody else does not take says nothing of us.
+pub async fn fail(client: &Client, ours: Wanted<'_>, now_ms: u64) -> Result<bool, Error> {
+    let (scope, types) = registered(client, ours.register).await?;
     for event_type in types.iter().take(MAX_WEBHOOKS) {
         match client.attempts(&scope, event_type, NEWEST, None).await {
-            Ok(page) if newest_failed(&page.attempts, now_ms) => return Ok(true),
+            Ok(page) if newest_failed(&page.attempts, event_type, ours, now_ms) => {
+                return Ok(true);
+            }
             // It is not registered (yet).
             Err(error) if !error.is_gone() => return Err(error),
             Ok(_) | Err(_) => {}
@@ -52,9 +54,12 @@ pub fn failed(attempt: &Attempt) -> bool {
     attempt.status != "success"
 }
 
-fn newest_failed(attempts: &[Attempt], now_ms: u64) -> bool {
+fn newest_failed(attempts: &[Attempt], event_type: &str, ours: Wanted, now_ms: u64) -> bool {
+    // One that does not say where it went may have been ours.
+    let is_ours = |url: &str| url.is_empty() || ours.leads_here(event_type, url);
+    let attempts = attempts.iter().filter(|attempt| is_ours(&attempt.webhook_url));
     // In doubt the first: the API lists the newest first.
-    let newest = attempts.iter().enumerate();
+    let newest = attempts.enumerate();
     let newest = newest.max_by_key(|(at, attempt)| (attempt.created_ms, std::cmp::Reverse(*at)));
     newest.is_some_and(|(_, attempt)| {
         let age_ms = attempt.created_ms.map_or(0, |ms| now_ms.saturating_sub(ms));
@@ -65,6 +70,7 @@ fn newest_failed(attempts: &[Attempt], now_ms: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::path::Path;
 
     fn attempt(status: &str, created_ms: Option<u64>) -> Attempt {
         Attempt {
@@ -100,7 +106,36 @@ mod tests {
             (vec![(bad, Some(now - 3_600_000))], false),
         ] {
             let attempts: Vec<_> = attempts.iter().map(|(s, ms)| attempt(s, *ms)).collect();
-            assert_eq!(newest_failed(&attempts, now), expected, "{attempts:?}");
+            let path = Path::parse("/h/{type}").unwrap();
+            let ours = Wanted { register: None, path: &path, authorization: None };
+            assert_eq!(newest_failed(&attempts, "t", ours, now), expected, "{attempts:?}");
+        }
+    }
+
+    #[test]
+    fn what_leads_elsewhere_says_nothing_of_us() {
+        let register = Register {
+            public_url: "https://us".to_owned(),
+            scope: Scope::Tenant,
+            types: vec!["t".to_owned()],
+        };
+        let path = Path::parse("/h/{type}").unwrap();
+        let fails = |url: &str, register| {
+            let attempts = [attempt("failed", Some(2)), attempt("success", Some(1))];
+            let [mut newest, before] = attempts;
+            newest.webhook_url = url.to_owned();
+            let ours = Wanted { register, path: &path, authorization: None };
+            newest_failed(&[newest, before], "t", ours, 3)
+        };
+        for (url, with_register, without) in [
+            ("https://us/h/t", true, true),
+            ("https://they/h/t", false, true),
+            ("https://they/t", false, false),
+            ("https://us/h/other", false, false),
+            ("", true, true),
+        ] {
+            let found = (fails(url, Some(&register)), fails(url, None));
+            assert_eq!(found, (with_register, without), "{url}");
         }
     }
 }

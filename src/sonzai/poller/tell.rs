@@ -11,6 +11,9 @@ use super::{
 };
 use crate::source::sonzai::settings::Whose;
 
+/// From one round to the next, at least.
+const SHORTEST_ROUND_MS: u64 = 1000;
+
 impl Poller {
     /// Notes what a look at a list came to.
     pub(super) fn note(&self, list: &List, looked: Looked) {
@@ -116,7 +119,8 @@ impl Poller {
             tracing::info!(%source, fast, why, "the pace of polling");
         }
         match state.circuit.trouble() {
-            Some(trouble) => trouble.not_before_ms,
+            // Where every list waits by itself, the round asked nobody, and is over at once.
+            Some(trouble) => trouble.not_before_ms.max(began_ms + SHORTEST_ROUND_MS),
             None => began_ms + state.pace.pause(now_ms, fastrand::f64()).as_millis() as u64,
         }
     }

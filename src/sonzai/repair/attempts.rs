@@ -47,7 +47,7 @@ impl Work<'_> {
         self.listener.progress(Step::Attempts, total, total, &self.summary);
     }
 
-    /// Reads back, page by page, until an attempt is older than is asked for.
+    /// Reads back, page by page, until all of one is older than is asked for.
     async fn of_type(
         &mut self,
         scope: &Scope,
@@ -64,10 +64,9 @@ impl Work<'_> {
                 let reason = format!("{unreadable} attempts at {event_type} cannot be read");
                 self.summary.out_of_reach_because(Step::Attempts, unreadable as u64, reason);
             }
-            let oldest_ms = attempts.iter().filter_map(|attempt| attempt.created_ms).min();
+            let is_through = is_behind(&attempts, self.since_ms);
             self.admit_failed(event_type, attempts, &mut seen).await;
             self.listener.progress(Step::Attempts, done, total, &self.summary);
-            let is_through = oldest_ms.is_some_and(|ms| ms < self.since_ms);
             match next_cursor {
                 Some(next) if !is_through && !self.intake.is_full() => cursor = Some(next),
                 _ => return Ok(()),
@@ -130,6 +129,14 @@ impl Work<'_> {
     }
 }
 
+/// Whether what follows this page is older than is asked for: all of it is, and the newest came first.
+/// That they do, nobody promises.
+fn is_behind(attempts: &[Attempt], since_ms: u64) -> bool {
+    let mut times = attempts.iter().filter_map(|attempt| attempt.created_ms);
+    let (first, newest) = (times.clone().next(), times.clone().max());
+    first >= times.next_back() && newest.is_some_and(|ms| ms < since_ms)
+}
+
 /// A page of attempts, smaller than `page_size` from now on where its answer would be too large.
 async fn page(
     client: &Client,
@@ -142,6 +149,42 @@ async fn page(
         match client.attempts(scope, event_type, *page_size, cursor).await {
             Err(error) if error.is_too_large() && *page_size > 1 => *page_size /= 2,
             answer => return answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_behind_a_page_is_looked_at_unless_it_is_older_for_sure() {
+        let at = |created_ms: Option<u64>| Attempt {
+            attempt_id: String::new(),
+            event_type: String::new(),
+            webhook_url: String::new(),
+            response_code: 0,
+            attempt_number: 1,
+            status: String::new(),
+            created_ms,
+            created_at: String::new(),
+            error_message: None,
+            request_body: None,
+            unreadable_body: false,
+            duration_ms: None,
+        };
+        for (times, expected) in [
+            (&[Some(9), Some(8)][..], true),
+            (&[Some(9), None, Some(9)], true),
+            (&[Some(10), Some(8)], false),
+            // Out of order, and the oldest first.
+            (&[Some(9), Some(12), Some(8)], false),
+            (&[Some(8), Some(9)], false),
+            (&[None], false),
+            (&[], false),
+        ] {
+            let attempts: Vec<Attempt> = times.iter().map(|ms| at(*ms)).collect();
+            assert_eq!(is_behind(&attempts, 10), expected, "{times:?}");
         }
     }
 }

@@ -14,8 +14,9 @@
 //!   and the wakeup (*w*). Two are the same if their types are, they differ in neither n nor m where
 //!   both have it, and n is equal, or m is, or w is and neither n nor m stands on both sides. One
 //!   wakeup may bring several messages, so a wakeup alone makes *one* event of each other way the same:
-//!   the second message that is polled of it is an event. An agent's notification says no type; it is of its own, and
-//!   of both that a proactive message is pushed under.
+//!   the second message that is polled of it is an event. An agent's notification says no type; it is of
+//!   its own, and of both that a proactive message is pushed under. So where one was pushed under both,
+//!   the first that is polled is the same as both of them, and the second is an event all the same.
 //!
 //! # As keys
 //!
@@ -37,7 +38,7 @@ use std::borrow::Cow;
 use bytestring::ByteString;
 use smallvec::{SmallVec, smallvec};
 
-use crate::dedupe::{Key, Keys, both_of_body, of_body, of_parts};
+use crate::dedupe::{ForOne, Key, Keys, both_of_body, of_body, of_parts};
 
 /// Within so many seconds an equal webhook may be a retry; at that age it is another event.
 const RETRIED_WITHIN_S: u32 = 3600;
@@ -288,7 +289,8 @@ impl Standing<'_> {
                 for message in allowed(has_m) {
                     let form = Form::Wakeup { notification, message };
                     for seat in &self.others {
-                        keys.look_up_for_one(seat.key(w, form), self.own.0 as u8);
+                        let for_one = ForOne { taker: self.own.0 as u8, giver: seat.0 as u8 };
+                        keys.look_up_for_one(seat.key(w, form), for_one);
                     }
                 }
             }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::dedupe::{Limits, Window};
 use crate::source::sonzai::payload::Payload;
 
 const SOURCE: &str = "sonzai";
@@ -248,4 +249,30 @@ fn a_webhook_registers_two_keys_and_one_or_two_for_each_id() {
         let found = (keys.registered().count(), keys.looked_up().len());
         assert_eq!(found, (registered, looked_up), "{ids:?}");
     }
+}
+
+/// It may be registered as both: the older guide names the one, the newer guide the other.
+#[tokio::test]
+async fn the_second_message_of_a_wakeup_is_an_event_though_the_first_was_pushed_under_both_types() {
+    let limits = Limits { window: std::time::Duration::from_secs(3600), max_keys: 1000 };
+    let window = Window::new(limits, vec![]);
+    let happened = |came, kind, message| {
+        let wakeup = Some('1');
+        Happened { came, kind, notification: None, message, wakeup, rest: false }.identity()
+    };
+    let webhook = Came::Webhook { timestamp: 1 };
+    let polled = |message| happened(Came::Agent, "agent.message", Some(message));
+    let mut outcomes = Vec::new();
+    for Identity { known_by, .. } in [
+        happened(webhook, "agent.message", None),
+        happened(webhook, "on_wakeup_ready", None),
+        polled('1'),
+        polled('2'),
+        polled('1'),
+    ] {
+        let claim = window.claim(known_by, 5_000).await;
+        outcomes.push(claim.as_ref().map(|claim| claim.is_taken()));
+        claim.into_iter().for_each(|claim| claim.commit(5_000));
+    }
+    assert_eq!(outcomes, [Some(false), Some(false), Some(true), Some(false), None]);
 }
