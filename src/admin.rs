@@ -17,11 +17,11 @@
 //! loopback, requests for all but `/livez` must name it by address or as `localhost`: a page in
 //! somebody's browser, whose own name was made to lead here, names itself.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, uri::Authority};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::de::DeserializeOwned;
@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     feed::Feed,
+    host::names_this_machine,
     sonzai::{
         repair::{self, Repair},
         webhooks::{desk::Refusal, document::Asked},
@@ -292,16 +293,6 @@ fn readiness(view: &Arc<View>) -> Response<Body> {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     response
-}
-
-/// Whether a request names this machine as nobody else's name can. One without a name is no
-/// browser's.
-fn names_this_machine(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST) else { return true };
-    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
-    let host = authority.host();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 fn unauthorized() -> Response<Body> {
