@@ -468,6 +468,25 @@ async fn a_consumer_that_would_drop_commands_is_not_taken_from_until_that_is_cha
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_in_hand_is_held_on_to_until_its_daemon_has_ended() {
+    let scene = Scene::open(Kind::Nats, "held").await;
+    // One that nobody holds on to is given to another after a second.
+    scene.place.make_consumer(-1).await;
+    scene.fault(json!({ "match": { "method": "POST" }, "times": 1, "fault": { "delay": "5s" } }));
+    let patient = [("WAYPOST_SHUTDOWN__DEADLINE", "60s")];
+    let first = Daemon::start(scene.dir(), &scene.routes(), &patient);
+    scene.place.send(&[command("c0")]).await;
+    eventually("the API is asked", || !scene.asked().is_empty()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let second = Daemon::start(dir.path(), &scene.routes(), &[]);
+    assert!(first.stop().success());
+    assert_eq!(scene.scheduled(), ["c0"]);
+    scene.place.send(&[command("c1")]).await;
+    scene.await_scheduled(&["c0", "c1"]).await;
+    scene.assert_all_acknowledged(second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_the_disk_fails_nothing_more_is_asked_or_acknowledged_and_all_of_it_ends() {
     let scene = Scene::open(Kind::Nats, "disk").await;
     let disk = SimDisk::new(1);
