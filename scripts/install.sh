@@ -159,15 +159,21 @@ sonzai_sdk() {
         { rm -rf .tools/sonzai-sdk; return 1; }
 }
 
+prism_runs() {
+    [ "$(.tools/prism/node_modules/.bin/prism --version 2>/dev/null)" = "$PRISM_VERSION" ]
+}
+
 prism() {
-    [ "$(.tools/prism/node_modules/.bin/prism --version 2>/dev/null)" != "$PRISM_VERSION" ] || return 0
+    ! prism_runs || return 0
     have node && have npm || {
         echo "No Node.js with npm is here: the tests with Prism are skipped."
         return 0
     }
     echo "Installing Prism $PRISM_VERSION ..."
     rm -rf .tools/prism
-    npm install --prefix .tools/prism --silent --no-audit --no-fund --no-save "@stoplight/prism-cli@$PRISM_VERSION" ||
+    # An older Node.js installs what it cannot run.
+    npm install --prefix .tools/prism --silent --no-audit --no-fund --no-save "@stoplight/prism-cli@$PRISM_VERSION" &&
+        prism_runs ||
         { rm -rf .tools/prism; return 1; }
 }
 

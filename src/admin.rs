@@ -17,11 +17,11 @@
 //! loopback, requests for all but `/livez` must name it by address or as `localhost`: a page in
 //! somebody's browser, whose own name was made to lead here, names itself.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, uri::Authority};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::de::DeserializeOwned;
@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     feed::Feed,
+    host::names_this_machine,
     sonzai::{
         repair::{self, Repair},
         webhooks::{desk::Refusal, document::Asked},
@@ -294,16 +295,6 @@ fn readiness(view: &Arc<View>) -> Response<Body> {
     response
 }
 
-/// Whether a request names this machine as nobody else's name can. One without a name is no
-/// browser's.
-fn names_this_machine(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST) else { return true };
-    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
-    let host = authority.host();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
-}
-
 fn unauthorized() -> Response<Body> {
     let words = "this page wants the token: send `Authorization: Bearer` with what is in \
                  admin.token in the daemon's data directory";
@@ -346,29 +337,6 @@ fn with_type(content_type: &'static str, body: Body) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_name_that_nobody_else_can_have_names_this_machine() {
-        for (host, expected) in [
-            (Some("127.0.0.1:9090"), true),
-            (Some("localhost"), true),
-            (Some("LOCALHOST:1"), true),
-            (Some("[::1]:9090"), true),
-            (Some("10.1.2.3"), true),
-            (None, true),
-            (Some("evil.example"), false),
-            (Some("localhost.evil.example:9090"), false),
-            (Some("127.0.0.1.evil.example"), false),
-            (Some("not a host"), false),
-            (Some(""), false),
-        ] {
-            let mut headers = HeaderMap::new();
-            if let Some(host) = host {
-                headers.insert(header::HOST, host.parse().unwrap());
-            }
-            assert_eq!(names_this_machine(&headers), expected, "{host:?}");
-        }
-    }
 
     #[test]
     fn every_page_is_found_by_its_path_alone() {

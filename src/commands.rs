@@ -15,6 +15,7 @@
 //! that so stands in [`hands`]. One message is in hand at a time, so the order of a queue, a stream or
 //! a partition is kept.
 
+pub mod bounds;
 pub mod consumer;
 pub mod delivery;
 pub mod envelope;
@@ -28,4 +29,4 @@ pub mod service;
 pub mod stats;
 pub mod verdict;
 
-pub use service::{Commands, Parts, Service};
+pub use service::{Commands, Error, Parts, Service};

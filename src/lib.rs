@@ -36,7 +36,7 @@
 //! the dead letters of `dispatch`, and admit nothing. A source says by which
 //! keys of `dedupe` its events are known. The ingress never sees brokers, brokers never see the journal, and
 //! the journal knows bytes and positions only. `certificates`, `clock`,
-//! `meter`, `nearest`, `printable`, `private`, `quiet`, `secret`, `small_file`, `body` and `feed` are small
+//! `host`, `meter`, `nearest`, `printable`, `private`, `quiet`, `secret`, `small_file`, `body` and `feed` are small
 //! and know nothing of the rest.
 //!
 //! # Invariants
@@ -69,6 +69,7 @@ mod descriptors;
 pub mod dispatch;
 pub mod event;
 pub mod feed;
+mod host;
 pub mod ingress;
 pub mod journal;
 pub mod meter;

@@ -1,12 +1,22 @@
 //! A command that was sent schedules its wakeup, once, whatever happens meanwhile to the API or to us;
 //! or it is a dead letter with the reason.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::json;
 use tempfile::TempDir;
-use waypost::sonzai::stub::{Options, Stub, faults::Rule};
+use tokio_util::sync::CancellationToken;
+use waypost::{
+    commands, dedupe,
+    dispatch::dead_letter::DeadLetters,
+    journal::{self, Journal, Reserve},
+    routing,
+    sonzai::{
+        client,
+        stub::{Options, Stub, faults::Rule},
+    },
+};
 
 use self::place::{Kind, Place, Sent};
 use crate::common::{
@@ -15,6 +25,7 @@ use crate::common::{
     kept::{dead_letters, eventually},
     openapi,
     operator::{Scrape, json},
+    sim_disk::SimDisk,
     sinks::Addresses,
 };
 
@@ -441,6 +452,75 @@ async fn a_place_that_is_not_there_is_named_and_taken_from_once_it_is() {
         scene.assert_all_acknowledged(daemon).await;
     }))
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_would_drop_commands_is_not_taken_from_until_that_is_changed() {
+    let scene = Scene::open(Kind::Nats, "drops").await;
+    scene.place.make_consumer(2).await;
+    let daemon = scene.start();
+    scene.place.send(&[command("c0")]).await;
+    scene.await_log(&daemon, "drops what it has given out `max_deliver` times").await;
+    assert!(scene.scheduled().is_empty());
+    scene.place.make_consumer(-1).await;
+    scene.await_scheduled(&["c0"]).await;
+    scene.assert_all_acknowledged(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_in_hand_is_held_on_to_until_its_daemon_has_ended() {
+    let scene = Scene::open(Kind::Nats, "held").await;
+    // One that nobody holds on to is given to another after a second.
+    scene.place.make_consumer(-1).await;
+    scene.fault(json!({ "match": { "method": "POST" }, "times": 1, "fault": { "delay": "5s" } }));
+    let patient = [("WAYPOST_SHUTDOWN__DEADLINE", "60s")];
+    let first = Daemon::start(scene.dir(), &scene.routes(), &patient);
+    scene.place.send(&[command("c0")]).await;
+    eventually("the API is asked", || !scene.asked().is_empty()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let second = Daemon::start(dir.path(), &scene.routes(), &[]);
+    assert!(first.stop().success());
+    assert_eq!(scene.scheduled(), ["c0"]);
+    scene.place.send(&[command("c1")]).await;
+    scene.await_scheduled(&["c0", "c1"]).await;
+    scene.assert_all_acknowledged(second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_disk_fails_nothing_more_is_asked_or_acknowledged_and_all_of_it_ends() {
+    let scene = Scene::open(Kind::Nats, "disk").await;
+    let disk = SimDisk::new(1);
+    let storage = Arc::new(disk.clone());
+    let dead_letters =
+        Journal::open(storage.clone(), Path::new("/dead"), journal::Options::default());
+    let (commands, service) = commands::Service::new(commands::Parts {
+        storage: storage.clone(),
+        reserve: Reserve::new(storage, "/reserve".into(), 0),
+        data_dir: "/".into(),
+        remembered: dedupe::Limits { window: Duration::from_secs(3600), max_keys: 1000 },
+        client: client::Limits {
+            request_timeout: Duration::from_secs(30),
+            max_attempts: 1,
+            max_pause: Duration::from_secs(1),
+            max_answer_bytes: 1 << 20,
+            max_requests_per_second: 1000,
+        },
+        dead_letters: DeadLetters::new(dead_letters.expect("a journal").journal),
+        deadline: Duration::from_secs(2),
+    });
+    let secret = |_: &str| Some("whsec_secret".to_owned());
+    commands.apply(&routing::compile("routes.yaml", &scene.routes(), &secret).expect("a table"));
+    let running = tokio::spawn(service.run(CancellationToken::new()));
+    scene.place.send(&[command("c0")]).await;
+    scene.await_scheduled(&["c0"]).await;
+    while scene.place.left().await > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    disk.fail_syncs(1);
+    scene.place.send(&[command("c1")]).await;
+    let ended = running.await.expect("no panic");
+    assert!(matches!(ended, Err(commands::Error::Ledger(_))), "{ended:?}");
+    assert_eq!((scene.scheduled(), scene.place.left().await), (vec!["c0".to_owned()], 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,10 +4,6 @@ use bytes::Bytes;
 
 use crate::event::Address;
 
-/// Longest message that is read as a command, in bytes. A wakeup's texts are sentences; anything near
-/// this is something else.
-pub const MAX_BODY_BYTES: usize = 256 << 10;
-
 /// How the CloudEvents attributes of a message in binary mode are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binding {
@@ -29,8 +25,6 @@ pub struct Delivery {
     pub content_type: Option<String>,
     /// The id that the broker's protocol has for a message: AMQP's `message_id`, `Nats-Msg-Id`.
     pub message_id: Option<String>,
-    /// Whether the broker says that it gave it to somebody before.
-    pub redelivered: bool,
     pub body: Bytes,
     /// What the broker knows it by, such as `STREAM/42`; the same at each delivery where the broker
     /// has such a thing.
@@ -53,7 +47,6 @@ pub(super) mod tests {
                 .collect(),
             content_type: None,
             message_id: None,
-            redelivered: false,
             body: Bytes::copy_from_slice(body.as_bytes()),
             place: "COMMANDS/42".to_owned(),
             address: Address::Subject("commands.wakeups".into()),

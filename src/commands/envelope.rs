@@ -3,9 +3,10 @@
 //!
 //! | message | id | data |
 //! | --- | --- | --- |
+//! | `application/cloudevents+json` | `id` | `data` or `data_base64` |
 //! | has CloudEvents attributes as headers | `id` | the body |
-//! | `application/cloudevents+json`, or a JSON object with `specversion` | `id` | `data` or `data_base64` |
-//! | neither | the id of the broker's protocol | the body |
+//! | is a JSON object with `specversion` | `id` | `data` or `data_base64` |
+//! | none of these | the id of the broker's protocol | the body |
 //!
 //! An event is known by its source and id together, as CloudEvents has it. Pure.
 
@@ -17,13 +18,10 @@ use percent_encoding::percent_decode;
 use serde_json::{Map, Value};
 
 use super::{
-    delivery::{Binding, Delivery, MAX_BODY_BYTES},
-    message::KIND,
+    bounds::{KIND, MAX_BODY_BYTES, MAX_ID_BYTES},
+    delivery::{Binding, Delivery},
     refused::Refused,
 };
-
-/// Longest id, in bytes; an id is a hash, a number or a name.
-pub const MAX_ID_BYTES: usize = 1024;
 
 const STRUCTURED: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
@@ -52,13 +50,16 @@ impl Envelope {
         if media_type == BATCH {
             return (Envelope::default(), Err(Refused::Batch));
         }
+        // The content type goes before attributes among the headers: whoever passes a document on may
+        // have added some of its own.
+        let is_document = media_type == STRUCTURED;
         let (envelope, version) = attributes(delivery);
         let is_binary = envelope.kind.is_some() || envelope.id.is_some() || version.is_some();
-        if is_binary {
+        if is_binary && !is_document {
             let outcome = envelope.check(version.as_deref(), "");
             return (envelope, outcome);
         }
-        match document(&delivery.body, media_type == STRUCTURED) {
+        match document(&delivery.body, is_document) {
             Ok(Some(document)) => structured(&document),
             Ok(None) => plain(delivery),
             Err(refused) => (Envelope::default(), Err(refused)),
@@ -276,6 +277,17 @@ mod tests {
             let refused = read(&Delivery { content_type, ..delivery(&[], body) }).2.unwrap_err();
             assert!(refused.to_string().contains(expected), "{body}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_document_that_says_so_is_one_whatever_attributes_were_added_on_its_way() {
+        let document = format!(
+            r#"{{"specversion":"1.0","id":"1","source":"s","type":"wakeup.schedule","data":{BODY}}}"#
+        );
+        let added = [("ce-id", "2"), ("ce-type", "wakeup.schedule"), ("ce-source", "gateway")];
+        let content_type = Some(STRUCTURED.to_owned());
+        let message = Delivery { content_type, ..delivery(&added, &document) };
+        assert_eq!(read(&message), good("1", "s", BODY));
     }
 
     #[test]

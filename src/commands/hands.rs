@@ -19,7 +19,8 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    delivery::{Delivery, MAX_BODY_BYTES},
+    bounds::MAX_BODY_BYTES,
+    delivery::Delivery,
     ledger::{Identity, Ledger, Past},
     look,
     message::{self, Command, Label},

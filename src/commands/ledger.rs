@@ -154,6 +154,11 @@ impl Ledger {
         self.journal.forget_keys(before_ms).await
     }
 
+    /// Resolves once nothing more can be noted in this process; never otherwise.
+    pub async fn failed(&self) -> Arc<Error> {
+        self.journal.failed().await
+    }
+
     pub async fn close(&self) {
         self.journal.clone().close().await;
     }

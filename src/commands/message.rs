@@ -13,14 +13,12 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value};
 
 use super::{
+    bounds::{KIND, MAX_DELAY_HOURS},
     delivery::Delivery,
     envelope::{Envelope, cut, is_name},
-    refused::{MAX_DELAY_HOURS, Refused},
+    refused::Refused,
 };
 use crate::{nearest::nearest, printable::escaped, sonzai::client::NewWakeup, source::UNPARSED};
-
-/// The type of the one command that there is.
-pub const KIND: &str = "wakeup.schedule";
 
 /// The `check_type` of a wakeup in the older form, which has none. The API takes any text, and nobody
 /// publishes a list; this one says that somebody asked for it.

@@ -1,6 +1,6 @@
 //! Why a message is no command that could be carried out. The words are for who reads the dead letter.
 
-use super::{delivery::MAX_BODY_BYTES, envelope::MAX_ID_BYTES, message::KIND};
+use super::bounds::{KIND, MAX_BODY_BYTES, MAX_DELAY_HOURS, MAX_ID_BYTES};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,9 +49,6 @@ pub enum Refused {
     #[error("`scheduled_at` of its data is not a time of RFC 3339, such as 2026-01-02T03:04:05Z")]
     NotATime,
 }
-
-/// Longest delay: about a hundred years. Beyond it a number is a slip, such as one in milliseconds.
-pub const MAX_DELAY_HOURS: u32 = 1_000_000;
 
 fn hint(nearest: Option<&str>) -> String {
     nearest.map(|name| format!("; is it `{name}`?")).unwrap_or_default()

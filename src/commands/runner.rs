@@ -139,7 +139,7 @@ impl Runner {
     ) -> (Fate, Option<Trouble>) {
         let work = self.hands.carry_out(delivery, give_up);
         tokio::pin!(work);
-        let lost = tokio::select! {
+        let mut lost = tokio::select! {
             biased;
             fate = &mut work => return (fate, None),
             trouble = self.consumer.hold() => Some(trouble),
@@ -147,7 +147,15 @@ impl Runner {
         };
         // Nothing is waited for any more; a call that was sent is, for its outcome should be known.
         give_up.cancel();
-        let fate = timeout(self.deadline, work).await.unwrap_or(Fate::LetGo);
-        (fate, lost)
+        let rest = timeout(self.deadline, work);
+        tokio::pin!(rest);
+        if lost.is_none() {
+            tokio::select! {
+                biased;
+                fate = &mut rest => return (fate.unwrap_or(Fate::LetGo), None),
+                trouble = self.consumer.hold() => lost = Some(trouble),
+            }
+        }
+        (rest.await.unwrap_or(Fate::LetGo), lost)
     }
 }

@@ -72,7 +72,17 @@ pub struct Service {
     /// Opened once there is something to note.
     ledger: Arc<OnceCell<Arc<Ledger>>>,
     at_work: HashMap<ByteString, AtWork>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Result<(), Error>>,
+}
+
+/// Why commands are carried out no more.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The journal of what was done has failed, and what the disk holds of it is not known.
+    #[error("the journal of commands failed: {0}")]
+    Ledger(Arc<journal::Error>),
+    #[error(transparent)]
+    Panicked(#[from] JoinError),
 }
 
 struct AtWork {
@@ -104,9 +114,12 @@ impl Service {
         (commands, Service { parts, wanted, shown, tables, ledger, at_work, tasks })
     }
 
-    /// Runs until told to stop, and until all that it runs has ended. The error is that something in
-    /// it panicked.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), JoinError> {
+    /// Runs until told to stop, and until all that it runs has ended.
+    ///
+    /// # Errors
+    ///
+    /// Something in it panicked, or what was done can be noted no more in this process.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
         let mut free = interval(FREE_EVERY);
         free.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let trouble = Quiet::default();
@@ -116,7 +129,7 @@ impl Service {
                 () = stop.cancelled() => break,
                 // Its source lives in the daemon, which stops this first.
                 Ok(()) = self.wanted.changed() => self.follow().await?,
-                Some(ended) = self.tasks.join_next() => ended?,
+                Some(ended) = self.tasks.join_next() => ended??,
                 _ = free.tick() => self.free(&trouble).await,
             }
         }
@@ -129,7 +142,7 @@ impl Service {
     }
 
     /// Ends what is wanted no more or otherwise, and begins what is new.
-    async fn follow(&mut self) -> Result<(), JoinError> {
+    async fn follow(&mut self) -> Result<(), Error> {
         let wanted = self.wanted.borrow_and_update().clone();
         let is_wanted = |at_work: &AtWork| wanted.contains(&at_work.wanted);
         let ending = self.at_work.iter().filter(|(_, at_work)| !is_wanted(at_work));
@@ -182,13 +195,14 @@ impl Service {
     }
 
     /// Has these end, and waits until they have.
-    async fn end(&mut self, names: Vec<ByteString>) -> Result<(), JoinError> {
+    async fn end(&mut self, names: Vec<ByteString>) -> Result<(), Error> {
         let mut ending: Vec<AtWork> =
             names.iter().filter_map(|name| self.at_work.remove(name)).collect();
         ending.iter().for_each(|at_work| at_work.stop.cancel());
         while !ending.is_empty() {
             let Some(ended) = self.tasks.join_next_with_id().await else { break };
-            let (id, ()) = ended?;
+            let (id, outcome) = ended?;
+            outcome?;
             ending.retain(|at_work| at_work.task != id);
         }
         Ok(())
@@ -231,7 +245,7 @@ struct Start {
 }
 
 impl Start {
-    async fn run(self, stop: CancellationToken) {
+    async fn run(self, stop: CancellationToken) -> Result<(), Error> {
         let name = self.wanted.settings.name.to_string();
         let (ledger, client) = loop {
             let trouble = match self.prepare().await {
@@ -240,20 +254,27 @@ impl Start {
             };
             self.stats.is_in_trouble(&name, State::Connecting, &trouble);
             if stop.run_until_cancelled(sleep(BEGIN_AGAIN)).await.is_none() {
-                return;
+                return Ok(());
             }
         };
         let Wanted { settings, broker, .. } = self.wanted;
         let Some(consumer) = consumer::of(&broker, &settings.from) else {
             // A table in which the two do not fit is not compiled.
             tracing::error!(command = name, "a broker of this type has no commands to take");
-            return stop.cancelled().await;
+            stop.cancelled().await;
+            return Ok(());
         };
         let (stats, deadline) = (self.stats, self.parts.deadline);
         let dead_letters = self.parts.dead_letters.clone();
         let tables = self.tables;
+        let noted = ledger.clone();
         let hands = Hands { settings, client, ledger, dead_letters, stats: stats.clone(), tables };
-        Runner { name, consumer, hands, stats, deadline }.run(stop).await;
+        // Waiting would be in vain: only another process can tell what the disk holds.
+        tokio::select! {
+            biased;
+            error = noted.failed() => Err(Error::Ledger(error)),
+            () = Runner { name, consumer, hands, stats, deadline }.run(stop) => Ok(()),
+        }
     }
 
     async fn prepare(&self) -> Result<(Arc<Ledger>, Client), String> {

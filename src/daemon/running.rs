@@ -25,7 +25,7 @@ use crate::{
     },
     admit::Admit,
     clock::now_ms,
-    descriptors,
+    commands, descriptors,
     ingress::{self, Ingress},
     journal::Journal,
     routing::reload::{Loaded, Start},
@@ -74,7 +74,7 @@ impl Running {
         let Boot { settings, read_again, start, .. } = boot;
         let Doors { listener, transport, watch, admin_listener } = doors;
         let Opened { main, dead_letters, window, token, opener } = opened;
-        let (commands, commands_service) = opener.commands();
+        let (takes_commands, commands_service) = opener.commands();
         let (shared, reserve) = (opener.shared, opener.reserve);
         let stop = Stop { brokers: fleet.stop(), ..Stop::default() };
         let dead_letters = dead_letters.journal().clone();
@@ -87,7 +87,7 @@ impl Running {
         let stores = Stores::new(settings.data_dir.clone(), settings.sonzai.rotation_hold);
         stores.give_keyrings(&mut table);
         fleet.commit(&table, prepared, &[]);
-        commands.apply(&table);
+        takes_commands.apply(&table);
         let table = Arc::new(ArcSwap::from_pointee(table));
         let admit = Admit::new(main.clone(), window.clone(), shared.backlogs.clone());
         let ingress = Ingress::new(table.clone(), admit.clone(), ingress_limits(settings));
@@ -117,7 +117,7 @@ impl Running {
             reserve_bytes: settings.journal.reserve_bytes,
             limits: dispatch_limits(settings),
             brokers: fleet.shown(),
-            commands: commands.shown(),
+            commands: takes_commands.shown(),
             rates: Rates::default(),
         });
         let receiving = ingress.clone();
@@ -145,7 +145,7 @@ impl Running {
 
         let mut tasks = JoinSet::new();
         let restart = Restart::new(settings, read_again);
-        let parts = Parts { table, fleet, commands, sonzai, config, restart };
+        let parts = Parts { table, fleet, commands: takes_commands, sonzai, config, restart };
         let reload = Reload::new(settings, reserve.clone(), seen, parts);
         let calls = Calls { asking, hangup: told.reload.clone() };
         tasks.spawn(named("what looks after the brokers", reload.run(calls, stop.brokers.clone())));
@@ -155,7 +155,10 @@ impl Running {
         // It ends with the requests: a command in hand is finished while brokers still are.
         let carried_out = commands_service.run(stop.requests.clone());
         tasks.spawn(named("what carries out commands", async move {
-            carried_out.await.map_err(Error::Panicked)
+            carried_out.await.map_err(|error| match error {
+                commands::Error::Ledger(error) => Error::JournalFailed(error),
+                commands::Error::Panicked(panic) => Error::Panicked(panic),
+            })
         }));
         let deadline = settings.shutdown.deadline;
         tasks.spawn(named("what works with Sonzai", async move {

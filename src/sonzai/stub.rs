@@ -7,7 +7,7 @@
 //! | `listener` | connections, and the answers that are cut, slow or late on purpose |
 //! | `api`, `resource`, `checks`, `bodies` | `/api/v1`: which call it is, whether it is right, its answer |
 //! | `answers`, `problem` | the shapes of answers |
-//! | `state`, `messages`, `wakeups`, `webhooks`, `caches`, `rate` | what is remembered |
+//! | `state`, `messages`, `wakeups`, `webhooks`, `caches`, `rate`, `ids` | what is remembered |
 //! | [`emit`], `deliver` | events: stored for polling, and sent to webhooks, signed, with retries |
 //! | [`faults`], [`stubborn`] | what is to go wrong |
 //! | `requests` | what was asked |
@@ -40,6 +40,7 @@ mod control;
 mod deliver;
 pub mod emit;
 pub mod faults;
+mod ids;
 mod listener;
 mod messages;
 pub mod options;
@@ -123,9 +124,11 @@ impl Stub {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
+        let mut state = State::new(&options, now_ms());
+        emit::first(&mut state, &options, now_ms());
         let shared = Arc::new(Shared {
             base: format!("http://{address}"),
-            state: Mutex::new(State::new(&options, now_ms())),
+            state: Mutex::new(state),
             options,
             deliveries,
             stop: stop.clone(),

@@ -10,25 +10,14 @@ use tempfile::TempDir;
 use waypost::sonzai::stub::{Options, Stub};
 
 use super::{
-    daemon::Daemon,
+    daemon::{ALL_TO_FILES, Daemon},
     log_files::{self, Published},
-    openapi::Document,
-    operator,
+    openapi, operator,
     sonzai_stub::{KEY, PROJECT},
 };
 
 /// How long what must come about may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Everything to one file of the embedded broker.
-pub const TO_FILES: &str = r#"
-brokers:
-  local: { type: log }
-routes:
-  - name: all
-    match: { type: "**" }
-    to: [{ broker: local, topic: all }]
-"#;
 
 /// See the module.
 pub struct Polling {
@@ -54,7 +43,7 @@ pub fn options() -> Options {
 impl Polling {
     /// `source` is what the source has in `routes.yaml` besides its path, secrets and API.
     pub async fn of(options: Options, source: &str) -> Polling {
-        Polling::with(options, source, TO_FILES).await
+        Polling::with(options, source, ALL_TO_FILES).await
     }
 
     /// The same, with brokers and routes of one's own.
@@ -161,16 +150,9 @@ sources:
     }
 
     /// Every request that is remembered is one that Sonzai's document allows.
+    #[track_caller]
     pub fn assert_valid(&self) {
-        let Some(document) = Document::load() else { return };
-        let requests = self.stub.requests();
-        for request in requests["requests"].as_array().expect("requests") {
-            let text = |member: &str| request[member].as_str().expect("text");
-            let (method, target, body) = (text("method"), text("target"), text("body"));
-            if let Err(error) = document.check_request(method, target, body) {
-                panic!("{method} {target} {body}: {error}");
-            }
-        }
+        openapi::assert_allows(&self.stub.requests());
     }
 }
 

@@ -73,16 +73,22 @@ impl Place {
         }
     }
 
-    /// Makes NATS's consumer as an operator may, with less patience for one that says nothing.
+    /// Lets what was in the hands of a daemon that died come again soon.
     pub async fn be_given_again_soon(&self) {
-        if self.kind != Kind::Nats {
-            return;
+        if self.kind == Kind::Nats {
+            self.make_consumer(-1).await;
         }
+    }
+
+    /// Makes or changes NATS's consumer as an operator may: with less patience for one that says
+    /// nothing, and so many times that a message is given out (-1: without end).
+    pub async fn make_consumer(&self, max_deliver: i64) {
         let config = pull::Config {
             durable_name: Some("waypost-wakeups".to_owned()),
             filter_subject: format!("{}.wakeups", self.name),
             ack_wait: Duration::from_secs(1),
             max_ack_pending: 1,
+            max_deliver,
             ..pull::Config::default()
         };
         let stream = jetstream::new(nats(&self.brokers).await).get_stream(&self.name).await;

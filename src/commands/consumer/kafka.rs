@@ -363,8 +363,6 @@ fn delivery(message: &BorrowedMessage<'_>) -> Delivery {
         content_type: content_type.map(|(_, value)| String::from_utf8_lossy(value).into_owned()),
         headers,
         message_id: None,
-        // Kafka does not say.
-        redelivered: false,
         body: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
         place: format!("{}/{}/{}", message.topic(), message.partition(), message.offset()),
         address: Address::Topic { topic: message.topic().into(), key },

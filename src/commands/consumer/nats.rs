@@ -96,13 +96,17 @@ impl Nats {
         let takes = &config.filter_subject;
         let fault = if config.ack_policy != AckPolicy::Explicit {
             "does not want each message acknowledged"
+        } else if config.max_deliver > 0 {
+            // It would be gone, and nobody told.
+            "drops what it has given out `max_deliver` times"
         } else if *takes != *subject && !takes.is_empty() {
             "takes another subject"
         } else {
             return Ok(consumer);
         };
         Err(format!(
-            "consumer {group} of stream {stream} {fault}: give the command another `group`"
+            "consumer {group} of stream {stream} {fault}: change that, or give the command another \
+             `group`"
         ))
     }
 }
@@ -204,16 +208,15 @@ fn delivery(message: &jetstream::Message) -> Delivery {
         let header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
         header.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
     };
-    let (place, redelivered) = match message.info() {
-        Ok(info) => (format!("{}/{}", info.stream, info.stream_sequence), info.delivered > 1),
-        Err(_) => (message.subject.to_string(), false),
+    let place = match message.info() {
+        Ok(info) => format!("{}/{}", info.stream, info.stream_sequence),
+        Err(_) => message.subject.to_string(),
     };
     Delivery {
         binding: Binding::Nats,
         content_type: text("content-type"),
         message_id: text("Nats-Msg-Id"),
         headers,
-        redelivered,
         body: message.payload.clone(),
         place,
         address: Address::Subject(message.subject.as_str().into()),

@@ -154,7 +154,6 @@ fn delivery(message: Message, queue: &ByteString) -> Delivery {
         // The queue gives messages no name of their own.
         place: message_id.clone().unwrap_or_else(|| format!("{queue}/{}", Uuid::now_v7())),
         message_id,
-        redelivered: message.redelivered,
         body: message.data.into(),
         address: Address::Exchange { exchange: "".into(), routing_key: queue.clone() },
     }

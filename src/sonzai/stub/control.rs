@@ -1,10 +1,10 @@
 //! `/-/`: what a stand-in is told from outside, and what it tells. It wants no key: it is on loopback,
 //! and answers nobody who calls it by a name that could be somebody else's.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header, uri::Authority};
+use http::{HeaderMap, Method, StatusCode, header};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use super::{
     options::MAX_FAULTS,
     stubborn::Stubborn,
 };
-use crate::clock::now_ms;
+use crate::{clock::now_ms, host::names_this_machine};
 
 /// What can be asked for.
 const PAGES: &str = "POST /-/emit, POST or DELETE /-/faults, POST or DELETE /-/fail-take, \
@@ -132,13 +132,4 @@ fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = value.and_then(|value| value.split(';').next()).map(str::trim);
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
-}
-
-/// By address or as `localhost`, as a browser's page with a name that was made to lead here does not.
-fn names_this_machine(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST) else { return true };
-    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
-    let host = authority.host();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }

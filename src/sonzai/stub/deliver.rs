@@ -1,6 +1,10 @@
 //! Sends events to webhooks: signed, to this machine alone, again after what Sonzai tries again after.
 
-use std::{net::IpAddr, path::Path, path::PathBuf, sync::Arc, time::Duration, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
@@ -16,11 +20,11 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto::ring};
 
 use super::{
     Shared,
+    ids::new_id,
     options::{MAX_DELIVERIES_AT_ONCE, MAX_DELIVERY_ANSWER_BYTES},
-    state::new_id,
     webhooks::{Attempt, Webhook},
 };
-use crate::{certificates, clock::now_ms, signature::sonzai, small_file};
+use crate::{certificates, clock::now_ms, host, signature::sonzai, small_file};
 
 /// Attempts in all that an event gets (from Sonzai's demo).
 const ATTEMPTS: u32 = 4;
@@ -192,11 +196,7 @@ async fn post(client: &Client, webhook: &Webhook, signature: &str, body: Bytes) 
 
 /// Whether a URL can lead nowhere but to this machine.
 fn is_loopback(uri: &Uri) -> bool {
-    let Some(host) = uri.host() else { return false };
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    matches!(uri.scheme_str(), Some("http" | "https"))
-        && (host.eq_ignore_ascii_case("localhost")
-            || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()))
+    matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(host::is_loopback)
 }
 
 #[cfg(test)]

@@ -7,10 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
-    Shared, deliver,
+    Shared,
+    bodies::NewWakeup,
+    deliver,
+    ids::new_id,
     messages::{Message, Refused},
     options::{MAX_DELIVERIES, MAX_DELIVERIES_BYTES, MAX_EMITTED, Options},
-    state::{Agents, State, new_id},
+    state::{Agents, State},
+    wakeups::Wakeup,
 };
 use crate::clock::now_ms;
 
@@ -18,6 +22,9 @@ use crate::clock::now_ms;
 const PROACTIVE: [&str; 3] = ["on_wakeup_ready", "on_recurring_event_due", "agent.message"];
 
 const ON_WAKEUP_READY: &str = "on_wakeup_ready";
+
+/// How far ahead the wakeups of the start are.
+const DAY_MS: u64 = 86_400_000;
 
 /// What is to happen; `POST /-/emit`.
 #[derive(Debug, Deserialize)]
@@ -292,8 +299,20 @@ impl About<'_> {
     }
 }
 
-/// A message that is pending at the start.
-pub(super) fn first_message(options: &Options, agent: usize, now_ms: u64) -> Message {
+/// What is pending at the start.
+pub(super) fn first(state: &mut State, options: &Options, now_ms: u64) {
+    for agent in 0..options.agents {
+        for _ in 0..options.notifications {
+            // There is room: the options were checked, and the ids are new.
+            let _ = state.messages.add(first_message(options, agent, now_ms));
+        }
+        for _ in 0..options.wakeups {
+            let _ = state.wakeups.add(first_wakeup(agent, now_ms));
+        }
+    }
+}
+
+fn first_message(options: &Options, agent: usize, now_ms: u64) -> Message {
     let ids = Emit::of(ON_WAKEUP_READY).ids();
     let about = About {
         event_type: ON_WAKEUP_READY,
@@ -307,6 +326,24 @@ pub(super) fn first_message(options: &Options, agent: usize, now_ms: u64) -> Mes
     };
     let payload = raw(&about.payload());
     about.message(payload, options, now_ms)
+}
+
+fn first_wakeup(agent: usize, now_ms: u64) -> Wakeup {
+    Wakeup {
+        id: new_id("wakeup"),
+        agent,
+        new: NewWakeup {
+            user_id: "user-1".into(),
+            check_type: "interest_followup".into(),
+            intent: "ask how the day went".into(),
+            occasion: None,
+            interest_topic: None,
+            event_description: None,
+            scheduled_ms: now_ms + DAY_MS,
+        },
+        created_ms: now_ms,
+        executed_ms: None,
+    }
 }
 
 /// Executes wakeups as they become due, until the stand-in ends.

@@ -3,25 +3,19 @@
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use super::{
-    bodies::NewWakeup,
     caches::Caches,
-    emit,
     faults::Faults,
     messages::Messages,
     options::{MAX_DELIVERIES, MAX_DELIVERIES_BYTES, MAX_SHOWN, Options},
     rate::Rate,
     requests::Requests,
     stubborn::Stubborn,
-    wakeups::{Wakeup, Wakeups},
+    wakeups::Wakeups,
     webhooks::Webhooks,
 };
 use crate::clock::rfc3339;
-
-/// How far ahead the wakeups of the start are.
-const DAY_MS: u64 = 86_400_000;
 
 #[derive(Debug)]
 pub struct State {
@@ -65,8 +59,9 @@ impl Deliveries {
 }
 
 impl State {
+    /// Without anything that has happened.
     pub fn new(options: &Options, now_ms: u64) -> State {
-        let mut state = State {
+        State {
             project: options.project.clone(),
             agents: Agents(options.agents),
             started_ms: now_ms,
@@ -79,17 +74,7 @@ impl State {
             stubborn: Stubborn::default(),
             requests: Requests::default(),
             deliveries: Deliveries::default(),
-        };
-        for agent in 0..options.agents {
-            for _ in 0..options.notifications {
-                // There is room: the options were checked, and the ids are new.
-                let _ = state.messages.add(emit::first_message(options, agent, now_ms));
-            }
-            for _ in 0..options.wakeups {
-                let _ = state.wakeups.add(first_wakeup(agent, now_ms));
-            }
         }
-        state
     }
 
     /// For `GET /-/state`.
@@ -178,29 +163,6 @@ impl Agents {
                 .any(|known| known.to_lowercase().contains(&text))
         })
     }
-}
-
-fn first_wakeup(agent: usize, now_ms: u64) -> Wakeup {
-    Wakeup {
-        id: new_id("wakeup"),
-        agent,
-        new: NewWakeup {
-            user_id: "user-1".into(),
-            check_type: "interest_followup".into(),
-            intent: "ask how the day went".into(),
-            occasion: None,
-            interest_topic: None,
-            event_description: None,
-            scheduled_ms: now_ms + DAY_MS,
-        },
-        created_ms: now_ms,
-        executed_ms: None,
-    }
-}
-
-/// An id that no other run of a stand-in has given either.
-pub fn new_id(kind: &str) -> String {
-    format!("{kind}-{}", Uuid::now_v7())
 }
 
 #[cfg(test)]

@@ -3,17 +3,14 @@
 use bytestring::ByteString;
 
 use super::{Compiler, Skipped};
-use crate::{
-    nearest::listed,
-    routing::{
-        address::Rule,
-        diagnostic::Code,
-        file::{
-            File, Place,
-            mirror::{Broker, Command, CommandFrom, Source},
-        },
-        table::{CommandSettings, From},
+use crate::routing::{
+    address::Rule,
+    diagnostic::Code,
+    file::{
+        File, Place,
+        mirror::{Broker, Command, CommandFrom, Source},
     },
+    table::{CommandSettings, From},
 };
 
 /// Longest name of a durable consumer or a consumer group, in bytes: a NATS server names files by it.
@@ -154,16 +151,9 @@ impl Compiler<'_> {
             // That it is one is reported.
             Broker::Log(_) => return Ok(()),
         };
-        let mut outcome = Ok(());
-        for name in PARTS.into_iter().filter(|name| !parts.contains(name)) {
-            let value = place.key(name);
-            if value.is_given() {
-                let message = format!("a {kind} broker has no `{name}:` to take commands from");
-                let help = format!("it takes {}", listed(parts));
-                outcome = Err(self.advise(Code::MisplacedKey, value.at_key(), message, help));
-            }
-        }
-        outcome
+        self.only_parts(&PARTS, parts, place, |name| {
+            format!("a {kind} broker has no `{name}:` to take commands from")
+        })
     }
 
     /// What commands are taken from: fixed, as the broker has it.

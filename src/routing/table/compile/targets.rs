@@ -130,14 +130,25 @@ impl Compiler<'_> {
     /// Reports every part of an address that the broker at hand has none of.
     fn only(&mut self, broker: &Broker, place: Place) -> Result<(), Skipped> {
         let (kind, parts) = parts(broker);
-        let others = ["topic", "key", "exchange", "routing_key", "subject"];
+        let all = ["topic", "key", "exchange", "routing_key", "subject"];
+        self.only_parts(&all, parts, place, |name| format!("a {kind} target takes no `{name}:`"))
+    }
+
+    /// Reports what is given of all parts that there are and is none of those that are taken here.
+    pub(super) fn only_parts(
+        &mut self,
+        all: &[&str],
+        taken: &[&str],
+        place: Place,
+        message: impl Fn(&str) -> String,
+    ) -> Result<(), Skipped> {
         let mut outcome = Ok(());
-        for name in others.into_iter().filter(|name| !parts.contains(name)) {
+        for name in all.iter().filter(|name| !taken.contains(name)) {
             let value = place.key(name);
             if value.is_given() {
-                let message = format!("a {kind} target takes no `{name}:`");
-                let help = format!("it takes {}", listed(parts));
-                outcome = Err(self.advise(Code::MisplacedKey, value.at_key(), message, help));
+                let help = format!("it takes {}", listed(taken));
+                let misplaced = Code::MisplacedKey;
+                outcome = Err(self.advise(misplaced, value.at_key(), message(name), help));
             }
         }
         outcome

@@ -1,8 +1,8 @@
 //! URLs of HTTP, in the file: where an API is, and how its webhooks reach us.
 
-use std::net::IpAddr;
-
 use http::Uri;
+
+use crate::host::is_loopback;
 
 /// One that may be begun with: whatever follows is appended.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,12 +45,6 @@ impl WebUrl {
             is_private: is_secure || is_loopback(host),
         })
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    let address = address.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    address || host.eq_ignore_ascii_case("localhost")
 }
 
 #[cfg(test)]
