@@ -72,8 +72,10 @@ async fn what_is_beyond_an_agents_history_is_out_of_reach() {
     assert_eq!(status.code(), Some(3), "{summary}");
     assert_counts(&summary["notifications"], [500, 500, 0, 1]);
     assert!(summary["reasons"][0].as_str().unwrap().contains("agent-2"), "{summary}");
+    // An agent that is named, and is not there, is a mistake.
     let (status, summary) = repair(&daemon, &["--agent", "nobody"]);
-    assert_eq!(status.code(), Some(3), "{summary}");
+    assert_eq!(status.code(), Some(1), "{summary}");
+    assert!(summary["trouble"][0].as_str().unwrap().contains("agent nobody"), "{summary}");
     assert!(daemon.stop().success());
     polling.assert_valid();
 }

@@ -23,7 +23,8 @@ impl Work<'_> {
                     failed_in_a_row = 0;
                     self.history(agent, listed, limit).await;
                 }
-                Err(error) if error.is_gone() => {
+                // One that was found is gone since; one that was named is misspelt.
+                Err(error) if error.is_gone() && self.request.agents.is_empty() => {
                     let reason = format!("agent {agent}: {error}");
                     self.summary.out_of_reach_because(Step::History, 1, reason);
                 }

@@ -40,7 +40,7 @@ pub async fn apply(account: &Account, compared: &Compared, rows: &mut [Row]) {
         match carry_out(account, compared, planned).await {
             Ok(()) => {
                 tracing::info!(source = %account.source, event_type = planned.event_type,
-                    done = ?planned.step, rotated = planned.rotates, "a webhook was changed");
+                    done = planned.done(), "a webhook was changed");
                 row.done = Some(true);
             }
             Err(failure) => {

@@ -90,6 +90,18 @@ pub enum Secret {
 }
 
 impl Planned {
+    /// What was done with it, once it was.
+    pub fn done(&self) -> &'static str {
+        match (&self.step, self.rotates) {
+            (Step::Register, _) => "registered",
+            (Step::Update(_), false) => "updated",
+            (Step::Update(_), true) => "updated and rotated",
+            (Step::Delete, _) => "deleted",
+            (Step::Keep, true) => "rotated",
+            (Step::Keep, false) | (Step::LeaveAlone, _) => "left as it is",
+        }
+    }
+
     /// Whether anything is done with it.
     pub fn changes(&self) -> bool {
         self.rotates || !matches!(self.step, Step::Keep | Step::LeaveAlone)

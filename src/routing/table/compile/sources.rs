@@ -102,18 +102,20 @@ impl Compiler<'_> {
         Ok(sonzai)
     }
 
-    /// Whoever has none cannot verify, unless registration brings them.
+    /// Whoever has none cannot verify, unless registration brings them; and need not, who polls.
     fn needs_secrets(&mut self, given: &SonzaiSource, source: Place) -> Result<(), Skipped> {
         let place = source.key("secrets");
         match &given.secrets {
             Some(secrets) if !secrets.is_empty() || place.is_cut() => Ok(()),
             _ if given.register.is_some() => Ok(()),
+            None if given.poll.is_some() => Ok(()),
             // What is misspelt, or wrong beside it, is reported as that.
             None if source.is_cut() => Err(Skipped),
             None => {
                 let message = "a sonzai source needs `secrets:`";
                 let help = "the signing secret of each event type, `\"*\"` for all that have none of \
-                            their own; or `register:`, which brings them";
+                            their own; or `register:`, which brings them; or `poll:`, where no \
+                            webhooks come";
                 Err(self.advise(Code::MissingKey, source.at_key(), message, help))
             }
             Some(_) => {
