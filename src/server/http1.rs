@@ -41,10 +41,12 @@ where
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     tokio::select! {
-        ended = &mut serving => ended,
+        // First, so that what comes after it is answered as the connection's last.
+        biased;
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
+        ended = &mut serving => ended,
     }
 }

@@ -113,7 +113,7 @@ fn await_read(daemon: &Daemon, from: SocketAddr) {
         let queues =
             fields.filter(|fields| fields[1..3] == ends).map(|fields| fields[4].to_owned());
         // What is not sent yet, and what is not read yet.
-        if queues.last().is_some_and(|queues| queues.ends_with(":00000000")) {
+        if queues.next().is_some_and(|queues| queues.ends_with(":00000000")) {
             return;
         }
         assert!(started.elapsed() < PATIENCE, "the daemon does not read");
