@@ -110,7 +110,7 @@ fn await_read(daemon: &Daemon, from: SocketAddr) {
     loop {
         let sockets = fs::read_to_string("/proc/net/tcp").expect("the sockets");
         let fields = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let queues =
+        let mut queues =
             fields.filter(|fields| fields[1..3] == ends).map(|fields| fields[4].to_owned());
         // What is not sent yet, and what is not read yet.
         if queues.next().is_some_and(|queues| queues.ends_with(":00000000")) {
