@@ -106,15 +106,7 @@ impl Compiler<'_> {
     ) -> Result<From, Skipped> {
         let place = command.key("from");
         let name = &*given.broker;
-        let Some(broker) = file.brokers.get(name) else {
-            let known = self.names("brokers");
-            // A broken broker is reported where it stands.
-            if !known.contains(&name) {
-                let span = place.key("broker").span();
-                self.unknown(Code::UnknownBroker, span, "broker", name, &known);
-            }
-            return Err(Skipped);
-        };
+        let broker = self.broker_named(name, file, place.key("broker"))?;
         let only = self.only_of(broker, place);
         let from = match broker {
             Broker::Nats(_) => {

@@ -38,17 +38,26 @@ impl Compiler<'_> {
         targets.into_iter().collect()
     }
 
-    fn target(&mut self, given: &Given, file: &File, place: Place) -> Result<Target, Skipped> {
-        let name = &*given.broker;
-        let Some(broker) = file.brokers.get(name) else {
+    /// The broker of this name, which stands at `place`.
+    pub(super) fn broker_named<'f>(
+        &mut self,
+        name: &str,
+        file: &'f File,
+        place: Place,
+    ) -> Result<&'f Broker, Skipped> {
+        file.brokers.get(name).ok_or_else(|| {
             let known = self.names("brokers");
             // A broken broker is reported where it stands.
-            if !known.contains(&name) {
-                let span = place.key("broker").span();
-                self.unknown(Code::UnknownBroker, span, "broker", name, &known);
+            match known.contains(&name) {
+                true => Skipped,
+                false => self.unknown(Code::UnknownBroker, place.span(), "broker", name, &known),
             }
-            return Err(Skipped);
-        };
+        })
+    }
+
+    fn target(&mut self, given: &Given, file: &File, place: Place) -> Result<Target, Skipped> {
+        let name = &*given.broker;
+        let broker = self.broker_named(name, file, place.key("broker"))?;
         let only = self.only(broker, place);
         let headers = self.headers(given, broker, place.key("headers"));
         let format = self.format(given, broker, place.key("format"));
