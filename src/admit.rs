@@ -2,17 +2,15 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
-use bytes::Bytes;
-use bytestring::ByteString;
-use tokio::sync::oneshot;
-
 use crate::{
     dedupe,
     event::{Event, Message, Record},
     journal::{AppendError, Entry, Journal},
     routing::Table,
 };
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use bytestring::ByteString;
 
 /// Admits events. A cheap handle.
 #[derive(Clone)]
@@ -47,8 +45,6 @@ pub enum Error {
     Append(#[from] AppendError),
     #[error("the backlog of broker `{0}` is full")]
     BacklogFull(ByteString),
-    #[error("the journal ended before the event was durable")]
-    Ended,
 }
 
 impl Admit {
@@ -96,18 +92,14 @@ impl Admit {
             (Record { event, messages }, Outcome::Appended)
         };
         let payload = record.encode();
-        let (durable, appended) = oneshot::channel();
         let entry = Entry { payload, keys: claim.keys().to_vec(), time_ms: claim.time_ms(time_ms) };
-        let done = Box::new(move |appended: Result<_, AppendError>| {
-            if appended.is_ok() {
+        let known = move |outcome: &Result<_, _>| {
+            if outcome.is_ok() {
                 claim.commit(time_ms);
             }
             drop(room);
-            // The caller may be gone; the event is in all the same.
-            durable.send(appended).ok();
-        });
-        self.journal.append(entry, done).await;
-        appended.await.map_err(|_| Error::Ended)??;
+        };
+        self.journal.append_then(entry, known).await?;
         Ok(Admitted { id, outcome })
     }
 }

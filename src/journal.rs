@@ -75,6 +75,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -301,6 +302,10 @@ impl Journal {
             self.shared.stats.refused(&AppendError::TooLarge);
             return done(Err(AppendError::TooLarge));
         }
+        if self.hangs().is_some() {
+            self.shared.stats.refused(&AppendError::Hung);
+            return done(Err(AppendError::Hung));
+        }
         let pending = Pending::new(entry);
         match self.queue.reserve().await {
             Ok(permit) => permit.send(Command::Append(pending.with(done))),
@@ -308,12 +313,36 @@ impl Journal {
         }
     }
 
-    /// Appends an entry and waits until it is durable.
+    /// Appends an entry and waits until it is durable, `commit_timeout` at the most: then it is
+    /// [`AppendError::Unknown`] to the caller.
     pub async fn append_durable(&self, entry: Entry) -> Result<Position, AppendError> {
-        let (tell, told) = oneshot::channel();
-        // Nobody may be listening any more; the entry is durable all the same.
-        self.append(entry, Box::new(|result| drop(tell.send(result)))).await;
-        told.await.unwrap_or(Err(AppendError::Closed))
+        self.append_then(entry, |_| ()).await
+    }
+
+    /// The same, and `then` runs where the outcome is known: from the writer's thread, also after the
+    /// caller was told that it is unknown, or is gone. It must not block.
+    pub async fn append_then(
+        &self,
+        entry: Entry,
+        then: impl FnOnce(&Result<Position, AppendError>) + Send + 'static,
+    ) -> Result<Position, AppendError> {
+        let (tell, mut told) = oneshot::channel();
+        let done = move |outcome| {
+            then(&outcome);
+            // Nobody may be listening any more; what is durable is so all the same.
+            tell.send(outcome).ok();
+        };
+        let appended = async {
+            self.append(entry, Box::new(done)).await;
+            (&mut told).await
+        };
+        let known = tokio::time::timeout(self.shared.options.commit_timeout, appended).await;
+        known.map_or(Err(AppendError::Unknown), |told| told.unwrap_or(Err(AppendError::Closed)))
+    }
+
+    /// How long the group commit under way has taken, if that is longer than `commit_timeout`.
+    pub fn hangs(&self) -> Option<Duration> {
+        self.shared.stats.commits_for().filter(|took| *took > self.shared.options.commit_timeout)
     }
 
     /// The oldest position that there is a segment for.

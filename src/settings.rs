@@ -143,6 +143,16 @@ pub struct Journal {
     pub tail_bytes: usize,
     /// Room that is kept for the next start on a full disk; 0 keeps none.
     pub reserve_bytes: u64,
+    /// How long a group commit may take: past it the daemon is not ready, and answers 503.
+    #[serde(with = "duration")]
+    pub commit_timeout: Duration,
+    /// How long what every broker has is kept for a replay; 0 keeps nothing.
+    #[serde(with = "duration")]
+    pub keep: Duration,
+    /// Segments with damage, kept for whoever can make sense of them; past it only what is damaged.
+    pub quarantine_max_bytes: u64,
+    /// The format of what is written; the one before is the way back to the version before.
+    pub write_version: u32,
 }
 
 impl Default for Journal {
@@ -153,6 +163,10 @@ impl Default for Journal {
             tail_bytes: 16 << 20,
             // A group commit, which an opening copies at most, and the first blocks of some files.
             reserve_bytes: 12 << 20,
+            commit_timeout: Duration::from_secs(5),
+            keep: Duration::ZERO,
+            quarantine_max_bytes: 256 << 20,
+            write_version: 2,
         }
     }
 }
@@ -352,6 +366,7 @@ impl Settings {
             ("ingress.max_connections", ingress.max_connections.into(), 1, u64::MAX),
             ("journal.max_bytes", journal.max_bytes, 64 << 10, u64::MAX),
             ("journal.segment_bytes", journal.segment_bytes, 4 << 10, u64::MAX),
+            ("journal.write_version", journal.write_version.into(), 1, 2),
             ("dedupe.max_keys", self.dedupe.max_keys as u64, 1, u64::MAX),
             ("dispatch.window_messages", dispatch.window_messages as u64, 1, MOST_WINDOW_MESSAGES),
             ("dispatch.window_bytes", dispatch.window_bytes as u64, 1, u64::MAX),
@@ -380,6 +395,7 @@ impl Settings {
             ("ingress.first_byte_timeout", ingress.first_byte_timeout),
             ("ingress.head_timeout", ingress.head_timeout),
             ("ingress.body_timeout", ingress.body_timeout),
+            ("journal.commit_timeout", journal.commit_timeout),
             ("sonzai.slow_every", self.sonzai.slow_every),
         ] {
             if value < LEAST_TIMEOUT {

@@ -54,6 +54,7 @@ pub fn open(settings: &Arc<Settings>) -> Result<Opened, Error> {
             segment_bytes: settings.journal.segment_bytes.min(backlog_bytes / MIN_SEGMENTS),
             max_bytes: settings.journal.max_bytes,
             tail_bytes: settings.journal.tail_bytes,
+            commit_timeout: settings.journal.commit_timeout,
             keys_since_ms: now_ms().saturating_sub(limits.window.as_millis() as u64),
             max_keys: limits.max_keys,
             ..journal::Options::default()

@@ -94,7 +94,7 @@ impl Rejection {
                 admit::Error::Append(AppendError::TooLarge) => {
                     (StatusCode::PAYLOAD_TOO_LARGE, "the event is too large")
                 }
-                admit::Error::Append(_) | admit::Error::BacklogFull(_) | admit::Error::Ended => {
+                admit::Error::Append(_) | admit::Error::BacklogFull(_) => {
                     (StatusCode::SERVICE_UNAVAILABLE, "cannot be stored now; send it again")
                 }
             },

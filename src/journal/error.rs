@@ -69,6 +69,13 @@ pub enum AppendError {
     /// Larger than `max_record_bytes`; will never be taken.
     #[error("the entry is larger than a journal record may be")]
     TooLarge,
+    /// The disk has not answered for `commit_timeout`. This one left no trace; appends succeed again
+    /// once it does.
+    #[error("the disk does not answer")]
+    Hung,
+    /// Whether it is durable was not known within `commit_timeout`, and may become known yet.
+    #[error("it is not known yet whether the entry is durable")]
+    Unknown,
     #[error("the journal is closed")]
     Closed,
     /// The journal can take nothing more in this process.

@@ -1,5 +1,7 @@
 //! The bounds of one journal.
 
+use std::time::Duration;
+
 /// Bounds of a journal; every field has a default that suits the main one.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -15,6 +17,9 @@ pub struct Options {
     pub queue: usize,
     /// One group commit; bounds the memory and the time that one `fdatasync` stands for.
     pub batch_bytes: usize,
+    /// How long a group commit may take: past it what comes meanwhile is refused, and whoever waits
+    /// is told that the outcome is unknown.
+    pub commit_timeout: Duration,
     /// One record with its keys; far above what the ingress lets in.
     pub max_record_bytes: usize,
     /// Keys older than this (milliseconds since the Unix epoch) are not returned by `open`, and
@@ -32,6 +37,7 @@ impl Default for Options {
             tail_bytes: 32 << 20,
             queue: 4096,
             batch_bytes: 8 << 20,
+            commit_timeout: Duration::from_secs(5),
             max_record_bytes: 32 << 20,
             keys_since_ms: 0,
             max_keys: 1_000_000,

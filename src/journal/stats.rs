@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -32,12 +32,17 @@ pub struct Stats {
     full: Counter,
     no_space: Counter,
     too_large: Counter,
+    hung: Counter,
     /// The journal is closed or has failed.
     ended: Counter,
     /// The bound that an append met after the last one that was taken, and when.
     no_room: Mutex<Option<(NoRoom, Instant)>>,
     /// Whether there is one: the writer looks here first.
     refuses: AtomicBool,
+    /// When the group commit under way began: microseconds since `born`; 0 if there is none. Every
+    /// append looks.
+    commit_began: AtomicU64,
+    born: Instant,
 }
 
 impl Stats {
@@ -49,10 +54,25 @@ impl Stats {
             full: Counter::default(),
             no_space: Counter::default(),
             too_large: Counter::default(),
+            hung: Counter::default(),
             ended: Counter::default(),
             no_room: Mutex::default(),
             refuses: AtomicBool::default(),
+            commit_began: AtomicU64::default(),
+            born: Instant::now(),
         }
+    }
+
+    /// A group commit begins, or has ended.
+    pub(super) fn commits(&self, begins: bool) {
+        let now = self.born.elapsed().as_micros() as u64;
+        self.commit_began.store(if begins { now.max(1) } else { 0 }, Relaxed);
+    }
+
+    /// How long the group commit under way has taken.
+    pub(super) fn commits_for(&self) -> Option<Duration> {
+        let began = Some(self.commit_began.load(Relaxed)).filter(|began| *began > 0)?;
+        Some(self.born.elapsed().saturating_sub(Duration::from_micros(began)))
     }
 
     pub(super) fn synced(&self, took: Duration) {
@@ -73,6 +93,9 @@ impl Stats {
             AppendError::Full => self.no_room(&self.full, NoRoom::Journal),
             AppendError::NoSpace => self.no_room(&self.no_space, NoRoom::Disk),
             AppendError::TooLarge => self.too_large.inc(),
+            AppendError::Hung => self.hung.inc(),
+            // Told to the caller alone: what becomes of it is counted once that is known.
+            AppendError::Unknown => {}
             AppendError::Closed | AppendError::Failed(_) => self.ended.inc(),
         }
     }
@@ -89,6 +112,7 @@ impl Stats {
             ("journal_full", self.full.get()),
             ("disk_full", self.no_space.get()),
             ("too_large", self.too_large.get()),
+            ("disk_hung", self.hung.get()),
             ("ended", self.ended.get()),
         ]
         .into_iter()
@@ -121,6 +145,7 @@ mod tests {
         stats.committed(3);
         assert_eq!(stats.refuses(), None);
         assert_eq!((stats.appended.get(), stats.batches.read().sum), (3, 3));
+        stats.refused(&AppendError::Hung);
         assert!(stats.refusals().all(|(_, count)| count == 1));
     }
 }

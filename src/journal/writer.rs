@@ -150,7 +150,10 @@ impl Writer {
             self.gather();
             let batch = self.collect(command);
             self.last_batch = batch.len();
-            if let Err(error) = self.commit(batch) {
+            self.shared.stats.commits(true);
+            let committed = self.commit(batch);
+            self.shared.stats.commits(false);
+            if let Err(error) = committed {
                 return self.fail(error);
             }
         }
