@@ -1,4 +1,4 @@
-//! Reads the journal at a broker's cursor, publishes what that broker owes, and settles it.
+//! Reads the journal from a broker's place, publishes what that broker owes, and settles it.
 //!
 //! One [`Dispatcher`] a broker, one loop. All patience lives here: a broker publishes once and
 //! classifies, this loop decides what happens next.
@@ -65,7 +65,7 @@ mod window;
 pub use dead_letter::DeadLetters;
 pub use health::Holds;
 pub use orders::{Client, Farewell, Order, Orders, Policy};
-pub use shared::{Progress, Shared};
+pub use shared::Shared;
 pub use stats::{LaneProgress, State, Stats};
 pub use window::Capacity;
 
@@ -113,9 +113,9 @@ pub struct Limits {
 pub enum Error {
     #[error(transparent)]
     Journal(#[from] journal::Error),
-    #[error("the task that saves a cursor ended: {0}")]
+    #[error("the task that saves a place ended: {0}")]
     Saving(#[from] tokio::task::JoinError),
-    #[error("journal entry {} cannot be read ({cause}); it may be of a newer version", position.0)]
+    #[error("journal entry {position} cannot be read ({cause}); it may be of a newer version")]
     Unreadable { position: Position, cause: String },
 }
 
@@ -215,10 +215,9 @@ impl Dispatcher {
         shared: Shared,
     ) -> Result<Dispatcher, Error> {
         let main = Lane::open(LaneKind::Main, shared.main.clone(), &name, &limits)?;
-        shared.progress.save(&name, main.saved_position());
-        let relief = Relief::at_start(parked.end());
+        let relief = Relief::at_start(parked.fence());
         let parked = Lane::open(LaneKind::Parked, parked, &name, &limits)?;
-        let line = Line::vacant(main.journal().end());
+        let line = Line::vacant(main.journal().fence());
         let stats = Arc::new(Stats::new());
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -236,7 +235,7 @@ impl Dispatcher {
             succession: None,
             held_over: Vec::new(),
             has_left: false,
-            overflow_end: Position(0),
+            overflow_end: Position::FIRST,
             unsent: VecDeque::new(),
             retries: BTreeMap::new(),
             parked_retries: 0,
@@ -267,15 +266,10 @@ impl Dispatcher {
         self.orders.clone()
     }
 
-    /// Is not to run after all: nothing is kept for it.
-    pub fn abandon(self) {
-        self.shared.progress.forget(&self.name);
-    }
-
     /// Publishes until `stop`, then drains what can be drained within [`Limits::drain`]; or until its
     /// broker is gone and everything that it was owed is settled.
     pub async fn run(mut self, mut client: Client, stop: CancellationToken) -> Result<(), Error> {
-        self.line = Line::of(&client, self.main.journal().end());
+        self.line = Line::of(&client, self.main.journal().fence());
         self.stats.goes_on_through(client.kind);
         let ending = Ending::new(stop, self.limits.drain);
         while self.connect(&mut client, &ending).await? {
@@ -365,17 +359,17 @@ impl Dispatcher {
                 kept.into_iter().for_each(|kept| self.kept(kept));
                 self.make_room();
             }
-            Wake::Main(LaneWake::Saved(position)) => {
-                self.shared.progress.save(&self.name, position);
-            }
-            Wake::Parked(LaneWake::Saved(_)) | Wake::Ahead(LaneWake::Saved(_)) => {}
+            Wake::Main(LaneWake::Saved)
+            | Wake::Parked(LaneWake::Saved)
+            | Wake::Ahead(LaneWake::Saved) => {}
             Wake::Due => self.enqueue_due(),
             Wake::Main(LaneWake::Read(jobs))
             | Wake::Parked(LaneWake::Read(jobs))
             | Wake::Ahead(LaneWake::Read(jobs)) => self.take(jobs),
             Wake::Tick => {
-                self.main.start_saving();
-                self.parked.start_saving();
+                for lane in [&mut self.main, &mut self.parked] {
+                    lane.try_again();
+                }
                 if !self.health.is_well() && self.owes_nothing() {
                     self.health.owes_nothing();
                 }

@@ -1,70 +1,104 @@
 //! The durable, ordered log of records: bytes and positions only. It knows nothing of events,
 //! routes or brokers.
 //!
+//! # What the rest relies on
+//!
+//! - An append that is answered `Ok` is durable, whatever happens then. One that ends with any other
+//!   error than [`Unknown`](AppendError::Unknown) left no trace.
+//! - A [`Place`] is read from what it has not settled, and nothing is removed that it has not settled.
+//!   What it settled is durable soon, at the latest when it was [saved](Place::save); a crash brings
+//!   back what was not yet.
+//! - Every position is delivered with the payload that was appended, or told as damaged, or was never
+//!   given. What the disk cannot read is none of these: it comes later.
+//! - Positions are given once, and greater is later. Nothing else is to be computed from them: how
+//!   far behind a place is, how much room there is, where the end is, come as answers.
+//! - Damage is told once, over all starts, with what was known by what is lost: [`Journal::next_lost`].
+//!
+//! # The cast, in the order in which a record meets it
+//!
+//! - `writer`: one thread; what waits becomes a batch, one write, one `fdatasync`. *Not* needed to read,
+//!   nor for places that no commit carries.
+//! - `frame`, `segment`, `identity`: the bytes of a record, of a file, and what frames are told by.
+//! - `tail`: the newest records in memory. *Not* needed but for speed.
+//! - `segments`: which file holds a position. *Not* needed to know what is in it.
+//! - `reader`, with `scan` and `window`: forward over frames, and over what cannot be read.
+//! - `place`, with `settled` and `slot`: how far each who settles has got, durably.
+//! - `sidecar`, `keys`: what records are known by, for longer than they last.
+//! - `damage`, `quarantine`: what cannot be read, told once, and kept. *Not* needed to step over it.
+//! - `release`: removes what everybody has settled.
+//! - `recovery`: opens what the last process left. *Not* needed after that.
+//! - `verify`, `salvage`: read without opening, for operators.
+//! - `storage`: the door to the disk, which tests put a simulated one behind.
+//!
 //! # On disk
 //!
 //! ```text
 //! DIR/lock                      locked while a process has the journal open
-//! DIR/<base>.seg                a segment: the records from position <base> on     (segment.rs)
-//! DIR/<base>.keys               the keys of a closed segment; outlives it          (sidecar.rs)
-//! DIR/cursors/<name>            a saved position                                   (cursor.rs)
-//! DIR/quarantine/…              bytes that could not be read                       (quarantine.rs)
+//! DIR/identity                  what frames are told by                          (identity.rs)
+//! DIR/<base>.seg                a segment: the records from position <base> on   (segment.rs)
+//! DIR/<base>.keys               the keys of a closed segment; outlives it        (sidecar.rs)
+//! DIR/<base>.damage             what of a segment is damaged                     (damage.rs)
+//! DIR/aside/<base>-<end>.seg    one of which something cannot be read at present (release.rs)
+//! DIR/cursors/<name>            a place                                          (slot.rs)
+//! DIR/floor                     below it nothing is owed to anybody              (place.rs)
+//! DIR/quarantine/…              damaged files                                    (quarantine.rs)
 //! DIR/**/*.tmp                  files not finished; removed when the journal is opened
 //! ```
 //!
 //! Every file starts with a magic and a version; an unknown version is refused, never guessed at.
-//! A segment is a header block and frames (`frame.rs`); a frame is a checksummed header, 16-byte
-//! keys, and the payload.
+//! A segment is a header block, frames (`frame.rs`), and, once closed, a trailer. A frame is a
+//! checksummed header, 16-byte keys, and the payload; or a note, which is no record.
 //!
-//! # Layers
-//!
-//! `storage` is the door to the disk. `frame` is one record's bytes, `segment` one file, `scan` the
-//! walk over a file and its damage, through a `window` on it, `segments` the files in force.
-//! `recovery` opens, `writer` commits, `tail` and `reader` read, `cursor` remembers, `sidecar` and
-//! `keys` keep what is known, `release` removes what is no longer wanted, `stats` counts.
+//! Version 1 is read, and is written where [`Options::write_version`] says so: it had no identity, no
+//! trailers and no notes, and its places were cursors alone.
 //!
 //! # Invariants
 //!
 //! 1. An append is answered `Ok` only after an `fdatasync` that covers all its bytes has succeeded
 //!    and the file's name is durable.
 //! 2. After a sync that failed nothing is answered `Ok` any more in this process.
-//! 3. A process writes only to segment files that it created itself, so no page it relies on was
+//! 3. A process appends only to segment files that it created itself, so no page it relies on was
 //!    marked clean by a sync that failed in another process. What the last one left unproven is
-//!    copied to a new file and synced before `open` returns.
+//!    written again in place, and synced, before `open` returns.
 //! 4. A frame says up to which position all was durable before it was written (`proven`). It is
 //!    believed because a batch is written only after the sync of the one before.
-//! 5. A segment, sidecar or new cursor has its name only once its contents are durable: it is
+//! 5. A segment, sidecar or new place has its name only once its contents are durable: it is
 //!    written under a temporary name, synced, renamed, and its directory synced.
 //! 6. A segment's range is from its base to the next one's. A frame at or past that is superseded.
-//! 7. Positions are given once: never one below any saved cursor, proven frame or reported damage.
-//! 8. Every position is either delivered with the payload that was appended, or reported as
-//!    damaged. Damage costs no more than what it touches; what follows is still read.
+//! 7. Positions are given once: never one below any saved place, proven frame or reported damage.
+//! 8. Damage costs no more than what it touches; what follows is still read. What is needed to read a
+//!    segment stands in its header, its trailer, its frames, and follows from the identity.
 //! 9. No bytes of a payload can pass for a frame: frames start with a number that senders cannot
 //!    know.
 //! 10. A sidecar holds keys of durable records only, and is durable before its segment is removed.
 //!     Segments are removed lowest first, each durably before the next.
-//! 11. A cursor is durable when `save` returns, and never goes back. The caller saves it before it
-//!     releases what lies below.
+//! 11. A place never goes back but by damage to its file, and then no further than what is left of it
+//!     says: what was settled may come again, and nothing is passed over.
 //! 12. Memory is bounded by [`Options`], whatever the backlog.
 
-mod cursor;
+mod damage;
 mod error;
 mod frame;
+mod identity;
 mod keys;
 mod options;
+mod place;
 mod quarantine;
-mod read_all;
 mod reader;
 mod recovery;
 mod release;
 mod reserve;
+mod salvage;
 mod scan;
 mod segment;
 mod segments;
+mod settled;
 mod sidecar;
+mod slot;
 mod stats;
 mod storage;
 mod tail;
+mod verify;
 mod window;
 mod writer;
 
@@ -81,20 +115,27 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use cursor::Cursor;
+pub use damage::{Damage, Trouble, UnreadRegion};
 pub use error::{AppendError, Error, is_no_space};
 pub use options::Options;
-pub use read_all::{Records, read_all};
+pub use place::{Behind, Place, Stamp};
+pub use quarantine::QuarantineUse;
 pub use reader::Reader;
 pub use recovery::is_open;
 pub use reserve::Reserve;
+pub use salvage::{Salvaged, salvage};
 pub use stats::{NoRoom, Stats};
 pub use storage::{File, LockGuard, RealDisk, Storage};
+pub use verify::{Finding, Records, Verified, read_all, verify};
 
+use damage::Ledger;
+use identity::Identity;
+use place::{Member, Places};
 use quarantine::Quarantine;
+use release::Need;
 use segments::Segments;
 use tail::Tail;
-use writer::{Command, Pending, Writer};
+use writer::{ActiveKeys, Command, Pending, Writer};
 
 /// A full journal has at least about this many segments: the active one is never released, and must
 /// not be what fills it.
@@ -103,14 +144,17 @@ const SEGMENTS_AT_LEAST: u64 = 4;
 /// What makes an entry known: a hash, as the caller defines it.
 pub type Key = [u8; 16];
 
-/// A record's place: its ordinal, from 0.
+/// Where a record stands among the others: greater is later. No more is to be made of it.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Position(pub u64);
+pub struct Position(u64);
 
 impl Position {
-    /// The position after this one.
-    pub fn next(self) -> Position {
-        Position(self.0 + 1)
+    /// That of the first record ever.
+    pub const FIRST: Position = Position(0);
+
+    /// Its number, for people.
+    pub fn ordinal(self) -> u64 {
+        self.0
     }
 }
 
@@ -145,17 +189,26 @@ pub type OnDurable = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
 pub enum Item {
     /// A record's payload, as it was appended.
     Entry(Position, Bytes),
-    /// Positions from `from` up to, not including, `to` cannot be read. Equal ones mean that
-    /// damage was met where no record is missing.
+    /// Positions from `from` up to, not including, `to` are damaged.
     Damaged { from: Position, to: Position, why: String },
+    /// Positions from `from` up to, not including, `to` were never given.
+    Void { from: Position, to: Position },
 }
 
 impl Item {
-    /// The position after this item.
+    /// Its first position.
+    pub fn position(&self) -> Position {
+        match self {
+            Item::Entry(position, _) => *position,
+            Item::Damaged { from, .. } | Item::Void { from, .. } => *from,
+        }
+    }
+
+    /// The position after it.
     pub fn next_position(&self) -> Position {
         match self {
-            Item::Entry(position, _) => position.next(),
-            Item::Damaged { to, .. } => *to,
+            Item::Entry(position, _) => Position(position.0 + 1),
+            Item::Damaged { to, .. } | Item::Void { to, .. } => *to,
         }
     }
 
@@ -163,20 +216,9 @@ impl Item {
     fn len(&self) -> usize {
         match self {
             Item::Entry(_, payload) => payload.len(),
-            Item::Damaged { .. } => 0,
+            Item::Damaged { .. } | Item::Void { .. } => 0,
         }
     }
-}
-
-/// Damage found while opening; already reported in the log.
-#[derive(Clone, Debug)]
-pub struct Damage {
-    pub file: PathBuf,
-    /// The first position that cannot be read.
-    pub from: Position,
-    /// One past the last; equal to `from` if no record is lost.
-    pub to: Position,
-    pub why: String,
 }
 
 /// What [`Journal::open`] returns.
@@ -184,7 +226,23 @@ pub struct Opened {
     pub journal: Journal,
     /// The newest keys with the time of their record, oldest first.
     pub keys: Vec<(Key, u64)>,
-    pub damage: Vec<Damage>,
+}
+
+/// How full a journal is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Records in its segments, settled ones that are not removed yet included.
+    pub records: u64,
+    /// Bytes of its segments, and their bound.
+    pub bytes: u64,
+    pub max_bytes: u64,
+}
+
+impl Room {
+    /// What may still be appended.
+    pub fn left_bytes(&self) -> u64 {
+        self.max_bytes.saturating_sub(self.bytes)
+    }
 }
 
 /// A handle to an open journal; clones are cheap and equal.
@@ -202,8 +260,12 @@ struct Shared {
     options: Options,
     /// Of the options those that may change.
     bounds: Bounds,
+    identity: Identity,
     segments: Segments,
+    active_keys: Mutex<ActiveKeys>,
     tail: Tail,
+    places: Places,
+    ledger: Ledger,
     stats: Stats,
     quarantine: Quarantine,
     watermark: watch::Sender<Watermark>,
@@ -211,6 +273,8 @@ struct Shared {
     failure: watch::Sender<Option<Arc<Error>>>,
     /// Taken while segments or sidecars are removed.
     removing: Mutex<()>,
+    /// Released files that could not be removed.
+    doomed: Mutex<Vec<PathBuf>>,
     lock: Mutex<Option<LockGuard>>,
 }
 
@@ -255,6 +319,31 @@ impl Shared {
         self.watermark.send_modify(|watermark| watermark.stopped = Some(stop));
     }
 
+    /// The right to remove files: one at a time, and only while the directory is this process's.
+    fn owned(&self) -> Result<MutexGuard<'_, ()>, Error> {
+        let one_at_a_time = lock(&self.removing);
+        match lock(&self.lock).is_some() {
+            true => Ok(one_at_a_time),
+            false => Err(Error::Closed),
+        }
+    }
+
+    fn max_bytes(&self) -> u64 {
+        self.bounds.max_bytes.load(Relaxed)
+    }
+
+    /// What may still be appended.
+    fn room_bytes(&self) -> u64 {
+        self.max_bytes().saturating_sub(self.segments.bytes())
+    }
+
+    fn behind(&self, member: &Member) -> Behind {
+        let (settled, end) = (member.settled(), self.watermark.borrow().end);
+        let records = settled.open_in(settled.cursor(), end);
+        let bytes = if records == 0 { 0 } else { self.segments.bytes_from(settled.cursor()) };
+        Behind { records, bytes }
+    }
+
     /// The error of an append that comes too late.
     fn stopped(&self) -> AppendError {
         match &self.watermark.borrow().stopped {
@@ -274,13 +363,18 @@ impl Journal {
         let shared = Arc::new(Shared {
             storage,
             dir: dir.to_owned(),
-            segments: Segments::new(recovered.segments),
+            identity: recovered.identity,
+            segments: recovered.segments,
+            active_keys: Mutex::new(recovered.active_keys),
             tail: Tail::new(recovered.end, options.tail_bytes),
+            places: recovered.places,
+            ledger: recovered.ledger,
             stats: Stats::new(),
             quarantine: recovered.quarantine,
             watermark: watch::Sender::new(watermark),
             failure: watch::Sender::new(None),
             removing: Mutex::new(()),
+            doomed: Mutex::default(),
             lock: Mutex::new(Some(recovered.lock)),
             bounds: Bounds::of(&options),
             options,
@@ -289,8 +383,14 @@ impl Journal {
         let thread = thread::Builder::new().name("journal".to_owned());
         let thread = thread.spawn(|| writer.run()).map_err(Error::io("start a thread for", dir))?;
         let writer = Arc::new(Mutex::new(Some(thread)));
+        if shared.places.names().is_empty() {
+            // Nobody will come to read it: it is lost as it is met.
+            for damage in shared.ledger.all() {
+                shared.lost_unread(&damage);
+            }
+        }
         let journal = Journal { shared, queue: commands, writer };
-        Ok(Opened { journal, keys: recovered.keys, damage: recovered.damage })
+        Ok(Opened { journal, keys: recovered.keys })
     }
 
     /// Appends an entry; waits only for room in the queue. `done` is called exactly once, from the
@@ -345,71 +445,97 @@ impl Journal {
         self.shared.stats.commits_for().filter(|took| *took > self.shared.options.commit_timeout)
     }
 
-    /// The oldest position that there is a segment for.
-    pub fn first(&self) -> Position {
-        Position(self.shared.segments.first())
-    }
-
-    /// One past the last durable position.
-    pub fn end(&self) -> Position {
+    /// One past the last durable position: what is appended from now on is not before it.
+    pub fn fence(&self) -> Position {
         Position(self.shared.watermark.borrow().end)
     }
 
-    /// Reads forward from a position.
+    /// How full it is.
+    pub fn room(&self) -> Room {
+        let shared = &self.shared;
+        let records = shared.watermark.borrow().end.saturating_sub(shared.segments.first());
+        Room { records, bytes: shared.segments.bytes(), max_bytes: shared.max_bytes() }
+    }
+
+    /// Reads forward from a position, settled or not.
     pub fn reader(&self, from: Position) -> Reader {
         Reader::new(self.shared.clone(), from)
     }
 
-    /// Opens a cursor, creating it at [`first`](Self::first) if there is none of that name. Blocks.
-    /// A name must not be open twice at a time.
-    pub fn cursor(&self, name: &str) -> Result<Cursor, Error> {
-        let (storage, dir) = (&*self.shared.storage, cursor::dir_of(&self.shared.dir));
-        let (first, end) = (self.first(), self.end());
-        let position = match cursor::read(storage, &dir, name)? {
-            None => first,
-            Some(cursor::Saved::Position(saved)) if saved > end.0 => {
-                tracing::error!(cursor = name, saved, %end, "a cursor is past the journal's end");
-                end
-            }
-            Some(cursor::Saved::Position(saved)) if saved < first.0 => {
-                tracing::info!(cursor = name, saved, %first, "a cursor goes on at what is left");
-                first
-            }
-            Some(cursor::Saved::Position(saved)) => Position(saved),
-            Some(cursor::Saved::Damaged) => {
-                let file = cursor::file_name(name)?;
-                let path = dir.join(&file);
-                let kept = self.shared.quarantine.keep_file(&path, &format!("cursor-{file}"));
-                let kept = kept.map_err(Error::io("move", &path))?.display().to_string();
-                tracing::error!(cursor = name, kept, %first, "a cursor is damaged: starting again");
-                first
-            }
+    /// Opens the place of this name. A new one has settled what lies below the floor: what nobody who
+    /// has a place is owed. From now on nothing is removed that it has not settled. Blocks.
+    pub fn place(&self, name: &str) -> Result<Place, Error> {
+        let shared = &self.shared;
+        let (first, end) = (shared.segments.first(), self.fence().0);
+        let member = shared.places.open(&*shared.storage, name, first, end)?;
+        Ok(Place::new(shared.clone(), member))
+    }
+
+    /// The names of all places there are.
+    pub fn place_names(&self) -> Vec<String> {
+        self.shared.places.names()
+    }
+
+    /// How far the place of this name is from the end, and how many records were lost to it since the
+    /// start; nothing if there is none.
+    pub fn behind(&self, name: &str) -> (Behind, u64) {
+        let member = self.shared.places.get(name);
+        member.map_or_else(Default::default, |member| {
+            (self.shared.behind(&member), member.lost.get())
+        })
+    }
+
+    /// Removes the place of this name, which is not open: the next of that name begins at the floor.
+    pub async fn forget_place(&self, name: &str) -> Result<(), Error> {
+        let name = name.to_owned();
+        let forget = move |shared: &Shared| {
+            let _owned = shared.owned()?;
+            shared.places.forget(&*shared.storage, &name)
         };
-        cursor::create(storage, &dir, name, position)
+        self.removing(forget).await
     }
 
-    /// The names of all cursors there are.
-    pub fn cursor_names(&self) -> Result<Vec<String>, Error> {
-        cursor::names(&*self.shared.storage, &cursor::dir_of(&self.shared.dir))
+    /// Removes the segments that every place has settled, but for those that are
+    /// [kept](Options::keep), and never the active one. Without a place nothing is settled.
+    pub async fn release(&self) -> Result<(), Error> {
+        self.removing(|shared| shared.release(Need::Time)).await
     }
 
-    /// Removes the cursor of this name, which is not open: the next of that name begins at
-    /// [`first`](Self::first) again.
-    pub async fn forget_cursor(&self, name: &str) -> Result<(), Error> {
-        let file = cursor::dir_of(&self.shared.dir).join(cursor::file_name(name)?);
-        let remove = move |shared: &Shared| match shared.storage.remove(&file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &file)(error))
-            }
-            _ => Ok(()),
-        };
-        self.removing(remove).await
+    /// The next damage by which somebody lost something, to be told, once over all starts, by whoever
+    /// then says that [it was](Self::told). Cancel-safe.
+    pub async fn next_lost(&self) -> Damage {
+        self.shared.ledger.next_lost().await
     }
 
-    /// Removes the segments that lie wholly below a position, never the active one. Every cursor
-    /// that matters has durably passed it: that is the caller's to see to.
-    pub async fn release(&self, below: Position) -> Result<(), Error> {
-        self.removing(move |shared| shared.release(below)).await
+    /// What [`next_lost`](Self::next_lost) returned was told, durably. Blocks.
+    pub fn told(&self, damage: &Damage) {
+        self.shared.ledger.told(damage);
+    }
+
+    /// What is damaged, and what cannot be read at present. Blocks.
+    pub fn trouble(&self) -> Trouble {
+        self.shared.ledger.look(&self.shared.quarantine)
+    }
+
+    /// Damaged regions met since the start, and reads that failed of regions that could be read before.
+    pub fn troubles_met(&self) -> (u64, u64) {
+        let ledger = &self.shared.ledger;
+        (ledger.regions.get(), ledger.read_errors.get())
+    }
+
+    /// What is damaged of the segments there are.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.shared.ledger.all()
+    }
+
+    /// What is kept in quarantine. Blocks.
+    pub fn quarantine(&self) -> QuarantineUse {
+        self.shared.quarantine.used()
+    }
+
+    /// What cannot be read at present counts as damaged from now on: how many regions that are. Blocks.
+    pub fn skip_unread(&self) -> usize {
+        self.shared.ledger.skip()
     }
 
     /// Removes the keys of released segments that are wholly older than `before_ms`.
@@ -422,30 +548,9 @@ impl Journal {
         &self.shared.stats
     }
 
-    /// Bytes of all segments.
-    pub fn bytes(&self) -> u64 {
-        self.shared.segments.bytes()
-    }
-
-    /// About how many bytes a reader at `position` has before it, counted by segment; 0 at the end.
-    pub fn bytes_from(&self, position: Position) -> u64 {
-        if position >= self.end() { 0 } else { self.shared.segments.bytes_from(position.0) }
-    }
-
-    /// The bound on [`bytes`](Self::bytes).
-    pub fn max_bytes(&self) -> u64 {
-        self.shared.bounds.max_bytes.load(Relaxed)
-    }
-
-    /// Sets that bound and when a new segment begins, for what is appended from now on.
+    /// Sets the bound of all segments, and when a new one begins, for what is appended from now on.
     pub fn set_bounds(&self, segment_bytes: u64, max_bytes: u64) {
         self.shared.bounds.set(segment_bytes, max_bytes);
-    }
-
-    /// One past the last position of the segment that holds `position`: once all below it is settled,
-    /// that segment can be released. `None` for the active segment, which never is.
-    pub fn segment_end(&self, position: Position) -> Option<Position> {
-        self.shared.segments.locate(position.0)?.limit.map(Position)
     }
 
     /// Whether the writer has met a fatal error.
@@ -488,14 +593,7 @@ impl Journal {
         remove: impl FnOnce(&Shared) -> Result<(), Error> + Send + 'static,
     ) -> Result<(), Error> {
         let shared = self.shared.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            let _one_at_a_time = lock(&shared.removing);
-            // Once the lock is given up another process may own the directory.
-            if lock(&shared.lock).is_none() {
-                return Err(Error::Closed);
-            }
-            remove(&shared)
-        });
+        let task = tokio::task::spawn_blocking(move || remove(&shared));
         task.await.unwrap_or(Err(Error::Panicked))
     }
 }

@@ -146,6 +146,9 @@ pub struct Journal {
     /// How long a group commit may take: past it the daemon is not ready, and answers 503.
     #[serde(with = "duration")]
     pub commit_timeout: Duration,
+    /// How long a broker waits before what the disk cannot read, before it goes on behind it.
+    #[serde(with = "duration")]
+    pub read_patience: Duration,
     /// How long what every broker has is kept for a replay; 0 keeps nothing.
     #[serde(with = "duration")]
     pub keep: Duration,
@@ -164,6 +167,7 @@ impl Default for Journal {
             // A group commit, which an opening copies at most, and the first blocks of some files.
             reserve_bytes: 12 << 20,
             commit_timeout: Duration::from_secs(5),
+            read_patience: Duration::from_secs(60),
             keep: Duration::ZERO,
             quarantine_max_bytes: 256 << 20,
             write_version: 2,

@@ -13,7 +13,7 @@ use crate::{
     clock::{now_ms, rfc3339},
     commands::{self, stats::Shown},
     dispatch::State,
-    journal::Journal,
+    journal::{Journal, Room},
     sonzai::{poller::Poll, service::Account},
     source::{Provider, Source},
 };
@@ -144,7 +144,7 @@ pub struct BrokerStatus {
     pub since: String,
     pub since_seconds: u64,
     pub trouble: Option<String>,
-    /// Journal records that its cursor has not passed.
+    /// Journal records that it has not settled.
     pub lag_records: u64,
     pub lag_bytes: u64,
     /// How long the first message that it is owed has waited; 0 if none waits.
@@ -265,7 +265,7 @@ impl View {
 
     fn broker_status(&self, broker: &Broker, confirmed_per_second: f64) -> BrokerStatus {
         let (stats, condition) = (&broker.stats, broker.stats.condition());
-        let (lag_records, lag_bytes) = self.lag(broker);
+        let lag = self.lag(broker);
         BrokerStatus {
             name: broker.name.to_string(),
             kind: broker.role(),
@@ -273,8 +273,8 @@ impl View {
             since: rfc3339(condition.since_ms),
             since_seconds: now_ms().saturating_sub(condition.since_ms) / 1000,
             trouble: condition.trouble,
-            lag_records,
-            lag_bytes,
+            lag_records: lag.records,
+            lag_bytes: lag.bytes,
             oldest_waiting_seconds: broker.oldest_waiting().as_secs_f64(),
             in_flight: stats.in_flight.get(),
             retrying: stats.retrying.get(),
@@ -351,7 +351,7 @@ impl WebhooksStatus {
 
 impl Store {
     fn of(journal: &Journal) -> Store {
-        let count = journal.end().0.saturating_sub(journal.first().0);
-        Store { count, bytes: journal.bytes(), max_bytes: journal.max_bytes() }
+        let Room { records: count, bytes, max_bytes } = journal.room();
+        Store { count, bytes, max_bytes }
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     dedupe,
     dispatch::{self, Holds, LaneProgress},
     ingress::Ingress,
-    journal::Journal,
+    journal::{Behind, Journal},
     routing::Table,
     server::{Load, tls::Tls},
     sonzai::service as sonzai,
@@ -110,7 +110,7 @@ impl View {
         ready::reasons(&ready::Facts {
             draining: self.stop.is_cancelled(),
             failed: self.main.has_failed(),
-            journal_left_bytes: self.main.max_bytes().saturating_sub(self.main.bytes()),
+            journal_left_bytes: self.main.room().left_bytes(),
             disk_left_bytes: self.disk_left_bytes(),
             refuses: stats.refuses(),
         })
@@ -122,10 +122,14 @@ impl View {
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    /// Journal records that a broker's cursor has not passed, and about how many bytes they are.
-    pub fn lag(&self, broker: &Broker) -> (u64, u64) {
-        let cursor = broker.stats.main.cursor();
-        (self.main.end().0.saturating_sub(cursor.0), self.main.bytes_from(cursor))
+    /// Journal records that a broker has not settled, and about how many bytes they are.
+    pub fn lag(&self, broker: &Broker) -> Behind {
+        self.main.behind(&broker.name).0
+    }
+
+    /// Records that were lost to a broker by damage, of the journal and of what it had parked.
+    pub fn lost(&self, broker: &Broker) -> u64 {
+        self.main.behind(&broker.name).1 + broker.parked.behind(&broker.name).1
     }
 
     /// Notes what rates are made of, now and then, until `stop`.
@@ -168,12 +172,11 @@ impl Broker {
 
     /// Messages set aside that are neither confirmed nor given up on.
     pub fn parked(&self) -> u64 {
-        let lane = &self.stats.parked_lane;
-        self.parked.end().0.saturating_sub(lane.next().0) + lane.unsettled()
+        self.parked.behind(&self.name).0.records
     }
 
     pub fn parked_bytes(&self) -> u64 {
-        self.parked.bytes_from(self.stats.parked_lane.cursor())
+        self.parked.behind(&self.name).0.bytes
     }
 
     /// How long the first message that it is owed has waited since its event was received; zero if

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::message::Command;
 use crate::{
     dedupe::Limits,
-    journal::{AppendError, Entry, Error, Journal, Key, Options, Storage},
+    journal::{AppendError, Entry, Error, Journal, Key, Options, Place, Storage},
 };
 
 /// A segment of it: some ten thousand commands.
@@ -60,6 +60,9 @@ impl Identity {
     }
 }
 
+/// The one place in it.
+const PLACE: &str = "commands";
+
 /// What is known of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Past {
@@ -75,6 +78,7 @@ pub enum Past {
 /// See the module.
 pub struct Ledger {
     journal: Journal,
+    place: Place,
     limits: Limits,
     known: Mutex<Known>,
 }
@@ -103,9 +107,10 @@ impl Ledger {
             ..Options::default()
         };
         let opened = Journal::open(storage, dir, options)?;
+        let place = opened.journal.place(PLACE)?;
         let mut known = Known::default();
         opened.keys.into_iter().for_each(|(key, time_ms)| known.learn(key, time_ms, limits));
-        Ok(Ledger { journal: opened.journal, limits, known: Mutex::new(known) })
+        Ok(Ledger { journal: opened.journal, place, limits, known: Mutex::new(known) })
     }
 
     /// What is known of a command.
@@ -149,7 +154,9 @@ impl Ledger {
 
     /// Frees what is asked for no more.
     pub async fn free(&self, now_ms: u64) -> Result<(), Error> {
-        self.journal.release(self.journal.end()).await?;
+        // Keys are all there is to its entries.
+        self.place.settle_all();
+        self.journal.release().await?;
         let before_ms = now_ms.saturating_sub(self.limits.window.as_millis() as u64);
         self.journal.forget_keys(before_ms).await
     }

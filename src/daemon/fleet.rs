@@ -133,7 +133,7 @@ impl Fleet {
         self.opener.open(table.brokers().to_vec(), Vec::new(), &mut prepared)?;
         let no_route = Client::absent("no route takes the event");
         prepared.added.push(self.opener.addition(UNROUTED.into(), Role::Unrouted, no_route)?);
-        for name in self.opener.shared.main.cursor_names()? {
+        for name in self.opener.shared.main.place_names() {
             if name != UNROUTED && !table.brokers().iter().any(|broker| *broker.name == *name) {
                 let absent = Client::absent(&not_listed(&name));
                 prepared.added.push(self.opener.addition(name.into(), Role::Removed, absent)?);
@@ -196,13 +196,13 @@ impl Fleet {
             prepared.changed.into_iter().map(|(settings, _)| settings.name).collect();
         self.let_go(&held);
         for Addition { name, dispatcher, parked, is_new, .. } in prepared.added {
-            dispatcher.abandon();
+            drop(dispatcher);
             parked.close().await;
             if !is_new {
                 continue;
             }
-            if let Err(error) = self.opener.shared.main.forget_cursor(&name).await {
-                tracing::warn!(broker = %name, %error, "a cursor that nobody needs stays behind");
+            if let Err(error) = self.opener.shared.main.forget_place(&name).await {
+                tracing::warn!(broker = %name, %error, "a place that nobody needs stays behind");
             }
         }
     }
@@ -272,7 +272,7 @@ impl Fleet {
             let Some(member) = self.members.get_mut(name) else { continue };
             member.drain_for = policy.drain_for.unwrap_or(DRAIN_FOR);
             let policy = self.opener.policy(policy, retries.clone());
-            let bounds = parked_journal(policy.backlog_bytes);
+            let bounds = parked_journal(&self.opener.settings, policy.backlog_bytes);
             member.shown.parked.set_bounds(bounds.segment_bytes, bounds.max_bytes);
             member.shown.backlog_bytes = policy.backlog_bytes;
             member.orders.set_policy(policy);
@@ -337,7 +337,7 @@ impl Opener {
             let client = client(&settings)?;
             prepared.changed.push((settings, client));
         }
-        let known = self.shared.main.cursor_names()?;
+        let known = self.shared.main.place_names();
         for (settings, client) in added.into_iter().zip(clients) {
             let BrokerSettings { name, kind, policy } = settings;
             let is_new = !known.iter().any(|known| **known == *name);

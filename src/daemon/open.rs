@@ -54,10 +54,10 @@ pub fn open(settings: &Arc<Settings>) -> Result<Opened, Error> {
             segment_bytes: settings.journal.segment_bytes.min(backlog_bytes / MIN_SEGMENTS),
             max_bytes: settings.journal.max_bytes,
             tail_bytes: settings.journal.tail_bytes,
-            commit_timeout: settings.journal.commit_timeout,
+            keep: settings.journal.keep,
             keys_since_ms: now_ms().saturating_sub(limits.window.as_millis() as u64),
             max_keys: limits.max_keys,
-            ..journal::Options::default()
+            ..journal_options(settings)
         },
     )?;
     let window = dedupe::Window::new(limits, main.keys);
@@ -67,13 +67,14 @@ pub fn open(settings: &Arc<Settings>) -> Result<Opened, Error> {
         _ => false,
     };
     let token = reserve.open(|| Token::open(dir), no_space)?;
-    let dead_letters =
-        open_journal(&dead_letter::dir(dir), small_journal(settings.dead_letters.max_bytes))?;
+    let dead_letters = open_journal(
+        &dead_letter::dir(dir),
+        small_journal(settings, settings.dead_letters.max_bytes),
+    )?;
     let shared = Shared {
         main: main.journal.clone(),
         dead_letters: DeadLetters::new(dead_letters.journal),
         backlogs: Arc::default(),
-        progress: Arc::default(),
         holds: Arc::default(),
         feed: Feed::default(),
     };
@@ -118,7 +119,7 @@ impl Opener {
         backlog_bytes: u64,
     ) -> Result<(Dispatcher, Journal), Error> {
         let dir = self.settings.data_dir.join("parked").join(&**name);
-        let options = parked_journal(backlog_bytes);
+        let options = parked_journal(&self.settings, backlog_bytes);
         let open = || Journal::open(self.storage.clone(), &dir, options.clone());
         let parked = self.reserve.open(open, journal::Error::is_no_space)?.journal;
         let limits = dispatch_limits(&self.settings);
@@ -136,18 +137,30 @@ fn remembered(settings: &Settings) -> dedupe::Limits {
 }
 
 /// The journal of a broker's parked messages.
-pub fn parked_journal(backlog_bytes: u64) -> journal::Options {
+pub fn parked_journal(settings: &Settings, backlog_bytes: u64) -> journal::Options {
     // Room beyond the bound at which events are refused, for those that are in already.
     let max_bytes = backlog_bytes.saturating_mul(2).saturating_add(PARKED_HEADROOM_BYTES);
-    journal::Options { max_bytes, ..small_journal(backlog_bytes) }
+    journal::Options { max_bytes, ..small_journal(settings, backlog_bytes) }
 }
 
 /// A journal whose bound is `max_bytes`.
-fn small_journal(max_bytes: u64) -> journal::Options {
+fn small_journal(settings: &Settings, max_bytes: u64) -> journal::Options {
     journal::Options {
         segment_bytes: SMALL_SEGMENT_BYTES.min(max_bytes / MIN_SEGMENTS),
         tail_bytes: SMALL_TAIL_BYTES,
         max_bytes,
+        ..journal_options(settings)
+    }
+}
+
+/// What all journals have in common.
+fn journal_options(settings: &Settings) -> journal::Options {
+    let journal = &settings.journal;
+    journal::Options {
+        commit_timeout: journal.commit_timeout,
+        read_patience: journal.read_patience,
+        quarantine_bytes: journal.quarantine_max_bytes,
+        write_version: journal.write_version,
         ..journal::Options::default()
     }
 }

@@ -1,6 +1,6 @@
 //! Frees what is settled, and keeps room on the disk for the next start.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use crate::{
     clock::now_ms,
-    dispatch::Progress,
     journal::{self, Journal, Reserve},
     quiet::Quiet,
 };
@@ -20,10 +19,9 @@ const RECLAIM_EVERY: Duration = Duration::from_secs(1);
 /// looked after.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
-/// Frees what every cursor has passed, and keeps what room there is for the next start.
+/// Frees what every place has settled, and keeps what room there is for the next start.
 pub async fn reclaim(
     journal: Journal,
-    progress: Arc<Progress>,
     keys_for: Duration,
     reserve: Reserve,
     stop: CancellationToken,
@@ -37,9 +35,7 @@ pub async fn reclaim(
     };
     let mut forget_at = Instant::now();
     while stop.run_until_cancelled(tokio::time::sleep(RECLAIM_EVERY)).await.is_some() {
-        if let Some(settled) = progress.lowest() {
-            report(journal.release(settled).await);
-        }
+        report(journal.release().await);
         if forget_at <= Instant::now() {
             forget_at = Instant::now() + FORGET_EVERY;
             let before_ms = now_ms().saturating_sub(keys_for.as_millis() as u64);

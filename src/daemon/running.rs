@@ -149,8 +149,8 @@ impl Running {
         let reload = Reload::new(settings, reserve.clone(), seen, parts);
         let calls = Calls { asking, hangup: told.reload.clone() };
         tasks.spawn(named("what looks after the brokers", reload.run(calls, stop.brokers.clone())));
-        let (progress, keys_for) = (shared.progress, settings.dedupe.window);
-        let frees = reclaim(main.clone(), progress, keys_for, reserve, stop.brokers.clone());
+        let keys_for = settings.dedupe.window;
+        let frees = reclaim(main.clone(), keys_for, reserve, stop.brokers.clone());
         tasks.spawn(named("what frees the journal", frees));
         // It ends with the requests: a command in hand is finished while brokers still are.
         let carried_out = commands_service.run(stop.requests.clone());

@@ -52,7 +52,7 @@ impl Dispatcher {
 
     /// Once a tick, and when told: finds the boundaries, and the end of the time.
     pub(super) fn look_after_leave(&mut self) {
-        let found = self.line.find_boundaries(self.main.journal().end());
+        let found = self.line.find_boundaries(self.main.journal().fence());
         if let Some(reason) = self.line.runs_out(Instant::now()) {
             self.succeed(Client::absent(&reason));
         }
@@ -168,10 +168,10 @@ impl Dispatcher {
             && self.relief.is_idle()
     }
 
-    /// The broker is gone: nothing of it stays but its cursor.
+    /// The broker is gone: nothing of it stays but its place, until nothing could be owed to it.
     pub(super) fn forget(&self) {
         let Some(left) = self.line.left(self.stats.dead_letters.get()) else { return };
-        self.shared.progress.forget(&self.name);
+        self.main.retire();
         self.shared.backlogs.set_full(&self.name, false);
         match left {
             Left { dead_letters: 0, was_over: false } => tracing::info!(

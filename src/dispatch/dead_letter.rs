@@ -39,11 +39,12 @@ pub fn list(
     let items = journal::read_all(storage, &dir(data_dir))?;
     Ok(items.map(|item| match item {
         Ok(journal::Item::Entry(position, bytes)) => {
-            Kept::decode(bytes).map_err(|error| format!("dead letter {}: {error}", position.0))
+            Kept::decode(bytes).map_err(|error| format!("dead letter {position}: {error}"))
         }
         Ok(journal::Item::Damaged { from, to, why }) => {
-            Err(format!("dead letters {} to {} are damaged: {why}", from.0, to.0))
+            Err(format!("dead letters from {from} up to {to} are damaged: {why}"))
         }
+        Ok(journal::Item::Void { from, .. }) => Err(format!("there is no dead letter {from}")),
         Err(error) => Err(error.to_string()),
     }))
 }

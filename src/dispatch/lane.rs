@@ -1,13 +1,16 @@
-//! A lane: one journal read at one cursor. A dispatcher has two of the same kind: the main journal,
+//! A lane: one journal read from one place. A dispatcher has two of the same kind: the main journal,
 //! and its broker's own journal of parked messages.
 //!
-//! Sometimes a third reads ahead in the main journal, without a cursor of its own.
+//! Sometimes a third reads ahead in the main journal, without a place of its own.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::{
+    task::{JoinError, JoinHandle},
+    time::{Instant, Sleep},
+};
 
 use super::{
     Error, Limits,
@@ -17,8 +20,10 @@ use super::{
 };
 use crate::{
     broker,
+    clock::now_ms,
     event::{Message, Record},
-    journal::{self, Cursor, Item, Journal, Position, Reader},
+    journal::{self, Item, Journal, Place, Position, Reader},
+    quiet::Quiet,
 };
 
 /// Most records read at a time; a read ends with what is there, so this bounds only a burst.
@@ -27,20 +32,16 @@ const READ_BYTES: usize = 4 << 20;
 
 /// What a lane woke up for.
 pub enum LaneWake {
-    /// The cursor is durable here.
-    Saved(Position),
+    /// The place was saved.
+    Saved,
     /// Messages of ours, in order.
     Read(Vec<Job>),
 }
 
-type Saving = Result<Result<Saved, Error>, JoinError>;
+/// Why the place that was to be saved is not: the disk is full.
+type Postponed = Option<journal::Error>;
 
-/// A cursor after an attempt to save it.
-struct Saved {
-    cursor: Cursor,
-    /// Why it is durable only where it was before: the disk is full.
-    postponed: Option<journal::Error>,
-}
+type Saving = Result<Result<Postponed, Error>, JoinError>;
 
 /// See the module.
 pub struct Lane {
@@ -50,11 +51,14 @@ pub struct Lane {
     journal: Journal,
     reader: Reader,
     window: Window,
-    /// `None` while a save is under way.
-    cursor: Option<Cursor>,
-    saving: Option<JoinHandle<Result<Saved, Error>>>,
+    /// `None` for a lane ahead.
+    place: Option<Arc<Place>>,
+    /// When the place wants to be saved.
+    due: Pin<Box<Sleep>>,
+    saving: Option<JoinHandle<Result<Postponed, Error>>>,
     /// Whether the last attempt found the disk full: the next is left to the tick.
     postponed: bool,
+    told: Quiet,
     /// What alone is read.
     only: Option<Stretch>,
     /// What was read by a lane ahead, and is settled.
@@ -76,24 +80,25 @@ impl Stretch {
 }
 
 impl Lane {
-    /// Opens the broker's cursor in `journal` and starts reading there.
+    /// Opens the broker's place in `journal` and starts reading there.
     pub fn open(
         kind: LaneKind,
         journal: Journal,
         broker: &ByteString,
         limits: &Limits,
     ) -> Result<Lane, Error> {
-        let cursor = journal.cursor(broker)?;
-        let saved = cursor.position();
+        let place = journal.place(broker)?;
         Ok(Lane {
             kind,
             broker: broker.clone(),
-            reader: journal.reader(saved),
+            reader: place.reader(),
             journal,
-            window: Window::new(saved, limits.window),
-            cursor: Some(cursor),
+            window: Window::new(limits.window),
+            place: Some(Arc::new(place)),
+            due: Box::pin(tokio::time::sleep_until(Instant::now())),
             saving: None,
             postponed: false,
+            told: Quiet::default(),
             only: None,
             passed: Vec::new(),
         })
@@ -108,10 +113,12 @@ impl Lane {
             broker: self.broker.clone(),
             reader: self.journal.reader(start),
             journal: self.journal.clone(),
-            window: Window::new(start, limits.window),
-            cursor: None,
+            window: Window::new(limits.window),
+            place: None,
+            due: Box::pin(tokio::time::sleep_until(Instant::now())),
             saving: None,
             postponed: false,
+            told: Quiet::default(),
             only: Some(Stretch { range: start..end, kind }),
             passed: Vec::new(),
         }
@@ -149,7 +156,7 @@ impl Lane {
 
     /// Whether everything durable was read.
     pub fn has_read_all(&self) -> bool {
-        self.reader.position() >= self.journal.end()
+        self.reader.is_at_end()
     }
 
     /// Whether nothing more can be read until one of the `waiting` messages is settled, since those
@@ -159,31 +166,86 @@ impl Lane {
         window.room() == 0 && !window.wants_saving() && window.unsettled() == waiting
     }
 
-    /// Bytes of the journal that wait for this lane's cursor.
+    /// Bytes of the journal that wait for this lane's place.
     pub fn held_bytes(&self) -> u64 {
-        self.journal.bytes_from(self.window.cursor())
+        self.place.as_ref().map_or(0, |place| place.behind().bytes)
+    }
+
+    /// Up to where to give up, from the oldest on, so that less than `bytes` are held back; see
+    /// [`Place::excess`].
+    pub fn excess(&self, bytes: u64) -> Option<Position> {
+        self.place.as_ref()?.excess(bytes)
     }
 
     /// Waits for a save to end, and with `read` for records too. Cancel-safe.
     pub async fn next(&mut self, read: bool) -> Result<LaneWake, Error> {
-        let entries = self.window.room().min(READ_ENTRIES);
-        let items = tokio::select! {
-            biased;
-            saved = ended(&mut self.saving) => return self.saved(saved).map(LaneWake::Saved),
-            items = self.reader.next(entries, READ_BYTES), if read && entries > 0 => items?,
-        };
-        let mut jobs = Vec::new();
-        for item in items {
-            match item {
-                Item::Entry(position, bytes) => self.take(position, bytes, &mut jobs)?,
-                // Reported by the journal, which keeps the damaged bytes.
-                Item::Damaged { to, .. } => self.window.skip(to),
-            }
+        loop {
+            let due = self.look_at_place();
+            let entries = self.window.room().min(READ_ENTRIES);
+            let items = tokio::select! {
+                biased;
+                saved = ended(&mut self.saving) => {
+                    self.saved(saved)?;
+                    return Ok(LaneWake::Saved);
+                }
+                () = &mut self.due, if due => {
+                    self.start_saving();
+                    continue;
+                }
+                items = self.reader.next(entries, READ_BYTES), if read && entries > 0 => items?,
+            };
+            return self.take_in(items).map(LaneWake::Read);
         }
-        Ok(LaneWake::Read(jobs))
     }
 
-    fn take(&mut self, position: Position, bytes: Bytes, jobs: &mut Vec<Job>) -> Result<(), Error> {
+    /// What has become durable leaves the window. Whether there is a time at which the place wants to
+    /// be saved.
+    fn look_at_place(&mut self) -> bool {
+        let Some(place) = &self.place else { return false };
+        self.window.durable(place.durable());
+        let Some(due) = place.due().map(Instant::from_std) else { return false };
+        if self.due.deadline() != due {
+            self.due.as_mut().reset(due);
+        }
+        self.saving.is_none() && !self.postponed
+    }
+
+    fn take_in(&mut self, items: Vec<Item>) -> Result<Vec<Job>, Error> {
+        let mut jobs = Vec::new();
+        // What owes nothing here is stepped over in one go, as far as it is in a row.
+        let mut stretch: Option<Range<Position>> = None;
+        for item in items {
+            let (from, to) = (item.position(), item.next_position());
+            let owes = match item {
+                Item::Entry(position, bytes) => self.take(position, bytes, &mut jobs)?,
+                // Told by the journal.
+                Item::Damaged { .. } | Item::Void { .. } => false,
+            };
+            if owes {
+                continue;
+            }
+            match &mut stretch {
+                Some(stretch) if stretch.end == from => stretch.end = to,
+                _ => self.step_over(stretch.replace(from..to)),
+            }
+        }
+        self.step_over(stretch);
+        Ok(jobs)
+    }
+
+    fn step_over(&self, stretch: Option<Range<Position>>) {
+        if let (Some(place), Some(stretch)) = (&self.place, stretch) {
+            place.step_over(stretch.start, stretch.end);
+        }
+    }
+
+    /// Takes in a record; whether it owes anything here.
+    fn take(
+        &mut self,
+        position: Position,
+        bytes: Bytes,
+        jobs: &mut Vec<Job>,
+    ) -> Result<bool, Error> {
         let size = bytes.len();
         let before = jobs.len();
         let time_ms;
@@ -192,8 +254,7 @@ impl Lane {
             LaneKind::Main | LaneKind::Ahead => {
                 let owes = Record::owes(&bytes, &self.broker);
                 if !owes.map_err(|e| unreadable(e.to_string()))? {
-                    self.window.skip(position.next());
-                    return Ok(());
+                    return Ok(false);
                 }
                 let record = Record::decode(bytes).map_err(|e| unreadable(e.to_string()))?;
                 let event = Arc::new(record.event);
@@ -207,16 +268,18 @@ impl Lane {
                 jobs.push(Job::resume(position, kept));
             }
         }
-        self.window.take(position, time_ms, jobs.len() - before, size);
-        Ok(())
+        let messages = jobs.len() - before;
+        if messages > 0 {
+            self.window.take(position, time_ms, messages, size);
+        }
+        Ok(messages > 0)
     }
 
     /// One message of the record at `position` is settled.
     pub fn settle(&mut self, position: Position) {
-        self.window.settle(position);
-        if self.kind == LaneKind::Ahead {
-            // No cursor has to be saved first.
-            self.window.save(self.window.cursor());
+        if self.window.settle(position) {
+            let stamp = self.place.as_ref().map(|place| place.settle(position));
+            self.window.settled(position, stamp);
         }
     }
 
@@ -225,27 +288,32 @@ impl Lane {
         self.saving.is_none() && !self.postponed && self.window.wants_saving()
     }
 
-    /// Starts saving the cursor, unless it is saved already or a save is under way.
-    pub fn start_saving(&mut self) {
-        let position = self.window.cursor();
-        if position == self.window.saved() {
-            return;
-        }
-        if let Some(cursor) = self.cursor.take() {
-            // Nobody else reads a broker's parked journal; the main one is freed by the daemon,
-            // which knows every cursor.
-            let journal = (self.kind == LaneKind::Parked).then(|| self.journal.clone());
-            self.saving = Some(tokio::spawn(save(cursor, position, journal)));
+    /// A full disk may have room again.
+    pub fn try_again(&mut self) {
+        if std::mem::take(&mut self.postponed) {
+            self.start_saving();
         }
     }
 
-    /// Saves the cursor and waits for it.
-    pub async fn save(&mut self) -> Result<(), Error> {
-        if self.saving.is_some() {
-            let saved = ended(&mut self.saving).await;
-            self.saved(saved)?;
+    /// Starts saving the place, unless all is durable or a save is under way.
+    pub fn start_saving(&mut self) {
+        let Some(place) = self.place.clone().filter(|place| place.due().is_some()) else { return };
+        if self.saving.is_none() {
+            // Nobody else settles what is parked; the main journal is released by the daemon.
+            let journal = (self.kind == LaneKind::Parked).then(|| self.journal.clone());
+            self.saving = Some(tokio::spawn(save(place, journal)));
         }
-        self.start_saving();
+    }
+
+    /// Saves the place and waits for it.
+    pub async fn save(&mut self) -> Result<(), Error> {
+        for _ in 0..2 {
+            if self.saving.is_some() {
+                let saved = ended(&mut self.saving).await;
+                self.saved(saved)?;
+            }
+            self.start_saving();
+        }
         if self.saving.is_some() {
             let saved = ended(&mut self.saving).await;
             self.saved(saved)?;
@@ -253,50 +321,46 @@ impl Lane {
         Ok(())
     }
 
-    fn saved(&mut self, outcome: Saving) -> Result<Position, Error> {
-        self.saving = None;
-        let Saved { cursor, postponed } = outcome??;
-        let position = cursor.position();
-        self.cursor = Some(cursor);
-        if let (Some(error), false) = (&postponed, self.postponed) {
-            tracing::warn!(broker = %self.broker, %error, "a cursor waits for room on the disk");
+    /// Nothing more is owed here: it holds nothing back.
+    pub fn retire(&self) {
+        if let Some(place) = &self.place {
+            place.retire();
         }
-        self.postponed = postponed.is_some();
-        self.window.save(position);
-        Ok(position)
     }
 
-    /// The cursor as last saved.
-    pub fn saved_position(&self) -> Position {
-        self.window.saved()
+    fn saved(&mut self, outcome: Saving) -> Result<(), Error> {
+        self.saving = None;
+        let postponed = outcome??;
+        if let Some(error) = &postponed
+            && let Some(more) = self.told.speaks(now_ms())
+        {
+            tracing::warn!(broker = %self.broker, %error, more, "a place waits for room on the disk");
+        }
+        self.postponed = postponed.is_some();
+        Ok(())
     }
 }
 
 /// Waits for the save under way; for ever if there is none.
-async fn ended(saving: &mut Option<JoinHandle<Result<Saved, Error>>>) -> Saving {
+async fn ended(saving: &mut Option<JoinHandle<Result<Postponed, Error>>>) -> Saving {
     match saving {
         Some(saving) => saving.await,
         None => std::future::pending().await,
     }
 }
 
-/// Saves the cursor, and only then frees what lies below it. A full disk postpones both: what is
+/// Saves the place, and only then frees what it has settled. A full disk postpones both: what is
 /// settled meanwhile is only published again after a crash.
-async fn save(
-    mut cursor: Cursor,
-    position: Position,
-    journal: Option<Journal>,
-) -> Result<Saved, Error> {
-    let saving = tokio::task::spawn_blocking(move || match cursor.save(position) {
-        Ok(()) => Ok(Saved { cursor, postponed: None }),
-        Err(error) if error.is_no_space() => Ok(Saved { cursor, postponed: Some(error) }),
-        Err(error) => Err(error),
+async fn save(place: Arc<Place>, journal: Option<Journal>) -> Result<Postponed, Error> {
+    let saving = tokio::task::spawn_blocking(move || match place.save() {
+        Err(error) if error.is_no_space() => Ok(Some(error)),
+        saved => saved.map(|()| None),
     });
-    let saved = saving.await??;
+    let postponed = saving.await??;
     if let Some(journal) = journal {
-        journal.release(saved.cursor.position()).await?;
+        journal.release().await?;
     }
-    Ok(saved)
+    Ok(postponed)
 }
 
 /// The next of a lane, if there is one that has not come to its end. Cancel-safe.

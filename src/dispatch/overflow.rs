@@ -7,10 +7,7 @@ use super::{
     Dispatcher,
     job::{Job, LaneKind},
 };
-use crate::{
-    journal::{Journal, Position},
-    routing::WhenFull,
-};
+use crate::routing::WhenFull;
 
 /// Why they do.
 const REASON: ByteString =
@@ -23,14 +20,13 @@ impl Dispatcher {
             let policy = self.orders.policy();
             (policy.backlog_bytes, policy.when_full)
         };
-        let cursor = self.parked.window().cursor();
-        if when_full != WhenFull::DeadLetterOldest
-            || cursor < self.overflow_end
-            || self.parked.held_bytes() < bound
-        {
+        if when_full != WhenFull::DeadLetterOldest {
             return;
         }
-        let Some(end) = enough(self.parked.journal(), cursor, bound) else { return };
+        // Nothing more while what was given up on before is still under way.
+        let Some(end) = self.parked.excess(bound).filter(|end| *end > self.overflow_end) else {
+            return;
+        };
         tracing::warn!(
             broker = %self.name,
             "a backlog is full: its oldest parked messages become dead letters"
@@ -58,18 +54,4 @@ impl Dispatcher {
     fn is_overflow(&self, job: &Job) -> bool {
         job.lane == LaneKind::Parked && job.position < self.overflow_end
     }
-}
-
-/// Up to where to give up from `cursor` on, so that less than `bound` bytes are left, as far as there
-/// are closed segments.
-fn enough(parked: &Journal, cursor: Position, bound: u64) -> Option<Position> {
-    let mut ends =
-        std::iter::successors(parked.segment_end(cursor), |end| parked.segment_end(*end));
-    let mut last = ends.next()?;
-    while parked.bytes_from(last) >= bound
-        && let Some(next) = ends.next()
-    {
-        last = next;
-    }
-    Some(last)
 }

@@ -150,7 +150,7 @@ impl Dispatcher {
         self.relief.parking -= 1;
         match kept.written {
             Ok(()) => {
-                self.relief.parked_first = self.parked.journal().end();
+                self.relief.parked_first = self.parked.journal().fence();
                 self.settle(kept.job, kept.outcome);
             }
             Err(error) => {

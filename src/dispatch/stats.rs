@@ -9,7 +9,6 @@ use crate::{
     broker,
     clock::now_ms,
     feed::Outcome,
-    journal::Position,
     meter::{Counter, Gauge, Histogram},
 };
 
@@ -42,24 +41,12 @@ pub struct Condition {
 /// How far one lane is.
 #[derive(Debug, Default)]
 pub struct LaneProgress {
-    cursor: Gauge,
-    next: Gauge,
     unsettled: Gauge,
     /// Time of receipt of the first event that is not settled, Unix milliseconds; 0 if none is.
     oldest_ms: Gauge,
 }
 
 impl LaneProgress {
-    /// The lowest position not settled.
-    pub fn cursor(&self) -> Position {
-        Position(self.cursor.get())
-    }
-
-    /// The next position to read.
-    pub fn next(&self) -> Position {
-        Position(self.next.get())
-    }
-
     /// Messages that are read and not settled.
     pub fn unsettled(&self) -> u64 {
         self.unsettled.get()
@@ -189,10 +176,8 @@ impl Dispatcher {
         stats.retrying.set(self.retries.len() as u64);
         for (lane, progress) in [(&self.main, &stats.main), (&self.parked, &stats.parked_lane)] {
             let window = lane.window();
-            progress.next.set(lane.next_position().0);
             progress.unsettled.set(window.unsettled() as u64);
             progress.oldest_ms.set(window.oldest_ms().unwrap_or_default());
-            progress.cursor.set(window.cursor().0);
         }
     }
 }

@@ -21,9 +21,14 @@ pub enum Error {
         path.display()
     )]
     UnknownVersion { path: PathBuf, version: u32 },
-    /// A cursor's name is empty or longer than a file name can be.
-    #[error("{0:?} cannot name a cursor: it is empty or too long")]
-    CursorName(String),
+    #[error("{} is no segment of a journal that can be read", path.display())]
+    NotASegment { path: PathBuf },
+    /// A place's name is empty or longer than a file name can be.
+    #[error("{0:?} cannot name a place: it is empty or too long")]
+    PlaceName(String),
+    /// A place is open already.
+    #[error("the place of {0:?} is in use already")]
+    PlaceInUse(String),
     #[error("the journal is closed")]
     Closed,
     /// The writer met a fatal error earlier; this is its cause.

@@ -3,16 +3,16 @@
 
 use std::{collections::BTreeSet, io, path::Path};
 
+use rustc_hash::FxHashSet;
+
 use super::{
-    Damage, Error, Options, Position,
+    Damage, Error, Key, Options, Shared, lock,
     quarantine::Quarantine,
-    recovery::whole,
-    scan::{Bounds, Scanner, Step},
-    segment,
-    segments::Segment,
+    scan::{Bounds, Cause, Region, Scanner, Step},
+    segment::DATA_START,
+    segments::Located,
     sidecar::{self, TimedKey},
     storage::Storage,
-    writer::Active,
 };
 
 /// The keys to return when a journal is opened.
@@ -24,30 +24,24 @@ pub(super) struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// The newest keys of all segments there are or were, oldest first, and what of them is lost.
-    /// Sidecars that have outlived their segment and their use are removed.
+    /// The newest keys of all segments there are or were, oldest first; `active` are those of the
+    /// newest segment. Sidecars that have outlived their segment and their use are removed.
     pub fn load(
         &self,
-        segments: &[Segment],
-        active: &Active,
-    ) -> Result<(Vec<TimedKey>, Vec<Damage>), Error> {
+        segments: &[Located],
+        active_base: u64,
+        active: Vec<TimedKey>,
+    ) -> Result<Vec<TimedKey>, Error> {
         let mut bases: BTreeSet<u64> = sidecar::list(self.storage, self.dir)?.into_iter().collect();
         bases.extend(segments.iter().map(|segment| segment.base));
-        bases.remove(&active.meta.base);
-        let (mut newest, mut damage) = (vec![active.keys.clone()], Vec::new());
-        let mut room = self.options.max_keys.saturating_sub(active.keys.len());
-        let (mut limit, mut closed) = (active.meta.base, segments.iter().rev().peekable());
+        bases.remove(&active_base);
+        let mut room = self.options.max_keys.saturating_sub(active.len());
+        let mut newest = vec![active];
         for base in bases.into_iter().rev() {
-            let segment = closed.next_if(|segment| segment.base == base);
-            let keys = if room == 0 {
-                Vec::new()
-            } else {
-                self.keys_of(base, segment, limit, &mut damage)?
-            };
-            match segment {
-                Some(_) => limit = base,
-                None if keys.is_empty() => remove_sidecar(self.storage, self.dir, base)?,
-                None => {}
+            let segment = segments.iter().find(|segment| segment.base == base);
+            let keys = if room == 0 { Vec::new() } else { self.keys_of(base, segment)? };
+            if segment.is_none() && keys.is_empty() {
+                remove_sidecar(self.storage, self.dir, base)?;
             }
             room = room.saturating_sub(keys.len());
             newest.push(keys);
@@ -55,19 +49,12 @@ impl Window<'_> {
         let mut keys: Vec<TimedKey> = newest.into_iter().rev().flatten().collect();
         keys.retain(|(_, time_ms)| *time_ms >= self.options.keys_since_ms);
         keys.drain(..keys.len().saturating_sub(self.options.max_keys));
-        Ok((keys, damage))
+        Ok(keys)
     }
 
     /// The keys of one closed segment, from its sidecar or, failing that, from itself; none if all
     /// of them are too old.
-    fn keys_of(
-        &self,
-        base: u64,
-        segment: Option<&Segment>,
-        limit: u64,
-        damage: &mut Vec<Damage>,
-    ) -> Result<Vec<TimedKey>, Error> {
-        let path = self.dir.join(sidecar::file_name(base));
+    fn keys_of(&self, base: u64, segment: Option<&Located>) -> Result<Vec<TimedKey>, Error> {
         if let Some(sidecar) = sidecar::open(self.storage, self.dir, base)? {
             if sidecar.newest_ms < self.options.keys_since_ms || sidecar.count == 0 {
                 return Ok(Vec::new());
@@ -77,47 +64,105 @@ impl Window<'_> {
             }
         }
         let Some(segment) = segment else {
-            damage.push(self.lost(base, &path)?);
+            self.lost(base)?;
             return Ok(Vec::new());
         };
-        let keys = scan(self.storage, self.dir, segment, limit)?;
+        let keys = scan(self.storage, self.dir, segment)?;
         write_when_there_is_room(self.storage, self.dir, base, &keys)?;
         Ok(keys)
     }
 
     /// A sidecar that is damaged and whose segment is gone.
-    fn lost(&self, base: u64, path: &Path) -> Result<Damage, Error> {
-        let kept = self.quarantine.keep_file(path, &sidecar::file_name(base));
-        let kept = kept.map_err(Error::io("move", path))?;
-        let why = "the keys of a released segment are damaged: its duplicates are not recognised";
-        tracing::error!(kept = %kept.display(), "{why}");
-        let position = Position(base);
-        Ok(Damage { file: kept, from: position, to: position, why: why.to_owned() })
+    fn lost(&self, base: u64) -> Result<(), Error> {
+        let (name, path) = (sidecar::file_name(base), self.dir.join(sidecar::file_name(base)));
+        let kept = self.quarantine.keep_file(&path, &name).map_err(Error::io("move", &path))?;
+        tracing::error!(
+            kept = %kept.display(),
+            "the keys of a released segment are damaged: its duplicates are not recognised"
+        );
+        Ok(())
     }
 }
 
-/// The keys in the readable records of a closed segment whose range ends at `limit`.
+/// The keys in the readable records of a segment.
 pub(super) fn scan(
     storage: &dyn Storage,
     dir: &Path,
-    segment: &Segment,
-    limit: u64,
+    segment: &Located,
 ) -> Result<Vec<TimedKey>, Error> {
     let Some(marker) = segment.marker else { return Ok(Vec::new()) };
-    let path = dir.join(segment::file_name(segment.base));
+    let path = segment.path(dir);
     let file = storage.open_read(&path).map_err(Error::io("open", &path))?;
-    let bounds = Bounds { limit: Some(limit), ..whole(segment) };
+    let Located { base: from, limit, bytes: end, .. } = *segment;
+    let bounds = Bounds { from, limit, offset: DATA_START, end, verify_from: 0 };
     let mut scanner = Scanner::new(file, marker, bounds);
     let mut keys = Vec::new();
     loop {
-        match scanner.step().map_err(Error::io("read", &path))? {
-            Step::Frame(frame) => {
+        match scanner.step() {
+            Step::Record(frame) => {
                 keys.extend(frame.keys().iter().map(|key| (*key, frame.header.time_ms)));
             }
             // Reported when the segment is read.
-            Step::Damage(_) => {}
+            Step::Note(_) | Step::Region(_) => {}
             Step::End(_) => return Ok(keys),
         }
+    }
+}
+
+impl Shared {
+    /// A damaged region that nobody will come to read.
+    pub(super) fn lost_unread(&self, damage: &Damage) {
+        let (from, to, offset) = (damage.from.0, damage.to.0, damage.offset);
+        let (len, cause, is_end, why) = (damage.len, Cause::Damage, false, "");
+        if from < to {
+            self.lost(damage.base(), &Region { from, to, offset, len, cause, is_end, why });
+        }
+    }
+
+    /// A damaged region of the segment at `base` is lost to somebody: it is told, once.
+    pub(super) fn lost(&self, base: u64, region: &Region) {
+        if !self.ledger.is_news(base, region) {
+            return;
+        }
+        let keys = self.forget_lost_keys(base).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what is lost stays known: its senders' next tries are duplicates");
+            Vec::new()
+        });
+        self.ledger.lost(base, region, keys);
+    }
+
+    /// A record of the segment at `base` is lost: what no readable record of it holds is known no
+    /// more, so that a sender who comes again gets in. Returns those keys.
+    pub(super) fn forget_lost_keys(&self, base: u64) -> Result<Vec<Key>, Error> {
+        let (storage, dir) = (&*self.storage, &self.dir);
+        let active = {
+            let active = lock(&self.active_keys);
+            (active.base == base).then(|| active.keys.clone())
+        };
+        let is_active = active.is_some();
+        // Before the segment is looked at: what is committed meanwhile is not among them.
+        let known = match active {
+            Some(keys) => keys,
+            None => match sidecar::open(storage, dir, base)?.and_then(|sidecar| sidecar.keys()) {
+                Some(keys) => keys,
+                None => return Ok(Vec::new()),
+            },
+        };
+        let Some(located) = self.segments.locate(base) else { return Ok(Vec::new()) };
+        let readable: FxHashSet<Key> =
+            scan(storage, dir, &located)?.into_iter().map(|(key, _)| key).collect();
+        let (kept, lost): (Vec<TimedKey>, Vec<TimedKey>) =
+            known.into_iter().partition(|(key, _)| readable.contains(key));
+        let lost: Vec<Key> = lost.into_iter().map(|(key, _)| key).collect();
+        if is_active {
+            let mut active = lock(&self.active_keys);
+            if active.base == base {
+                active.keys.retain(|(key, _)| !lost.contains(key));
+            }
+        } else if !lost.is_empty() {
+            write_when_there_is_room(storage, dir, base, &kept)?;
+        }
+        Ok(lost)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::segment::VERSION;
+
 /// Bounds of a journal; every field has a default that suits the main one.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -22,6 +24,14 @@ pub struct Options {
     pub commit_timeout: Duration,
     /// One record with its keys; far above what the ingress lets in.
     pub max_record_bytes: usize,
+    /// How long a reader waits before what the disk cannot read, before it goes on behind it.
+    pub read_patience: Duration,
+    /// How long settled segments are kept, as long as there is room; 0 keeps none.
+    pub keep: Duration,
+    /// Damaged segments that are kept whole.
+    pub quarantine_bytes: u64,
+    /// The format of what is written.
+    pub write_version: u32,
     /// Keys older than this (milliseconds since the Unix epoch) are not returned by `open`, and
     /// key files that are wholly older and have outlived their segment are deleted.
     pub keys_since_ms: u64,
@@ -39,6 +49,10 @@ impl Default for Options {
             batch_bytes: 8 << 20,
             commit_timeout: Duration::from_secs(5),
             max_record_bytes: 32 << 20,
+            read_patience: Duration::from_secs(60),
+            keep: Duration::ZERO,
+            quarantine_bytes: 256 << 20,
+            write_version: VERSION,
             keys_since_ms: 0,
             max_keys: 1_000_000,
         }

@@ -1,78 +1,45 @@
-//! Damage is said once, loudly, and its bytes are kept for whoever can make sense of them.
+//! Files that are damaged are kept here, for whoever can make sense of them.
 
 use std::{
-    collections::BTreeSet,
     io::{self, IoSlice},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use super::{
-    lock,
-    scan::Region,
+    Error, damage,
+    damage::Known,
     segment,
     storage::{self, File, Storage},
     window::BLOCK_BYTES,
 };
 
-/// All damaged bytes that are kept. Damage is rare and small; a broken disk must not fill itself.
-const QUARANTINE_BYTES: u64 = 256 << 20;
-
-/// Regions remembered as reported; past it, one may be reported by each reader that meets it.
-const REPORTED_REGIONS: usize = 1024;
-
 /// The directory `quarantine/` of a journal.
 pub(super) struct Quarantine {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
-    reported: Mutex<BTreeSet<Reported>>,
+    /// Of segments, all together. Damage is rare and small; a broken disk must not fill itself.
+    max_bytes: u64,
 }
 
-/// Base of the segment, positions from and to, byte offset. A gap and a damaged record may be at
-/// the same offset, and the same gap at several: only all of it tells one region from another.
-type Reported = (u64, u64, u64, u64);
+/// What is kept, and the bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuarantineUse {
+    pub files: u64,
+    pub bytes: u64,
+    pub max_bytes: u64,
+}
 
 impl Quarantine {
-    pub fn new(storage: Arc<dyn Storage>, journal: &Path) -> Quarantine {
-        let dir = Self::dir_of(journal);
-        Quarantine { storage, dir, reported: Mutex::default() }
+    pub fn new(storage: Arc<dyn Storage>, journal: &Path, max_bytes: u64) -> Quarantine {
+        Quarantine { storage, dir: Self::dir_of(journal), max_bytes }
     }
 
     pub fn dir_of(journal: &Path) -> PathBuf {
         journal.join("quarantine")
     }
 
-    /// Reports a damaged region of the segment at `base` and keeps its bytes, unless that was done
-    /// before. What cannot be kept is reported all the same.
-    pub fn take(&self, file: Option<&dyn File>, base: u64, region: &Region) {
-        let Region { from, to, offset, len, why } = *region;
-        if !self.is_new((base, from, to, offset)) {
-            return;
-        }
-        let kept = match file {
-            Some(file) if len > 0 => self.copy(file, base, region).unwrap_or_else(|error| {
-                tracing::warn!(%error, "damaged bytes cannot be kept");
-                None
-            }),
-            _ => None,
-        };
-        let kept = kept.map(|path| path.display().to_string());
-        let file = self.dir.with_file_name(segment::file_name(base));
-        let file = file.display();
-        tracing::error!(%file, from, to, offset, len, why, kept, "the journal is damaged");
-    }
-
-    /// Whether a region has not been reported yet; it counts as reported from now on.
-    fn is_new(&self, region: Reported) -> bool {
-        let mut reported = lock(&self.reported);
-        if reported.len() < REPORTED_REGIONS {
-            reported.insert(region)
-        } else {
-            !reported.contains(&region)
-        }
-    }
-
-    /// Moves a whole file here, over one of the same name.
+    /// Moves a small file here, over one of the same name.
     pub fn keep_file(&self, path: &Path, name: &str) -> io::Result<PathBuf> {
         let kept = self.dir.join(name);
         self.storage.rename(path, &kept)?;
@@ -80,36 +47,88 @@ impl Quarantine {
         Ok(kept)
     }
 
-    fn copy(
+    /// Moves a damaged segment here, whole, with what is known of it. Past the bound its damaged parts
+    /// are kept, with a block around them, as far as there is room, and the rest is deleted.
+    pub fn keep_segment(
         &self,
-        file: &dyn File,
+        path: &Path,
         base: u64,
-        region: &Region,
-    ) -> Result<Option<PathBuf>, super::Error> {
-        let name = format!("{base:020}-{}.bin", region.offset);
-        let len = region.len.min(self.room(&name)?);
-        if len == 0 {
-            return Ok(None);
+        end: u64,
+        known: &[Known],
+    ) -> Result<(), Error> {
+        let size = self.storage.open_read(path).and_then(|file| file.size());
+        let size = size.map_err(Error::io("read", path))?;
+        let name = segment::file_name_of(base, end);
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let kept = self.dir.join(&name);
+        if self.used().bytes.saturating_add(size) <= self.max_bytes {
+            self.storage.rename(path, &kept).map_err(Error::io("move", path))?;
+        } else {
+            let file = self.storage.open_read(path).map_err(Error::io("open", path))?;
+            for known in known.iter().filter(|known| known.len > 0) {
+                self.keep_part(&*file, base, known, size)?;
+            }
+            tracing::error!(
+                file = %path.display(), quarantine_bytes = self.max_bytes,
+                "the quarantine is full: of a damaged segment only what is damaged is kept; move away what is there"
+            );
+            self.storage.remove(path).map_err(Error::io("remove", path))?;
         }
-        storage::publish(&*self.storage, &self.dir, &name, |copy| {
-            copy_bytes(file, copy, region.offset, len)
-        })?;
-        Ok(Some(self.dir.join(name)))
+        let note = dir.join(damage::file_name(base));
+        let kept_note = kept.with_extension(&damage::SUFFIX[1..]);
+        match self.storage.rename(&note, &kept_note) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("move", &note)(error));
+            }
+            _ => {}
+        }
+        for dir in [&*self.dir, dir] {
+            self.storage.sync_dir(dir).map_err(Error::sync(dir))?;
+        }
+        tracing::warn!(kept = %kept.display(), "a damaged segment is kept in quarantine");
+        Ok(())
     }
 
-    /// Bytes that may still be kept; none for what is kept already.
-    fn room(&self, name: &str) -> Result<u64, super::Error> {
-        let io = |source| super::Error::Io { doing: "read", path: self.dir.clone(), source };
-        let names = self.storage.list(&self.dir).map_err(io)?;
-        if names.iter().any(|kept| kept == name) {
-            return Ok(0);
+    /// Copies a whole segment here, which is about to be replaced.
+    pub fn copy_segment(&self, file: &dyn File, base: u64, end: u64) -> Result<(), Error> {
+        let size = file.size().map_err(Error::io("read", &self.dir))?;
+        let room = self.max_bytes.saturating_sub(self.used().bytes);
+        self.copy(file, &segment::file_name_of(base, end), 0, size.min(room))
+    }
+
+    fn keep_part(&self, file: &dyn File, base: u64, known: &Known, size: u64) -> Result<(), Error> {
+        let from = known.offset.saturating_sub(BLOCK_BYTES);
+        let to = (known.offset + known.len + BLOCK_BYTES).min(size);
+        let room = self.max_bytes.saturating_sub(self.used().bytes);
+        self.copy(file, &format!("{base:020}-at-{from}.part"), from, (to - from).min(room))
+    }
+
+    fn copy(&self, file: &dyn File, name: &str, offset: u64, len: u64) -> Result<(), Error> {
+        if len == 0 {
+            return Ok(());
         }
-        let mut used = 0;
-        for kept in names {
-            used +=
-                self.storage.open_read(&self.dir.join(kept)).and_then(|f| f.size()).map_err(io)?;
+        storage::publish(&*self.storage, &self.dir, name, |copy| {
+            copy_bytes(file, copy, offset, len)
+        })?;
+        Ok(())
+    }
+
+    /// What is kept.
+    pub fn used(&self) -> QuarantineUse {
+        let mut used = QuarantineUse { max_bytes: self.max_bytes, ..QuarantineUse::default() };
+        for name in self.storage.list(&self.dir).unwrap_or_default() {
+            let file = self.storage.open_read(&self.dir.join(name));
+            used.files += 1;
+            used.bytes += file.and_then(|file| file.size()).unwrap_or_default();
         }
-        Ok(QUARANTINE_BYTES.saturating_sub(used))
+        used
+    }
+
+    /// The files of what is known of the damage that is kept.
+    pub fn notes(&self) -> Vec<PathBuf> {
+        let names = self.storage.list(&self.dir).unwrap_or_default();
+        let notes = names.into_iter().filter(|name| name.ends_with(damage::SUFFIX));
+        notes.map(|name| self.dir.join(name)).collect()
     }
 }
 
@@ -134,29 +153,4 @@ fn copy_bytes(from: &dyn File, to: &dyn File, offset: u64, len: u64) -> io::Resu
         done += read as u64;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::storage::RealDisk;
-
-    #[test]
-    fn a_gap_and_a_damaged_record_at_the_same_place_are_both_reported_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let quarantine = Quarantine::new(Arc::new(RealDisk), dir.path());
-        std::fs::create_dir(Quarantine::dir_of(dir.path())).unwrap();
-        let path = dir.path().join("segment");
-        std::fs::write(&path, [7; 100]).unwrap();
-        let file = RealDisk.open_read(&path).unwrap();
-        let gap = Region { from: 3, to: 5, offset: 10, len: 0, why: "missing" };
-        let record = Region { from: 5, to: 6, offset: 10, len: 20, why: "damaged" };
-        for _ in 0..2 {
-            quarantine.take(Some(&*file), 3, &gap);
-            quarantine.take(Some(&*file), 3, &record);
-        }
-        assert_eq!(lock(&quarantine.reported).len(), 2);
-        let kept = Quarantine::dir_of(dir.path()).join("00000000000000000003-10.bin");
-        assert_eq!(std::fs::read(kept).unwrap(), [7; 20]);
-    }
 }

@@ -1,45 +1,80 @@
-//! Reads the journal forward from a position: from the tail in memory where it can, from the
-//! segments, a chunk at a time, where it has fallen behind.
+//! Reads the journal forward: from the tail in memory where it can, from the segments, a chunk at a
+//! time, where it has fallen behind.
+//!
+//! What the disk cannot read is tried again, with patience; then the reader goes on behind it, and
+//! comes back to it from time to time, for as long as it takes.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     Error, Item, Position, Shared, Stop, Watermark,
-    scan::{Bounds, Scanner, Step},
-    segment,
+    place::Member,
+    scan::{Bounds, Cause, Region, Scanner, Step},
     segments::Located,
-    storage::File,
+    settled::Settled,
     window::CHUNK_BYTES,
 };
+use crate::backoff::Backoff;
+
+/// Between two tries to read what the disk cannot.
+const AGAIN: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(5) };
 
 /// A position in the journal that moves as records are taken.
 pub struct Reader {
     shared: Arc<Shared>,
     watermark: watch::Receiver<Watermark>,
     position: u64,
+    /// Whose place it reads for.
+    member: Option<Arc<Member>>,
+    /// What was settled above the position when it began, until it is past that.
+    skips: Option<Settled>,
     /// Read from disk, not yet taken; bounded by a chunk and a record.
     ready: VecDeque<Item>,
     /// Only while behind the tail.
     walk: Option<Walk>,
     /// A visit to the disk: it outlives the future that began it, so that a reader which is often
     /// interrupted still gets on, with one visit at a time.
-    visit: Option<JoinHandle<Result<Chunk, Error>>>,
+    visit: Option<Visit>,
+    /// What cannot be read and is in the way.
+    obstacle: Option<Hole>,
+    /// What was left behind, and is tried again.
+    holes: Vec<Hole>,
 }
 
 /// A walk over the segment that holds the next record.
 struct Walk {
     base: u64,
-    file: Arc<dyn File>,
     scanner: Scanner,
+}
+
+/// A region that the disk cannot read.
+#[derive(Clone)]
+struct Hole {
+    base: u64,
+    region: Region,
+    tries: u32,
+    again: Instant,
+}
+
+struct Visit {
+    task: JoinHandle<Result<Chunk, Error>>,
+    /// For what was left behind; otherwise for what comes next.
+    hole: Option<Hole>,
 }
 
 /// What one visit to the disk yields.
 struct Chunk {
     items: VecDeque<Item>,
     walk: Option<Walk>,
+    /// What comes behind the items and cannot be read.
+    unread: Option<(u64, Region)>,
 }
 
 impl Reader {
@@ -49,57 +84,178 @@ impl Reader {
             shared,
             watermark,
             position: from.0,
+            member: None,
+            skips: None,
             ready: VecDeque::new(),
             walk: None,
             visit: None,
+            obstacle: None,
+            holes: Vec::new(),
         }
     }
 
-    /// Position of what [`next`](Self::next) returns first.
+    /// From the lowest position on that the place has not settled.
+    pub(super) fn of_place(shared: Arc<Shared>, member: Arc<Member>) -> Reader {
+        let settled = member.settled();
+        let from = Position(settled.cursor());
+        let has_more = settled.above().len() > 0;
+        let skips = has_more.then_some(settled);
+        Reader { member: Some(member), skips, ..Reader::new(shared, from) }
+    }
+
+    /// Position of what [`next`](Self::next) returns first, but for what was left behind.
     pub fn position(&self) -> Position {
         Position(self.position)
     }
 
+    /// Whether everything durable was read that can be.
+    pub fn is_at_end(&self) -> bool {
+        self.ready.is_empty() && self.position >= self.shared.watermark.borrow().end
+    }
+
     /// What comes next, in order: waits until something is durable, then returns at least one item
     /// and at most `max_entries`, with payloads of at most `max_bytes` unless the first alone is
-    /// larger. Dropping the future loses nothing. Fails once the journal is closed or has failed
-    /// and everything durable has been read.
+    /// larger. What could not be read comes later, out of order, once it can. Dropping the future loses
+    /// nothing. Fails once the journal is closed or has failed and everything durable has been read.
     pub async fn next(&mut self, max_entries: usize, max_bytes: usize) -> Result<Vec<Item>, Error> {
         loop {
             if !self.ready.is_empty() {
                 return Ok(self.take(max_entries, max_bytes));
             }
-            let end = self.durable_end().await?;
-            if self.visit.is_none()
-                && let Some(items) =
-                    self.shared.tail.read(self.position, end, max_entries, max_bytes)
-            {
-                self.walk = None;
-                self.position += items.len() as u64;
-                return Ok(items);
+            self.skip_settled();
+            if self.visit.is_none() {
+                let end = self.something_to_read().await?;
+                if let Some(items) = self.tail(end, max_entries, max_bytes) {
+                    return Ok(items);
+                }
+                self.begin_visit(end);
             }
-            let visit = self.visit.get_or_insert_with(|| {
-                let (shared, walk, position) =
-                    (self.shared.clone(), self.walk.take(), self.position);
-                tokio::task::spawn_blocking(move || shared.read_chunk(walk, position, end))
-            });
-            let read = visit.await;
-            self.visit = None;
+            let Some(visit) = &mut self.visit else { continue };
+            let read = (&mut visit.task).await;
+            let hole = self.visit.take().and_then(|visit| visit.hole);
             let chunk = read.map_err(|_| Error::Panicked)??;
-            (self.ready, self.walk) = (chunk.items, chunk.walk);
+            match hole {
+                Some(hole) => self.came_back(hole, chunk),
+                None => self.went_on(chunk),
+            }
         }
     }
 
-    async fn durable_end(&mut self) -> Result<u64, Error> {
+    /// Steps over what was settled when it began.
+    fn skip_settled(&mut self) {
+        if let Some(skips) = &self.skips {
+            self.position = skips.next_open(self.position);
+            if self.position >= skips.end() {
+                self.skips = None;
+            }
+        }
+    }
+
+    /// Waits until a record is durable here, or it is time to try again what could not be read. Returns
+    /// the journal's end.
+    async fn something_to_read(&mut self) -> Result<u64, Error> {
         let position = self.position;
         let reached =
             |watermark: &Watermark| watermark.end > position || watermark.stopped.is_some();
-        // The sender lives in what this reader holds.
-        let watermark = self.watermark.wait_for(reached).await.map_err(|_| Error::Closed)?;
-        match &watermark.stopped {
-            _ if watermark.end > position => Ok(watermark.end),
-            Some(Stop::Failed(error)) => Err(Error::Failed(error.clone())),
-            _ => Err(Error::Closed),
+        let again = self.holes.iter().map(|hole| hole.again).min();
+        let waits = self.obstacle.as_ref().map(|hole| hole.again);
+        let now = Instant::now();
+        let (skipped, watermark) = (self.shared.ledger.skipped.notified(), &mut self.watermark);
+        tokio::select! {
+            biased;
+            () = sleep_until(waits.unwrap_or(now)), if waits.is_some() => {}
+            () = sleep_until(again.unwrap_or(now)), if again.is_some() => {}
+            () = skipped, if waits.is_some() || again.is_some() => {
+                self.holes.iter_mut().chain(&mut self.obstacle).for_each(|hole| hole.again = now);
+            }
+            // The sender lives in what this reader holds.
+            watermark = watermark.wait_for(reached), if waits.is_none() => {
+                let watermark = watermark.map_err(|_| Error::Closed)?;
+                match &watermark.stopped {
+                    _ if watermark.end > position => {}
+                    Some(Stop::Failed(error)) => return Err(Error::Failed(error.clone())),
+                    _ => return Err(Error::Closed),
+                }
+            }
+        }
+        Ok(self.shared.watermark.borrow().end)
+    }
+
+    /// Reads from memory, if what comes next is there.
+    fn tail(&mut self, end: u64, max_entries: usize, max_bytes: usize) -> Option<Vec<Item>> {
+        if self.skips.is_some() || self.obstacle.is_some() || self.position >= end {
+            return None;
+        }
+        let items = self.shared.tail.read(self.position, end, max_entries, max_bytes)?;
+        self.walk = None;
+        self.position += items.len() as u64;
+        Some(items)
+    }
+
+    fn begin_visit(&mut self, end: u64) {
+        let now = Instant::now();
+        let (shared, member) = (self.shared.clone(), self.member.clone());
+        let due = self.holes.iter().position(|hole| hole.again <= now);
+        let hole = due.map(|at| self.holes.swap_remove(at));
+        let task = if let Some(Hole { region, .. }) = hole.clone() {
+            tokio::task::spawn_blocking(move || shared.read_hole(&region, member.as_deref()))
+        } else if self.position < end {
+            let (walk, position) = (self.walk.take(), self.position);
+            tokio::task::spawn_blocking(move || {
+                shared.read_chunk(walk, position, end, member.as_deref())
+            })
+        } else {
+            return;
+        };
+        self.visit = Some(Visit { task, hole });
+    }
+
+    fn went_on(&mut self, chunk: Chunk) {
+        let Chunk { items, walk, unread } = chunk;
+        self.walk = walk;
+        if let Some(first) = items.front() {
+            self.readable(first.position().0);
+        }
+        self.ready = items;
+        let Some((base, region)) = unread.filter(|_| self.ready.is_empty()) else { return };
+        let since = self.shared.ledger.unread(base, &region, region.why);
+        let tries = self.obstacle.take().map_or(0, |hole| hole.tries) + 1;
+        let again = Instant::now() + AGAIN.jittered(tries);
+        let to = region.to;
+        let hole = Hole { base, region, tries, again };
+        if since.elapsed() < self.shared.options.read_patience {
+            self.obstacle = Some(hole);
+        } else {
+            self.position = to;
+            self.walk = None;
+            self.holes.push(hole);
+        }
+    }
+
+    /// What was in the way can be read.
+    fn readable(&mut self, position: u64) {
+        if let Some(Hole { base, region, .. }) =
+            self.obstacle.take_if(|hole| hole.region.from <= position)
+        {
+            self.shared.ledger.readable(base, region.from);
+        }
+    }
+
+    fn came_back(&mut self, mut hole: Hole, chunk: Chunk) {
+        self.ready = chunk.items;
+        match chunk.unread {
+            Some((base, region)) if region.from > hole.region.from => {
+                self.shared.ledger.readable(base, hole.region.from);
+                let (tries, again) = (0, Instant::now());
+                self.holes.push(Hole { base, region, tries, again });
+            }
+            Some((base, region)) => {
+                self.shared.ledger.unread(base, &region, region.why);
+                hole.tries += 1;
+                hole.again = Instant::now() + AGAIN.jittered(hole.tries);
+                self.holes.push(Hole { region, ..hole });
+            }
+            None => self.shared.ledger.readable(hole.base, hole.region.from),
         }
     }
 
@@ -112,7 +268,7 @@ impl Reader {
             }
             let Some(item) = self.ready.pop_front() else { break };
             room = room.saturating_sub(item.len());
-            self.position = item.next_position().0;
+            self.position = self.position.max(item.next_position().0);
             items.push(item);
         }
         items
@@ -121,79 +277,151 @@ impl Reader {
 
 impl Shared {
     /// Reads about a chunk from `position` on, within one segment and below `end`; at least one
-    /// item.
-    fn read_chunk(&self, walk: Option<Walk>, position: u64, end: u64) -> Result<Chunk, Error> {
+    /// item, or what cannot be read.
+    fn read_chunk(
+        &self,
+        walk: Option<Walk>,
+        position: u64,
+        end: u64,
+        member: Option<&Member>,
+    ) -> Result<Chunk, Error> {
         let Some(located) = self.segments.locate(position) else {
-            return Ok(self.released(position, end));
+            let to = self.after_gap(Position(position)).0.min(end);
+            let why = "released before it was read".to_owned();
+            let item = Item::Damaged { from: Position(position), to: Position(to), why };
+            return Ok(Chunk { items: [item].into(), walk: None, unread: None });
         };
         let limit = located.limit.map_or(end, |limit| limit.min(end));
-        let Some(marker) = located.marker else {
-            let why = "the segment's header and first record are damaged";
-            return Ok(Chunk { items: [damaged(position, limit, why)].into(), walk: None });
-        };
         let fits = |walk: &Walk| walk.base == located.base && walk.scanner.position() == position;
         let mut walk = match walk.filter(fits) {
             Some(walk) => walk,
-            None => match self.seek(&located, marker, position) {
-                Ok(walk) => walk,
-                // Released since it was located: the reader goes on at what is left.
-                Err(Error::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound
-                        && self.segments.first() > position =>
-                {
-                    return Ok(self.released(position, end));
+            None => match self.seek(&located, position) {
+                Ok(Some(walk)) => walk,
+                Ok(None) => return Ok(self.without_marker(&located, position, limit, member)),
+                // Released, or set aside, since it was located.
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    let gone = self.segments.locate(position).is_none();
+                    let (items, walk, unread) = Default::default();
+                    return match gone {
+                        true => self.read_chunk(None, position, end, member),
+                        false => Ok(Chunk { items, walk, unread }),
+                    };
                 }
                 Err(error) => return Err(error),
             },
         };
         walk.scanner.extend(limit, located.bytes);
-        let items = self.scan(&mut walk, position)?;
-        Ok(Chunk { items, walk: Some(walk) })
+        let (items, unread) = self.scan(&mut walk, &located, position, member);
+        let walk = unread.is_none().then_some(walk);
+        Ok(Chunk { items, walk, unread: unread.map(|region| (located.base, region)) })
     }
 
-    /// What lies below the first segment is gone; the reader goes on at what there is.
-    fn released(&self, position: u64, end: u64) -> Chunk {
-        let first = self.segments.first().min(end).max(position + 1);
-        let why = "released before it was read";
-        Chunk { items: [damaged(position, first, why)].into(), walk: None }
+    /// Tries again what could not be read.
+    fn read_hole(&self, region: &Region, member: Option<&Member>) -> Result<Chunk, Error> {
+        let (mut items, mut unread) = (VecDeque::new(), None);
+        if let Some(located) = self.segments.locate(region.from) {
+            let again = self.read_chunk(None, region.from, region.to, member)?;
+            items = again.items;
+            let next = items.back().map_or(region.from, |item| item.next_position().0);
+            // The rest of it at the next visit, at once.
+            let rest = || Region { from: next, ..region.clone() };
+            unread = again.unread.or_else(|| (next < region.to).then(|| (located.base, rest())));
+        }
+        Ok(Chunk { items, walk: None, unread })
     }
 
-    /// Opens a segment at the known place nearest to `position`.
-    fn seek(&self, located: &Located, marker: u64, position: u64) -> Result<Walk, Error> {
-        let path = self.dir.join(segment::file_name(located.base));
+    /// A segment whose marker is not known.
+    fn without_marker(
+        &self,
+        located: &Located,
+        from: u64,
+        to: u64,
+        member: Option<&Member>,
+    ) -> Chunk {
+        let (offset, len) = (0, located.bytes);
+        let why = "the segment's header is damaged, and its records cannot be told";
+        let (cause, is_end) = (Cause::Damage, false);
+        let region = Region { from, to, offset, len, cause, is_end, why };
+        let items = [self.damaged(located.base, &region, from, member)].into();
+        Chunk { items, walk: None, unread: None }
+    }
+
+    /// Opens a segment at the known place nearest to `position`; `None` if its marker is not known.
+    fn seek(&self, located: &Located, position: u64) -> Result<Option<Walk>, Error> {
+        let path = located.path(&self.dir);
         let file = self.storage.open_read(&path).map_err(Error::io("open", &path))?;
+        let marker = match located.marker {
+            Some(marker) => Some(marker),
+            None => {
+                super::segment::read(&*file, &path, located.base, Some(&self.identity))?.marker()
+            }
+        };
+        let Some(marker) = marker else { return Ok(None) };
         let (from, offset) = located.near;
         let (limit, end) = (located.limit, located.bytes);
         let bounds = Bounds { from, limit, offset, end, verify_from: position };
-        let scanner = Scanner::new(file.clone(), marker, bounds);
-        Ok(Walk { base: located.base, file, scanner })
+        Ok(Some(Walk { base: located.base, scanner: Scanner::new(file, marker, bounds) }))
     }
 
-    fn scan(&self, walk: &mut Walk, from: u64) -> Result<VecDeque<Item>, Error> {
-        let path = self.dir.join(segment::file_name(walk.base));
+    /// Items up to about a chunk, or up to what cannot be read.
+    fn scan(
+        &self,
+        walk: &mut Walk,
+        located: &Located,
+        from: u64,
+        member: Option<&Member>,
+    ) -> (VecDeque<Item>, Option<Region>) {
         let (mut items, mut bytes) = (VecDeque::new(), 0);
         while bytes < CHUNK_BYTES {
-            match walk.scanner.step().map_err(Error::io("read", &path))? {
-                Step::Frame(frame) if frame.header.position < from => {}
-                Step::Frame(frame) => {
+            match walk.scanner.step() {
+                Step::Record(frame) if frame.header.position < from => {}
+                Step::Record(frame) => {
                     bytes += frame.header.frame_len();
                     // A copy: a slice would hold its whole chunk for as long as the record lives.
                     let payload = Bytes::copy_from_slice(frame.payload());
                     items.push_back(Item::Entry(Position(frame.header.position), payload));
                 }
-                Step::Damage(region) => {
-                    self.quarantine.take(Some(&*walk.file), walk.base, &region);
-                    if region.to > from {
-                        items.push_back(damaged(region.from.max(from), region.to, region.why));
+                Step::Note(_) => {}
+                Step::Region(region) if region.to <= from => {
+                    if region.cause == Cause::Damage {
+                        self.ledger.met(walk.base, &region);
                     }
+                }
+                Step::Region(region) => {
+                    let is_skipped = || self.ledger.is_skipped(walk.base, &region);
+                    if region.cause == Cause::ReadError && !is_skipped() {
+                        let from = region.from.max(from);
+                        return (items, Some(Region { from, ..region }));
+                    }
+                    let may_be_void = |limit: u64| region.from + located.unsure >= limit;
+                    let is_void = region.is_end && located.limit.is_some_and(may_be_void);
+                    items.push_back(match is_void {
+                        true => Item::Void {
+                            from: Position(region.from.max(from)),
+                            to: Position(region.to),
+                        },
+                        false => self.damaged(walk.base, &region, from, member),
+                    });
                 }
                 Step::End(_) => break,
             }
         }
-        Ok(items)
+        (items, None)
     }
-}
 
-fn damaged(from: u64, to: u64, why: &str) -> Item {
-    Item::Damaged { from: Position(from), to: Position(to), why: why.to_owned() }
+    /// A damaged region, as far as it lies from `from` on; lost to the one who reads it.
+    fn damaged(&self, base: u64, region: &Region, from: u64, member: Option<&Member>) -> Item {
+        if region.cause == Cause::Damage {
+            self.ledger.met(base, region);
+        }
+        if let Some(member) = member {
+            let open = member.settled().open_in(region.from.max(from), region.to);
+            member.lost.add(open);
+            if open > 0 {
+                self.lost(base, region);
+            }
+        }
+        let (from, to) = (Position(region.from.max(from)), Position(region.to));
+        Item::Damaged { from, to, why: region.why.to_owned() }
+    }
 }

@@ -3,8 +3,8 @@
 //! Only the last segment is walked; the others were closed after their last sync and are checked
 //! as they are read. What the last segment holds past the highest position *proven* durable may be
 //! no more than pages that a dead process left in the cache, perhaps marked clean by a sync that
-//! failed. It is copied into a new file and synced there. That file is the new active segment:
-//! a process writes only to segments that it has created.
+//! failed. It is written again, in place and as it was read, and synced: that takes no room, and what
+//! it overwrites is the same. Then the segment is closed, and a new one begun.
 
 use std::{
     collections::VecDeque,
@@ -15,28 +15,34 @@ use std::{
 };
 
 use super::{
-    Damage, Error, Key, Options, Position, cursor,
+    Error, Key, Options,
+    damage::{self, Ledger},
     frame::{HEADER_BYTES, Header},
+    identity::Identity,
     keys::{self, Window},
+    place::{self, Places},
     quarantine::Quarantine,
-    scan::{Bounds, Ending, Region, Scanner, Step},
-    segment::{self, DATA_START, Found, Meta},
-    segments::Segment,
+    scan::{Bounds, Cause, Ending, Region, Scanner, Step},
+    segment::{self, DATA_START, Found, Head, PLAIN, TRAILER_BYTES, Trailer},
+    segments::{Segment, Segments, aside_dir_of},
     sidecar::TimedKey,
     storage::{self, File, LockGuard, Storage},
-    writer::Active,
+    writer::{Active, ActiveKeys},
 };
 
 /// A journal ready to be written and read.
 pub(super) struct Recovered {
     pub lock: LockGuard,
+    pub identity: Identity,
     pub quarantine: Quarantine,
-    pub segments: Vec<Segment>,
+    pub ledger: Ledger,
+    pub places: Places,
+    pub segments: Segments,
     pub active: Active,
+    pub active_keys: ActiveKeys,
     /// Position of the next record.
     pub end: u64,
     pub keys: Vec<TimedKey>,
-    pub damage: Vec<Damage>,
 }
 
 /// Recovers the journal in `dir`, creating it if there is none.
@@ -46,17 +52,36 @@ pub(super) fn recover(
     options: &Options,
 ) -> Result<Recovered, Error> {
     let lock = prepare(&**storage, dir)?;
-    let quarantine = Quarantine::new(storage.clone(), dir);
-    let mut recovery =
-        Recovery { storage: &**storage, dir, quarantine: &quarantine, damage: Vec::new() };
-    let mut segments = recovery.closed_segments()?;
-    let (active, end) = recovery.begin(&mut segments)?;
-    let mut damage = recovery.damage;
+    let quarantine = Quarantine::new(storage.clone(), dir, options.quarantine_bytes);
+    let identity = Identity::open(&**storage, dir, &quarantine)?;
+    let ledger = Ledger::load(storage.clone(), dir)?;
+    let places = Places::load(&**storage, dir, options.write_version, &quarantine)?;
+    let recovery = Recovery {
+        storage: &**storage,
+        dir,
+        options,
+        identity: &identity,
+        quarantine: &quarantine,
+        ledger: &ledger,
+        places: &places,
+    };
+    let (segments, active, active_keys, end) = recovery.segments()?;
+    recovery.keep_orphans(&segments)?;
     let window = Window { storage: &**storage, dir, quarantine: &quarantine, options };
-    let (keys, lost) = window.load(&segments, &active)?;
-    damage.extend(lost);
-    segments.push(Segment::new(active.meta.base, Some(active.meta.marker), active.len));
-    Ok(Recovered { lock, quarantine, segments, active, end, keys, damage })
+    let closed = segments.closed();
+    let keys = window.load(&closed, active.meta.base, active_keys.keys.clone())?;
+    Ok(Recovered {
+        lock,
+        identity,
+        quarantine,
+        ledger,
+        places,
+        segments,
+        active,
+        active_keys,
+        end,
+        keys,
+    })
 }
 
 /// The file that is locked while a process has the journal open.
@@ -81,8 +106,8 @@ pub fn is_open(dir: &Path) -> io::Result<bool> {
 /// Directories, lock, and names that can be trusted: what the last process renamed or removed may
 /// be so only in memory until the directory is synced.
 fn prepare(storage: &dyn Storage, dir: &Path) -> Result<LockGuard, Error> {
-    let (cursors, quarantine) = (cursor::dir_of(dir), Quarantine::dir_of(dir));
-    for dir in [dir, &cursors, &quarantine] {
+    let dirs = [dir.to_owned(), place::dir_of(dir), Quarantine::dir_of(dir), aside_dir_of(dir)];
+    for dir in &dirs {
         storage.create_dir_all(dir).map_err(Error::io("create", dir))?;
     }
     // Also where the directory was here: who created it may have died before this.
@@ -94,7 +119,7 @@ fn prepare(storage: &dyn Storage, dir: &Path) -> Result<LockGuard, Error> {
         io::ErrorKind::WouldBlock => Error::Locked { dir: dir.to_owned() },
         _ => Error::Io { doing: "lock", path, source },
     })?;
-    for dir in [dir, &cursors, &quarantine] {
+    for dir in &dirs {
         let names = storage.list(dir).map_err(Error::io("list", dir))?;
         for name in names.iter().filter(|name| name.ends_with(storage::TEMPORARY)) {
             let path = dir.join(name);
@@ -108,8 +133,11 @@ fn prepare(storage: &dyn Storage, dir: &Path) -> Result<LockGuard, Error> {
 struct Recovery<'a> {
     storage: &'a dyn Storage,
     dir: &'a Path,
+    options: &'a Options,
+    identity: &'a Identity,
     quarantine: &'a Quarantine,
-    damage: Vec<Damage>,
+    ledger: &'a Ledger,
+    places: &'a Places,
 }
 
 /// What a walk over the last segment found.
@@ -119,205 +147,294 @@ struct Last {
     end: u64,
     /// The highest position proven durable.
     proven: u64,
-    /// Position and offset of each record not yet proven: at most one batch.
+    /// Position and offset of each frame not yet proven: at most one batch.
     unproven: VecDeque<(u64, u64)>,
     /// Keys with the position of their record.
     keys: Vec<(u64, TimedKey)>,
+    newest_ms: u64,
+    /// So many of the highest positions may never have been given.
+    unsure: u64,
+    /// Where the last whole frame ends; what lies behind was not written whole.
+    torn_at: Option<u64>,
+    is_damaged: bool,
 }
 
 impl Last {
     fn record(&mut self, header: &Header, keys: &[Key], offset: u64) {
         self.end = header.position + 1;
+        self.newest_ms = self.newest_ms.max(header.time_ms);
+        self.frame(header, offset);
+        self.keys.extend(keys.iter().map(|key| (header.position, (*key, header.time_ms))));
+    }
+
+    fn frame(&mut self, header: &Header, offset: u64) {
         self.proven = self.proven.max(header.proven);
         self.unproven.push_back((header.position, offset));
         while self.unproven.front().is_some_and(|(position, _)| *position < self.proven) {
             self.unproven.pop_front();
         }
-        self.keys.extend(keys.iter().map(|key| (header.position, (*key, header.time_ms))));
     }
 }
 
 impl Recovery<'_> {
-    /// Every segment as it stands; the last of them is not yet walked.
-    fn closed_segments(&mut self) -> Result<Vec<Segment>, Error> {
-        let mut segments = Vec::new();
+    /// Every segment, the last of them closed and a new one begun, with its keys and the end.
+    fn segments(&self) -> Result<(Segments, Active, ActiveKeys, u64), Error> {
+        let mut all = self.aside()?;
+        let kept: Vec<(u64, u64)> =
+            all.iter().filter_map(|aside| Some((aside.base, aside.aside_end?))).collect();
+        let mut row = Vec::new();
         for base in segment::list(self.storage, self.dir)? {
-            let path = self.path(base);
-            let file = self.storage.open_read(&path).map_err(Error::io("open", &path))?;
-            let bytes = file.size().map_err(Error::io("read", &path))?;
-            let found = segment::read(&*file, &path, base)?;
-            if !matches!(found, Found::Intact(_)) {
-                let why = match found {
-                    Found::Unreadable => "header and first record are damaged: none can be read",
-                    _ => "the header is damaged; its records can be read",
-                };
-                let len = bytes.min(DATA_START);
-                self.report(
-                    Some(&*file),
-                    base,
-                    Region { from: base, to: base, offset: 0, len, why },
-                );
-            }
-            segments.push(Segment::new(base, found.marker(), bytes));
+            row.push(self.closed_segment(base, self.path(base))?);
         }
-        Ok(segments)
+        let first = row.first().map(|(segment, _)| segment.base);
+        let end = match row.last_mut() {
+            Some((segment, found)) => self.close_last(segment, found)?,
+            None => self.places.proven(),
+        };
+        if row.is_empty() && end > 0 {
+            let why = "places are here but no segment is";
+            self.damaged(0, (0, end), (0, 0), why);
+        }
+        // One without a record makes room for the new one, which has its name.
+        row.retain(|(segment, _)| segment.base < end);
+        all.extend(row.into_iter().map(|(segment, _)| segment));
+        self.places.begin_at(first.unwrap_or(end).min(end), &kept);
+        let format = (self.identity, self.options.write_version);
+        let active = Active::create(self.storage, self.dir, format, end, self.places)?;
+        all.push(Segment::new(end, Some(active.meta.marker), active.len));
+        let keys = ActiveKeys { base: end, ..ActiveKeys::default() };
+        Ok((Segments::new(all), active, keys, end))
     }
 
-    /// Begins the new active segment, with what the last one holds unproven. `segments` are those
-    /// before it when this returns.
-    fn begin(&mut self, segments: &mut Vec<Segment>) -> Result<(Active, u64), Error> {
-        let floor = self.highest_cursor()?;
-        let Some(segment) = segments.last().cloned() else {
-            return self.begin_empty(floor);
-        };
-        let path = self.path(segment.base);
+    /// Those that stand aside.
+    fn aside(&self) -> Result<Vec<Segment>, Error> {
+        let dir = aside_dir_of(self.dir);
+        let names = self.storage.list(&dir).map_err(Error::io("list", &dir))?;
+        let mut aside = Vec::new();
+        for name in names {
+            let Some((base, end)) = segment::range_of(&name) else { continue };
+            let (mut segment, _) = self.closed_segment(base, dir.join(&name))?;
+            segment.aside_end = Some(end);
+            aside.push(segment);
+        }
+        aside.sort_unstable_by_key(|segment| segment.base);
+        Ok(aside)
+    }
+
+    /// A segment as it stands; the last of the row is not yet walked.
+    fn closed_segment(&self, base: u64, path: PathBuf) -> Result<(Segment, Found), Error> {
         let file = self.storage.open_read(&path).map_err(Error::io("open", &path))?;
-        let mut last = self.walk(&file, &path, &segment)?;
-        let end = last.end.max(last.proven).max(floor);
+        let bytes = file.size().map_err(Error::io("read", &path))?;
+        let found = segment::read(&*file, &path, base, Some(self.identity))?;
+        if let Head::Damaged(marker) = found.head {
+            let why = match marker {
+                Some(_) => "the header is damaged; its records can be read",
+                None => "the header is damaged, and its records cannot be told",
+            };
+            self.damaged(base, (base, base), (0, bytes.min(DATA_START)), why);
+        }
+        let mut segment = Segment::new(base, found.marker(), bytes);
+        if let Some(Trailer { newest_ms, unsure, .. }) = found.trailer {
+            (segment.newest_ms, segment.unsure) = (newest_ms, unsure);
+        }
+        Ok((segment, found))
+    }
+
+    /// Walks the last segment, makes durable what may not be, and closes it. Returns the journal's end.
+    fn close_last(&self, segment: &mut Segment, found: &Found) -> Result<u64, Error> {
+        let (base, path) = (segment.base, self.path(segment.base));
+        let file = self.storage.open_or_create(&path).map_err(Error::io("open", &path))?;
+        let mut last = self.walk(&file, segment, found);
+        let proven = last.proven.max(self.places.proven());
+        let end = last.end.max(proven);
         if end > last.end {
             let why = "records that were durable are gone";
-            let region = Region { from: last.end, to: end, offset: segment.bytes, len: 0, why };
-            self.report(None, segment.base, region);
+            self.damaged(base, (last.end, end), (segment.bytes, 0), why);
+            last.is_damaged = true;
         }
-        let base = last.unproven.front().map_or(end, |(position, _)| *position);
-        // A gap right below the unproven records belongs to the old segment.
-        let closed: Vec<TimedKey> = last
-            .keys
-            .extract_if(.., |(position, _)| *position < base)
-            .map(|(_, key)| key)
-            .collect();
-        let keys = last.keys.into_iter().map(|(_, key)| key).collect();
-        if base > segment.base {
-            keys::write_when_there_is_room(self.storage, self.dir, segment.base, &closed)?;
-        } else {
-            segments.pop();
-        }
-        let active = self.copy_unproven(&file, &segment, &last.unproven, base, end, keys)?;
-        Ok((active, end))
-    }
-
-    fn begin_empty(&mut self, floor: u64) -> Result<(Active, u64), Error> {
-        if floor > 0 {
-            let why = "cursors are here but no segment is";
-            self.report(None, 0, Region { from: 0, to: floor, offset: 0, len: 0, why });
-        }
-        let meta = Meta { base: floor, marker: segment::new_marker(), proven: floor };
-        let file = segment::create(self.storage, self.dir, meta, |_| Ok(()))?;
-        Ok((Active { file, meta, len: DATA_START, keys: Vec::new() }, floor))
-    }
-
-    /// The highest saved cursor. Everything below it was durable, and no position below it may be
-    /// given to another record: that cursor would pass it by.
-    fn highest_cursor(&self) -> Result<u64, Error> {
-        let dir = cursor::dir_of(self.dir);
-        let mut highest = 0;
-        for name in cursor::names(self.storage, &dir)? {
-            if let Some(cursor::Saved::Position(position)) =
-                cursor::read(self.storage, &dir, &name)?
-            {
-                highest = highest.max(position);
+        self.prove(&file, &path, segment, &mut last)?;
+        if end == base {
+            if last.is_damaged {
+                self.quarantine.copy_segment(&*file, base, end)?;
             }
+            return Ok(end);
         }
-        Ok(highest)
+        if found.trailer.is_none() {
+            self.close(&*file, &path, segment, &last, end)?;
+            segment.bytes = file.size().map_err(Error::io("read", &path))?;
+            (segment.newest_ms, segment.unsure) = (last.newest_ms, last.unsure);
+        }
+        let keys: Vec<TimedKey> = last.keys.into_iter().map(|(_, key)| key).collect();
+        keys::write_when_there_is_room(self.storage, self.dir, base, &keys)?;
+        Ok(end)
     }
 
     /// Walks the last segment to its end.
-    fn walk(
-        &mut self,
-        file: &Arc<dyn File>,
-        path: &Path,
-        segment: &Segment,
-    ) -> Result<Last, Error> {
-        let found = segment::read(&**file, path, segment.base)?;
-        let mut last = Last { end: segment.base, proven: segment.base, ..Last::default() };
-        let meta = match found {
-            Found::Intact(meta) | Found::Rescued(meta) => meta,
-            Found::Unreadable => {
-                self.unreadable(&**file, segment, &mut last);
-                return Ok(last);
-            }
+    fn walk(&self, file: &Arc<dyn File>, segment: &Segment, found: &Found) -> Last {
+        let base = segment.base;
+        let mut last = Last { end: base, proven: found.proven().max(base), ..Last::default() };
+        let Some(marker) = found.marker() else {
+            self.unreadable(segment, found, &mut last);
+            return last;
         };
-        last.proven = meta.proven;
-        let mut scanner = Scanner::new(file.clone(), meta.marker, whole(segment));
+        let bounds = bounds_of(segment, found);
+        let mut scanner = Scanner::new(file.clone(), marker, bounds);
         loop {
-            match scanner.step().map_err(Error::io("read", path))? {
-                Step::Frame(frame) => last.record(&frame.header, frame.keys(), frame.offset),
-                Step::Damage(region) => {
+            match scanner.step() {
+                Step::Record(frame) => last.record(&frame.header, frame.keys(), frame.offset),
+                Step::Note(frame) => {
+                    self.places.learn(frame.payload());
+                    last.frame(&frame.header, frame.offset);
+                }
+                Step::Region(region) => {
                     last.end = region.to;
-                    self.report(Some(&**file), segment.base, region);
+                    last.is_damaged |= region.cause == Cause::Damage;
+                    self.met(base, region);
                 }
-                Step::End(Ending::Complete) => return Ok(last),
+                Step::End(Ending::Complete) => break,
                 Step::End(Ending::Torn { offset, len }) => {
-                    let file = path.display();
-                    tracing::warn!(%file, offset, len, "an incomplete last record is cut off");
-                    return Ok(last);
+                    let file = self.path(base).display().to_string();
+                    tracing::warn!(file, offset, len, "an incomplete last record is cut off");
+                    last.torn_at = Some(offset);
+                    break;
                 }
-                Step::End(Ending::Unreadable { offset, len }) => {
+                Step::End(Ending::Unreadable { offset, len, cause }) => {
                     let why = "no record can be found from here to the end of the last segment";
                     let from = last.end;
-                    last.end = from + most_records(len);
-                    let region = Region { from, to: last.end, offset, len, why };
-                    self.report(Some(&**file), segment.base, region);
-                    return Ok(last);
+                    last.unsure = most_records(len);
+                    last.end = from + last.unsure;
+                    last.is_damaged |= cause == Cause::Damage;
+                    let (to, is_end) = (last.end, false);
+                    self.met(base, Region { from, to, offset, len, cause, is_end, why });
+                    break;
                 }
             }
         }
+        if let Some(trailer) = found.trailer {
+            // All below it was durable.
+            last.proven = last.proven.max(trailer.end);
+            last.unproven.clear();
+        }
+        last
     }
 
     /// A last segment of which nothing can be read: as many positions as it can have held are
     /// given up, so that none is used twice.
-    fn unreadable(&mut self, file: &dyn File, segment: &Segment, last: &mut Last) {
+    fn unreadable(&self, segment: &Segment, found: &Found, last: &mut Last) {
         let Some(len) = segment.bytes.checked_sub(DATA_START).filter(|len| *len > 0) else {
             return;
         };
-        last.end = segment.base + most_records(len);
+        let cause = match found.head {
+            Head::Unread(_) => Cause::ReadError,
+            _ => Cause::Damage,
+        };
+        last.unsure = most_records(len);
+        last.end = segment.base + last.unsure;
+        last.is_damaged = true;
+        let (from, to, offset) = (segment.base, last.end, DATA_START);
         let why = "no record of the last segment can be read";
-        let region = Region { from: segment.base, to: last.end, offset: DATA_START, len, why };
-        self.report(Some(file), segment.base, region);
+        let is_end = false;
+        self.met(segment.base, Region { from, to, offset, len, cause, is_end, why });
     }
 
-    /// Creates the active segment with the unproven records of the last one.
-    fn copy_unproven(
+    /// Writes what is not proven durable again, as it is read, and syncs it. What can be read no more
+    /// was never acknowledged.
+    fn prove(
         &self,
         file: &Arc<dyn File>,
+        path: &Path,
         segment: &Segment,
-        unproven: &VecDeque<(u64, u64)>,
-        base: u64,
-        end: u64,
-        keys: Vec<TimedKey>,
-    ) -> Result<Active, Error> {
-        let meta = Meta { base, marker: segment::new_marker(), proven: end };
-        let mut len = DATA_START;
-        let new = segment::create(self.storage, self.dir, meta, |new| {
-            let Some((from, offset)) = unproven.front().copied() else { return Ok(()) };
-            let bounds = Bounds { from, offset, ..whole(segment) };
-            let mut scanner =
-                Scanner::new(file.clone(), segment.marker.unwrap_or_default(), bounds);
-            loop {
-                match scanner.step()? {
-                    Step::Frame(frame) => {
-                        let head = Header { proven: base, ..frame.header }.encode(meta.marker);
-                        let mut slices = [
-                            IoSlice::new(&head),
-                            IoSlice::new(frame.keys().as_flattened()),
-                            IoSlice::new(frame.payload()),
-                        ];
-                        storage::write_all(new, len, &mut slices)?;
-                        len += frame.header.frame_len();
-                    }
-                    // Reported on the walk before.
-                    Step::Damage(_) => {}
-                    Step::End(_) => return Ok(()),
+        last: &mut Last,
+    ) -> Result<(), Error> {
+        let Some((from, offset)) = last.unproven.front().copied() else { return Ok(()) };
+        let (marker, end) = (segment.marker.unwrap_or_default(), segment.bytes);
+        let bounds = Bounds { from, limit: None, offset, end, verify_from: 0 };
+        let mut scanner = Scanner::new(file.clone(), marker, bounds);
+        last.keys.retain(|(position, _)| *position < from);
+        loop {
+            match scanner.step() {
+                Step::Record(frame) | Step::Note(frame) => {
+                    let head = frame.header.encode(marker);
+                    let mut slices = [
+                        IoSlice::new(&head),
+                        IoSlice::new(frame.keys().as_flattened()),
+                        IoSlice::new(frame.payload()),
+                    ];
+                    storage::write_all(&**file, frame.offset, &mut slices)
+                        .map_err(Error::io("write", path))?;
+                    let Header { position, time_ms, .. } = frame.header;
+                    last.keys.extend(frame.keys().iter().map(|key| (position, (*key, time_ms))));
                 }
+                // Told on the walk before.
+                Step::Region(_) => {}
+                Step::End(_) => break,
             }
-        })?;
-        Ok(Active { file: new, meta, len, keys })
+        }
+        file.sync_data().map_err(Error::sync(path))
     }
 
-    fn report(&mut self, file: Option<&dyn File>, base: u64, region: Region) {
-        self.quarantine.take(file, base, &region);
-        let (from, to) = (Position(region.from), Position(region.to));
-        self.damage.push(Damage { file: self.path(base), from, to, why: region.why.to_owned() });
+    /// Gives the last segment its trailer. It does without, too, where the disk is full.
+    fn close(
+        &self,
+        file: &dyn File,
+        path: &Path,
+        segment: &Segment,
+        last: &Last,
+        end: u64,
+    ) -> Result<(), Error> {
+        let Some(marker) = segment.marker else { return Ok(()) };
+        if self.options.write_version == PLAIN {
+            return Ok(());
+        }
+        // What was damaged is left as it is for whoever can make sense of it.
+        let at = last.torn_at.filter(|_| !last.is_damaged).unwrap_or(segment.bytes);
+        let Last { newest_ms, unsure, .. } = *last;
+        let trailer = Trailer { base: segment.base, marker, end, newest_ms, unsure };
+        let written = file
+            .truncate(at)
+            .and_then(|()| storage::write_all(file, at, &mut [IoSlice::new(&trailer.encode())]));
+        match written.map_err(Error::io("close", path)) {
+            Err(error) if error.is_no_space() => file.truncate(at).map_err(Error::io("cut", path)),
+            written => written.and_then(|()| file.sync_data().map_err(Error::sync(path))),
+        }
+    }
+
+    fn met(&self, base: u64, region: Region) {
+        match region.cause {
+            Cause::Damage => self.ledger.met(base, &region),
+            Cause::ReadError => drop(self.ledger.unread(base, &region, region.why)),
+        }
+    }
+
+    /// Positions that cannot be read, and where in the file they should be: offset and length.
+    fn damaged(
+        &self,
+        base: u64,
+        (from, to): (u64, u64),
+        (offset, len): (u64, u64),
+        why: &'static str,
+    ) {
+        let (cause, is_end) = (Cause::Damage, false);
+        self.ledger.met(base, &Region { from, to, offset, len, cause, is_end, why });
+    }
+
+    /// What is known of damage of segments that are gone is kept with them.
+    fn keep_orphans(&self, segments: &Segments) -> Result<(), Error> {
+        for damage in self.ledger.all() {
+            let base = damage.base();
+            if segments.locate(base).is_some_and(|located| located.base == base) {
+                continue;
+            }
+            let path = self.dir.join(damage::file_name(base));
+            let kept = self.quarantine.keep_file(&path, &damage::file_name(base));
+            match kept {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("move", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn path(&self, base: u64) -> PathBuf {
@@ -331,13 +448,14 @@ fn most_records(len: u64) -> u64 {
     len.div_ceil(HEADER_BYTES as u64)
 }
 
-/// All of a segment, to wherever it ends.
-pub(super) fn whole(segment: &Segment) -> Bounds {
+/// All of a segment, up to its trailer or to wherever it ends.
+fn bounds_of(segment: &Segment, found: &Found) -> Bounds {
+    let trailer_bytes = if found.trailer.is_some() { TRAILER_BYTES } else { 0 };
     Bounds {
         from: segment.base,
-        limit: None,
+        limit: found.trailer.map(|trailer| trailer.end),
         offset: DATA_START,
-        end: segment.bytes,
+        end: segment.bytes - trailer_bytes,
         verify_from: 0,
     }
 }

@@ -1,45 +1,138 @@
-//! Removes what nobody needs any more: segments that every cursor has passed, keys that are too old.
+//! Removes what nobody needs any more: segments that everybody has settled and that are kept no
+//! longer, keys that are too old.
 
-use super::{Error, Position, Shared, keys, segment, segments::Segment, sidecar};
+use std::io;
+
+use super::{
+    Error, Position, Shared, keys, lock,
+    place::Verdict,
+    segment,
+    segments::{Located, aside_dir_of},
+    settled::Settled,
+    sidecar,
+};
+
+/// What may go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// What has been kept for long enough.
+    Time,
+    /// All that is kept: there is no room for new records.
+    Room,
+}
 
 impl Shared {
-    /// Removes the segments that lie wholly below a position, lowest first and each durably before
-    /// the next, so that a crash never leaves a hole among them. On a full disk, those whose keys
-    /// have yet to be written stay for another time.
-    pub(super) fn release(&self, below: Position) -> Result<(), Error> {
-        while let Some(base) = self.segments.passed(below.0) {
-            let keyless = match self.keep_keys(base) {
-                Err(error) if error.is_no_space() => {
-                    tracing::warn!(%error, "a segment is released later");
-                    return Ok(());
+    /// Removes segments from the lowest on, each durably before the next, so that a crash never leaves a
+    /// hole among them. One of which only something that cannot be read is missing to anybody is set
+    /// aside, and pins no other. A damaged one is kept in quarantine.
+    pub(super) fn release(&self, need: Need) -> Result<(), Error> {
+        let _owned = self.owned()?;
+        self.ledger.save_all();
+        self.remove_doomed();
+        let end = self.watermark.borrow().end;
+        self.places.raise_floor(&*self.storage, &self.dir, end)?;
+        let held = self.ledger.held();
+        for aside in self.segments.aside() {
+            let Some(limit) = aside.limit else { continue };
+            if self.places.judge(aside.base, limit, &Settled::default()) == Verdict::Settled {
+                self.let_go(&aside)?;
+            }
+        }
+        while let Some(lowest) = self.segments.lowest_closed() {
+            let Some(limit) = lowest.limit else { break };
+            match self.places.judge(lowest.base, limit, &held) {
+                Verdict::Open => break,
+                Verdict::Held => self.set_aside(&lowest, limit)?,
+                Verdict::Settled if need == Need::Time && self.keeps(&lowest) => break,
+                Verdict::Settled => {
+                    if !self.let_go(&lowest)? {
+                        break;
+                    }
                 }
-                kept => kept?,
-            };
-            let path = self.dir.join(segment::file_name(base));
-            // Out of the list first, so that no reader looks for a file that is gone.
-            self.segments.remove(base);
-            self.storage.remove(&path).map_err(Error::io("remove", &path))?;
-            self.storage.sync_dir(&self.dir).map_err(Error::sync(&self.dir))?;
-            if keyless {
-                keys::remove_sidecar(&*self.storage, &self.dir, base)?;
             }
         }
         Ok(())
     }
 
+    /// Whether a settled segment is still kept, since it is young and there is room.
+    fn keeps(&self, located: &Located) -> bool {
+        let keep_ms = self.options.keep.as_millis() as u64;
+        let kept_bytes = self.segments.bytes() - self.segments.bytes_from(self.places.floor());
+        keep_ms > 0
+            && located.newest_ms.saturating_add(keep_ms) > crate::clock::now_ms()
+            && kept_bytes <= self.max_bytes() / 2
+    }
+
+    /// Removes a segment, or moves it to quarantine where something of it is damaged. On a full disk,
+    /// one whose keys have yet to be written stays for another time: `false`.
+    fn let_go(&self, located: &Located) -> Result<bool, Error> {
+        let base = located.base;
+        let keyless = match self.keep_keys(located) {
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(%error, "a segment is released later");
+                return Ok(false);
+            }
+            kept => kept?,
+        };
+        let path = located.path(&self.dir);
+        let known = self.ledger.of(base);
+        // Out of the list first, so that no reader looks for a file that is gone.
+        self.segments.remove(base);
+        if known.is_empty() {
+            if let Err(error) = self.storage.remove(&path) {
+                let file = path.display();
+                tracing::warn!(%file, %error, "a released segment cannot be removed: it is tried again");
+                self.stats.unlink_failures.inc();
+                lock(&self.doomed).push(path);
+                return Ok(true);
+            }
+            let dir = path.parent().unwrap_or(&self.dir);
+            self.storage.sync_dir(dir).map_err(Error::sync(dir))?;
+        } else {
+            let end = located.limit.unwrap_or(base);
+            self.quarantine.keep_segment(&path, base, end, &known)?;
+        }
+        self.ledger.gone(base);
+        if keyless {
+            keys::remove_sidecar(&*self.storage, &self.dir, base)?;
+        }
+        Ok(true)
+    }
+
+    /// Tries again to remove what could not be.
+    fn remove_doomed(&self) {
+        lock(&self.doomed).retain(|path| match self.storage.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.stats.unlink_failures.inc();
+                true
+            }
+            _ => false,
+        });
+    }
+
+    fn set_aside(&self, located: &Located, end: u64) -> Result<(), Error> {
+        let (base, dir) = (located.base, aside_dir_of(&self.dir));
+        let (from, to) = (located.path(&self.dir), dir.join(segment::file_name_of(base, end)));
+        // First for readers: they find the file under either name.
+        self.storage.rename(&from, &to).map_err(Error::io("move", &from))?;
+        self.segments.set_aside(base, end);
+        for dir in [&dir, &self.dir] {
+            self.storage.sync_dir(dir).map_err(Error::sync(dir))?;
+        }
+        tracing::warn!(file = %to.display(), "a segment that cannot be read in full stands aside");
+        Ok(())
+    }
+
     /// Sees to it that the keys of a closed segment are on disk; says whether there are none.
-    fn keep_keys(&self, base: u64) -> Result<bool, Error> {
-        if let Some(sidecar) = sidecar::open(&*self.storage, &self.dir, base)? {
+    fn keep_keys(&self, located: &Located) -> Result<bool, Error> {
+        if let Some(sidecar) = sidecar::open(&*self.storage, &self.dir, located.base)? {
             // Read in whole: this is the last moment at which damage costs nothing.
             if let Some(keys) = sidecar.keys() {
                 return Ok(keys.is_empty());
             }
         }
-        let Some(located) = self.segments.locate(base) else { return Ok(false) };
-        let segment = Segment::new(base, located.marker, located.bytes);
-        let limit = located.limit.unwrap_or(base);
-        let keys = keys::scan(&*self.storage, &self.dir, &segment, limit)?;
-        sidecar::write(&*self.storage, &self.dir, base, &keys)?;
+        let keys = keys::scan(&*self.storage, &self.dir, located)?;
+        sidecar::write(&*self.storage, &self.dir, located.base, &keys)?;
         Ok(keys.is_empty())
     }
 
@@ -47,9 +140,11 @@ impl Shared {
     /// than `before_ms`, or newer ones hold as many as an opening returns. A damaged one stays for
     /// the next opening to report.
     pub(super) fn forget_keys(&self, before_ms: u64) -> Result<(), Error> {
+        let _owned = self.owned()?;
         let (storage, dir, first) = (&*self.storage, &self.dir, self.segments.first());
+        let aside = self.segments.aside();
         let mut outlived = sidecar::list(storage, dir)?;
-        outlived.retain(|base| *base < first);
+        outlived.retain(|base| *base < first && aside.iter().all(|aside| aside.base != *base));
         outlived.sort_unstable();
         let mut newer_keys = 0;
         for base in outlived.into_iter().rev() {
@@ -61,5 +156,13 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Where to, not including, a reader that finds nothing at `position` goes on: what lies between is
+    /// gone.
+    pub(super) fn after_gap(&self, position: Position) -> Position {
+        let aside = self.segments.aside().into_iter().map(|aside| aside.base);
+        let next = aside.chain([self.segments.first()]).filter(|base| *base > position.0).min();
+        Position(next.unwrap_or(position.0 + 1))
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! A damaged body costs exactly its record. A damaged header costs what lies before the next place
 //! that proves itself a frame of this segment: its marker, its checksum, and a position that can
-//! still come. A block that the disk cannot read is damage like any other, and never the sign of a
-//! record that was not written whole. Nothing is stepped over silently: every position of the range is either in a
-//! [`Frame`] or in a [`Region`].
+//! still come. What the disk cannot read at present is stepped over in the same way, and is told
+//! apart: it says nothing about the data. Nothing is stepped over silently: every position of the
+//! range is either in a [`Frame`] or in a [`Region`].
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Key,
@@ -15,7 +15,7 @@ use super::{
     window::{CHUNK_BYTES, Window},
 };
 
-/// A record as it lies in the segment.
+/// A record, or a note, as it lies in the segment.
 pub(super) struct Frame<'a> {
     pub header: Header,
     /// Where its header starts, in bytes from the start of the file.
@@ -44,17 +44,30 @@ pub(super) struct Region {
     pub to: u64,
     pub offset: u64,
     pub len: u64,
+    pub cause: Cause,
+    /// Whether the bytes end here, without a trace of another record.
+    pub is_end: bool,
     pub why: &'static str,
+}
+
+/// Why a region cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// What lies there is not what was written.
+    Damage,
+    /// The disk does not say what lies there.
+    ReadError,
 }
 
 /// What comes next in a segment.
 pub(super) enum Step<'a> {
-    Frame(Frame<'a>),
-    Damage(Region),
+    Record(Frame<'a>),
+    Note(Frame<'a>),
+    Region(Region),
     End(Ending),
 }
 
-/// How a segment ends.
+/// How a segment ends whose last record is not known from elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     /// With its last record.
@@ -62,10 +75,11 @@ pub(super) enum Ending {
     /// With a record that was not written whole: the process or the machine stopped.
     Torn { offset: u64, len: u64 },
     /// With bytes among which no record can be found.
-    Unreadable { offset: u64, len: u64 },
+    Unreadable { offset: u64, len: u64, cause: Cause },
 }
 
 /// Where to scan.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Position expected at `offset`.
     pub from: u64,
@@ -103,116 +117,115 @@ impl Scanner {
         (self.bounds.limit, self.bounds.end) = (Some(limit), end);
     }
 
-    /// The next frame, the next damage, or the end; after that, the end is complete.
-    pub fn step(&mut self) -> io::Result<Step<'_>> {
+    /// The next frame, the next region, or the end; after that, the end is complete.
+    pub fn step(&mut self) -> Step<'_> {
         if self.bounds.limit.is_some_and(|limit| self.bounds.from >= limit) {
-            return Ok(Step::End(Ending::Complete));
+            return Step::End(Ending::Complete);
         }
         if self.bounds.offset >= self.bounds.end {
-            return Ok(self.ending(Ending::Complete, "the segment ends before its last record"));
+            return self.ending(Ending::Complete, "the segment ends before its last record");
         }
         let offset = self.bounds.offset;
-        match self.header_at(offset)? {
-            Some(header) => self.record(header),
-            None if self.bounds.end - offset < HEADER_BYTES as u64 => {
-                if self.window.is_readable(offset, self.bounds.end) {
-                    return Ok(self.torn());
-                }
-                Ok(self.unreadable(offset))
-            }
+        match self.header_at(offset) {
+            Some(header) => self.frame(header),
+            None if self.bounds.end - offset < HEADER_BYTES as u64 => match self.cause(offset) {
+                Cause::Damage => self.torn(),
+                Cause::ReadError => self.unreadable(offset),
+            },
             None => self.resynchronise(),
         }
     }
 
-    /// Steps to the record whose header is at the present offset.
-    fn record(&mut self, header: Header) -> io::Result<Step<'_>> {
+    /// Steps to the frame whose header is at the present offset.
+    fn frame(&mut self, header: Header) -> Step<'_> {
         let Bounds { from, limit, offset, end, verify_from } = self.bounds;
         let position = header.position;
         if position > from {
             let to = limit.map_or(position, |limit| limit.min(position));
             self.bounds.from = to;
             let why = "records are missing before this one";
-            return Ok(Step::Damage(Region { from, to, offset, len: 0, why }));
+            let (len, cause, is_end) = (0, Cause::Damage, false);
+            return Step::Region(Region { from, to, offset, len, cause, is_end, why });
         }
-        if end - offset < header.frame_len() {
-            return Ok(self.torn());
+        let len = header.frame_len();
+        if end - offset < len {
+            return self.torn();
         }
-        self.bounds.from = position + 1;
-        self.bounds.offset = offset + header.frame_len();
-        self.window.load(&*self.file, offset, header.frame_len(), end)?;
-        let body = self.window.at(offset, header.frame_len()).get(HEADER_BYTES..);
-        let body = body.unwrap_or_default();
+        let to = position + u64::from(!header.is_note);
+        (self.bounds.from, self.bounds.offset) = (to, offset + len);
+        self.window.load(&*self.file, offset, len, end);
+        let cause = self.cause_of(offset, len);
+        let body = self.window.at(offset, len).get(HEADER_BYTES..).unwrap_or_default();
         let whole = body.len() as u64 == header.body_len();
         if !whole || (position >= verify_from && crc32c::crc32c(body) != header.body_crc) {
-            let (to, len) = (position + 1, header.frame_len());
-            let why = match self.window.is_readable(offset, offset + len) {
-                true => "the record does not match its checksum",
-                false => "the disk cannot read the record",
+            let why = match cause {
+                Cause::Damage => "the record does not match its checksum",
+                Cause::ReadError => "the disk cannot read the record",
             };
-            return Ok(Step::Damage(Region { from: position, to, offset, len, why }));
+            let (from, is_end) = (position, false);
+            return Step::Region(Region { from, to, offset, len, cause, is_end, why });
         }
-        Ok(Step::Frame(Frame { header, offset, body }))
+        let frame = Frame { header, offset, body };
+        if header.is_note { Step::Note(frame) } else { Step::Record(frame) }
     }
 
     /// The header at `offset`, if one is there that can still come.
-    fn header_at(&mut self, offset: u64) -> io::Result<Option<Header>> {
+    fn header_at(&mut self, offset: u64) -> Option<Header> {
         let end = self.bounds.end;
-        let bytes = self.window.get(&*self.file, offset, HEADER_BYTES as u64, end)?;
+        let bytes = self.window.get(&*self.file, offset, HEADER_BYTES as u64, end);
         let header = Header::decode(bytes, self.marker);
-        Ok(header.filter(|header| header.position >= self.bounds.from))
+        header.filter(|header| header.position >= self.bounds.from)
     }
 
     /// Goes on at the next frame after a header that cannot be read.
-    fn resynchronise(&mut self) -> io::Result<Step<'_>> {
-        let start = self.bounds.offset;
-        let mut at = start + 1;
-        while let Some(found) = self.find_marker(at)? {
-            if let Some(header) = self.header_at(found)? {
-                let to = self.bounds.limit.map_or(header.position, |l| l.min(header.position));
-                let why = "a record's header is damaged";
-                let region =
-                    Region { from: self.bounds.from, to, offset: start, len: found - start, why };
+    fn resynchronise(&mut self) -> Step<'_> {
+        let Bounds { from, limit, offset: start, end, .. } = self.bounds;
+        let (marker, mut at) = (self.marker.to_le_bytes(), start + 1);
+        while let Some(found) = self.window.find(&*self.file, at, end, &marker) {
+            if let Some(header) = self.header_at(found) {
+                let to = limit.map_or(header.position, |limit| limit.min(header.position));
+                let (len, cause) = (found - start, self.cause_of(start, found - start));
+                let why = match cause {
+                    Cause::Damage => "a record's header is damaged",
+                    Cause::ReadError => "the disk cannot read a record's header",
+                };
                 (self.bounds.from, self.bounds.offset) = (to, found);
-                return Ok(Step::Damage(region));
+                let (offset, is_end) = (start, false);
+                return Step::Region(Region { from, to, offset, len, cause, is_end, why });
             }
             at = found + 1;
         }
         // A file system may give a file its length before its contents: zeros were never a record.
-        if self.all_zero(start)? {
-            return Ok(self.torn());
-        }
-        Ok(self.unreadable(start))
+        if self.all_zero(start) { self.torn() } else { self.unreadable(start) }
     }
 
-    fn find_marker(&mut self, mut at: u64) -> io::Result<Option<u64>> {
-        let (end, marker) = (self.bounds.end, self.marker.to_le_bytes());
-        loop {
-            let bytes = self.window.get(&*self.file, at, CHUNK_BYTES, end)?;
-            if bytes.len() < marker.len() {
-                return Ok(None);
-            }
-            if let Some(found) = bytes.windows(marker.len()).position(|bytes| bytes == marker) {
-                return Ok(Some(at + found as u64));
-            }
-            // The next chunk overlaps, for a marker across the border.
-            at += (bytes.len() - marker.len() + 1) as u64;
-        }
-    }
-
-    fn all_zero(&mut self, mut at: u64) -> io::Result<bool> {
+    fn all_zero(&mut self, mut at: u64) -> bool {
         while at < self.bounds.end {
-            let bytes = self.window.get(&*self.file, at, CHUNK_BYTES, self.bounds.end)?;
+            let bytes = self.window.get(&*self.file, at, CHUNK_BYTES, self.bounds.end);
             if bytes.is_empty() || bytes.iter().any(|byte| *byte != 0) {
-                return Ok(false);
+                return false;
             }
             at += bytes.len() as u64;
         }
-        Ok(true)
+        true
+    }
+
+    /// Why what lies from `offset` on cannot be read.
+    fn cause(&self, offset: u64) -> Cause {
+        self.cause_of(offset, self.bounds.end - offset)
+    }
+
+    fn cause_of(&self, offset: u64, len: u64) -> Cause {
+        match self.window.is_readable(offset, offset + len) {
+            true => Cause::Damage,
+            false => Cause::ReadError,
+        }
     }
 
     fn unreadable(&mut self, offset: u64) -> Step<'_> {
-        let len = self.bounds.end - offset;
-        self.ending(Ending::Unreadable { offset, len }, "no record can be found from here on")
+        let (len, cause) = (self.bounds.end - offset, self.cause(offset));
+        let ending = Ending::Unreadable { offset, len, cause };
+        self.ending(ending, "no record can be found from here on")
     }
 
     fn torn(&mut self) -> Step<'_> {
@@ -226,20 +239,23 @@ impl Scanner {
         self.bounds.offset = end.max(offset);
         let Some(limit) = limit else { return Step::End(ending) };
         self.bounds.from = limit;
-        Step::Damage(Region { from, to: limit, offset, len: end.saturating_sub(offset), why })
+        let len = end.saturating_sub(offset);
+        let (to, cause) = (limit, self.cause_of(offset, len));
+        let is_end = !matches!(ending, Ending::Unreadable { .. });
+        Step::Region(Region { from, to, offset, len, cause, is_end, why })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::IoSlice;
+    use std::io::{self, IoSlice};
 
     use super::{super::frame::body_crc, *};
 
     const MARKER: u64 = 0x0123_4567_89ab_cdef;
 
     /// Bytes that are a file.
-    struct Bytes(Vec<u8>);
+    struct Bytes(Vec<u8>, Option<std::ops::Range<u64>>);
 
     impl File for Bytes {
         fn write_at(&self, _: u64, _: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -247,6 +263,10 @@ mod tests {
         }
 
         fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+            let end = offset + buf.len() as u64;
+            if self.1.as_ref().is_some_and(|bad| bad.start < end && offset < bad.end) {
+                return Err(io::Error::other("input/output error"));
+            }
             let bytes = self.0.get(offset as usize..).unwrap_or_default();
             // One byte less than asked for: short reads happen.
             let len = bytes.len().min(buf.len().saturating_sub(1).max(1));
@@ -276,6 +296,7 @@ mod tests {
             payload_len: payload.len() as u32,
             key_count: 1,
             body_crc: body_crc(&keys, payload),
+            is_note: false,
         };
         [&header.encode(marker)[..], keys.as_flattened(), payload].concat()
     }
@@ -287,22 +308,36 @@ mod tests {
     #[derive(Debug, PartialEq)]
     enum Seen {
         Frame(u64),
+        Note(u64),
         Damage(u64, u64),
+        ReadError(u64, u64),
         End(Ending),
     }
 
     fn scan(bytes: Vec<u8>, limit: Option<u64>) -> Vec<Seen> {
+        scan_with(bytes, None, limit)
+    }
+
+    fn scan_with(
+        bytes: Vec<u8>,
+        unreadable: Option<std::ops::Range<u64>>,
+        limit: Option<u64>,
+    ) -> Vec<Seen> {
         let end = bytes.len() as u64;
         let bounds = Bounds { from: 5, limit, offset: 0, end, verify_from: 0 };
-        let mut scanner = Scanner::new(Arc::new(Bytes(bytes)), MARKER, bounds);
+        let mut scanner = Scanner::new(Arc::new(Bytes(bytes, unreadable)), MARKER, bounds);
         let mut seen = Vec::new();
         loop {
-            seen.push(match scanner.step().unwrap() {
-                Step::Frame(frame) => {
+            seen.push(match scanner.step() {
+                Step::Note(frame) => Seen::Note(frame.header.position),
+                Step::Record(frame) => {
                     assert_eq!(frame.keys(), [[frame.header.position as u8; 16]]);
                     Seen::Frame(frame.header.position)
                 }
-                Step::Damage(region) => Seen::Damage(region.from, region.to),
+                Step::Region(Region { from, to, cause, .. }) => match cause {
+                    Cause::Damage => Seen::Damage(from, to),
+                    Cause::ReadError => Seen::ReadError(from, to),
+                },
                 Step::End(ending) => {
                     seen.push(Seen::End(ending));
                     return seen;
@@ -358,7 +393,8 @@ mod tests {
         let ending = Ending::Torn { offset: start.len() as u64, len: 100 };
         assert_eq!(scan(zeros, None), [Seen::Frame(5), Seen::End(ending)]);
         let garbage = [&start[..], &[1; 100]].concat();
-        let ending = Ending::Unreadable { offset: start.len() as u64, len: 100 };
+        let (offset, cause) = (start.len() as u64, Cause::Damage);
+        let ending = Ending::Unreadable { offset, len: 100, cause };
         assert_eq!(scan(garbage, None), [Seen::Frame(5), Seen::End(ending)]);
     }
 
@@ -393,5 +429,48 @@ mod tests {
         // What the marker is there to prevent.
         let forged = [Seen::Damage(5, 6), Seen::Frame(6), Seen::Frame(7), COMPLETE];
         assert_eq!(with(MARKER), forged);
+    }
+
+    #[test]
+    fn a_note_takes_no_position_and_a_damaged_one_costs_none() {
+        let note = Header::of_note(6, 5, b"note");
+        let note = [&note.encode(MARKER)[..], b"note"].concat();
+        let mut bytes = [frames(5..6), note, frames(6..7)].concat();
+        let seen = [Seen::Frame(5), Seen::Note(6), Seen::Frame(6), COMPLETE];
+        assert_eq!(scan(bytes.clone(), None), seen);
+        for at in [len(), len() + HEADER_BYTES] {
+            bytes[at] ^= 1;
+            let seen = [Seen::Frame(5), Seen::Damage(6, 6), Seen::Frame(6), COMPLETE];
+            assert_eq!(scan(bytes.clone(), None), seen, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn what_the_disk_cannot_read_is_no_damage() {
+        let record = len() as u64;
+        // Blocks of the disk are larger than these records.
+        let bytes = || [frames(5..7), frame(MARKER, 7, &[7; 9000]), frames(8..10)].concat();
+        let big = 2 * record..2 * record + frame(MARKER, 7, &[7; 9000]).len() as u64;
+        for (bad, first, last) in
+            [(0..1, 5, 7), (5000..5001, 7, 7), (big.start + 9000..big.start + 9001, 7, 9)]
+        {
+            let seen = scan_with(bytes(), Some(bad), Some(10));
+            let mut expected: Vec<Seen> = (5..first).map(Seen::Frame).collect();
+            let of_one = seen.iter().filter(|seen| matches!(seen, Seen::ReadError(..))).count();
+            for seen in &seen[first as usize - 5..] {
+                match seen {
+                    Seen::ReadError(from, to) => assert!(first <= *from && *to <= last + 1),
+                    Seen::Frame(position) => assert!(*position > last),
+                    other => assert_eq!(other, &COMPLETE),
+                }
+            }
+            assert!(of_one > 0);
+            expected.truncate(seen.len());
+            assert_eq!(seen[..expected.len()], expected);
+        }
+        let cause = Cause::ReadError;
+        let seen = scan_with(frames(5..7), Some(record + 50..record + 51), None);
+        let ending = Ending::Unreadable { offset: 0, len: 2 * record, cause };
+        assert_eq!(seen, [Seen::End(ending)]);
     }
 }

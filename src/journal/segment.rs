@@ -1,34 +1,54 @@
-//! One segment file: its name, its header, its beginning.
+//! One segment file: its name, its header, its trailer.
 //!
 //! ```text
 //!    0  8 bytes  "WPSEGMNT"
-//!    8  u32      version (1)
+//!    8  u32      version (2; 1 has no trailer and no notes)
 //!   12  u64      base      position of the first record
-//!   20  u64      marker    random; every frame of this segment starts with it
+//!   20  u64      marker    every frame of this segment starts with it
 //!   28  u64      proven    every position below it was durable when the file got its name
 //!   36  u32      crc32c of the 36 bytes before
 //! 4096           frames
+//!  end  the trailer of a closed segment, 44 bytes: fewer than a frame's header, so that one which
+//!       was not written whole can be told from frames that are lost
+//!       0  4 bytes  "WPTR"
+//!       4  u32      version (2)
+//!       8  u64      base
+//!      16  u64      marker
+//!      24  u64      end       one past the last record; all below it was durable
+//!      32  u32      newest_s  newest time among its records, in seconds; 0 if it has none
+//!      36  u32      unsure    so many positions below `end` may never have been given
+//!      40  u32      crc32c of the 40 bytes before
 //! ```
 //!
-//! A damaged header does not take the records with it: the marker is also what the first frame
-//! starts with, and the base is the file's name.
+//! A damaged head does not take the records with it: the base is the file's name, and the marker is
+//! in the trailer, too, in each frame, and follows from the journal's [identity](super::identity).
 
 use std::{io, io::IoSlice, path::Path, sync::Arc};
 
 use super::{
     Error,
     frame::{HEADER_BYTES, Header, u32_at, u64_at},
+    identity::Identity,
     storage::{self, File, Storage},
+    window::Window,
 };
 
-/// Where the frames start: a disk sector away from the header, so that one bad sector never takes
-/// both places that hold the marker.
+/// Where the frames start: a disk sector away from the header.
 pub(super) const DATA_START: u64 = 4096;
 
+/// Length of a trailer.
+pub(super) const TRAILER_BYTES: u64 = 44;
+
 const MAGIC: &[u8; 8] = b"WPSEGMNT";
-const VERSION: u32 = 1;
+const TRAILER_MAGIC: &[u8; 4] = b"WPTR";
 const META_BYTES: usize = 40;
 const SUFFIX: &str = ".seg";
+
+/// The version before the present one.
+pub(super) const PLAIN: u32 = 1;
+
+/// The newest version: with trailers, and notes.
+pub(super) const VERSION: u32 = 2;
 
 /// No journal ever gets there. A name that says more is not ours: from it on, positions would run
 /// over.
@@ -37,26 +57,56 @@ const MAX_BASE: u64 = 1 << 62;
 /// What a segment's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Meta {
+    pub version: u32,
     pub base: u64,
     pub marker: u64,
     pub proven: u64,
 }
 
-/// What could be read of a header.
+/// What a segment's trailer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) struct Trailer {
+    pub base: u64,
+    pub marker: u64,
+    pub end: u64,
+    /// Rounded up to a second.
+    pub newest_ms: u64,
+    /// So many positions below `end` may never have been given: what lies there could not be read
+    /// when the segment was closed.
+    pub unsure: u64,
+}
+
+/// What could be read of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub head: Head,
+    pub trailer: Option<Trailer>,
+}
+
+/// See [`Found`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Head {
     Intact(Meta),
-    /// The header is damaged; the marker comes from the first frame.
-    Rescued(Meta),
-    /// Neither the header nor the first frame can be read.
-    Unreadable,
+    /// The header is damaged; the marker comes from elsewhere.
+    Damaged(Option<u64>),
+    /// The disk cannot read the header at present; the marker comes from elsewhere.
+    Unread(Option<u64>),
 }
 
 impl Found {
+    /// The segment's marker, if it is known from anywhere.
     pub fn marker(&self) -> Option<u64> {
-        match self {
-            Found::Intact(meta) | Found::Rescued(meta) => Some(meta.marker),
-            Found::Unreadable => None,
+        match self.head {
+            Head::Intact(meta) => Some(meta.marker),
+            Head::Damaged(marker) | Head::Unread(marker) => marker,
+        }
+    }
+
+    /// What the header says was durable; from a damaged one, nothing.
+    pub fn proven(&self) -> u64 {
+        match self.head {
+            Head::Intact(meta) => meta.proven,
+            Head::Damaged(_) | Head::Unread(_) => 0,
         }
     }
 }
@@ -66,10 +116,22 @@ pub(super) fn file_name(base: u64) -> String {
     format!("{base:020}{SUFFIX}")
 }
 
+/// The file name of a segment that lies outside of its row: it says where its range ends, too.
+pub(super) fn file_name_of(base: u64, end: u64) -> String {
+    format!("{base:020}-{end:020}{SUFFIX}")
+}
+
 /// The base in the name of a file that ends so, if one of ours has that name.
 pub(super) fn base_of(name: &str, suffix: &str) -> Option<u64> {
     let base = name.strip_suffix(suffix)?.parse().ok()?;
     (base <= MAX_BASE && format!("{base:020}{suffix}") == name).then_some(base)
+}
+
+/// The base and the end in the name of a segment that lies outside of its row.
+pub(super) fn range_of(name: &str) -> Option<(u64, u64)> {
+    let (base, end) = name.strip_suffix(SUFFIX)?.split_once('-')?;
+    let (base, end) = (base.parse().ok()?, end.parse().ok()?);
+    (base <= end && end <= MAX_BASE && file_name_of(base, end) == name).then_some((base, end))
 }
 
 /// The bases of all segments in a directory, lowest first.
@@ -78,13 +140,6 @@ pub(super) fn list(storage: &dyn Storage, dir: &Path) -> Result<Vec<u64>, Error>
     let mut bases: Vec<u64> = names.iter().filter_map(|name| base_of(name, SUFFIX)).collect();
     bases.sort_unstable();
     Ok(bases)
-}
-
-/// A number that no sender can guess.
-pub(super) fn new_marker() -> u64 {
-    use std::hash::BuildHasher;
-    // SipHash under a key from the operating system's random numbers.
-    std::hash::RandomState::new().hash_one(std::process::id())
 }
 
 /// Creates a segment durably, with what `write` puts after its header.
@@ -100,48 +155,112 @@ pub(super) fn create(
     })
 }
 
-/// Reads the header of the segment that starts at `base`.
-pub(super) fn read(file: &dyn File, path: &Path, base: u64) -> Result<Found, Error> {
+/// Reads header and trailer of the segment that starts at `base`. Where the header is damaged, its
+/// marker is looked for: in the trailer, then by the journal's identity, if a frame bears that out,
+/// then in the first frame.
+pub(super) fn read(
+    file: &dyn File,
+    path: &Path,
+    base: u64,
+    identity: Option<&Identity>,
+) -> Result<Found, Error> {
+    let trailer = read_trailer(file).filter(|trailer| trailer.base == base);
     let mut bytes = [0; META_BYTES];
     let header = storage::read_full(file, 0, &mut bytes);
     if header.is_err() {
         bytes.fill(0);
     }
     let version = u32_at(&bytes, 8);
-    if &bytes[..8] == MAGIC && crc32c::crc32c(&bytes[..36]) == u32_at(&bytes, 36) {
-        if version != VERSION {
+    let is_ours = &bytes[..8] == MAGIC;
+    let is_known = (PLAIN..=VERSION).contains(&version);
+    if is_ours && crc32c::crc32c(&bytes[..36]) == u32_at(&bytes, 36) {
+        if !is_known {
             return Err(Error::UnknownVersion { path: path.to_owned(), version });
         }
         let (marker, proven) = (u64_at(&bytes, 20), u64_at(&bytes, 28));
         if u64_at(&bytes, 12) == base {
-            return Ok(Found::Intact(Meta { base, marker, proven }));
+            let head = Head::Intact(Meta { version, base, marker, proven });
+            return Ok(Found { head, trailer });
         }
     }
-    match rescue(file, base) {
-        Ok(Some(meta)) => Ok(Found::Rescued(meta)),
-        // More likely a layout that is not known than damage in just these four bytes.
-        Ok(None) if &bytes[..8] == MAGIC && version != VERSION => {
-            Err(Error::UnknownVersion { path: path.to_owned(), version })
+    let marker = match trailer {
+        Some(trailer) => Some(trailer.marker),
+        None => identity
+            .map(|identity| identity.marker(base))
+            .filter(|marker| holds(file, *marker, base))
+            .or_else(|| first_marker(file, base)),
+    };
+    // More likely a layout that is not known than damage in just these four bytes.
+    if marker.is_none() && is_ours && !is_known {
+        return Err(Error::UnknownVersion { path: path.to_owned(), version });
+    }
+    let head = if header.is_err() { Head::Unread(marker) } else { Head::Damaged(marker) };
+    Ok(Found { head, trailer })
+}
+
+/// The trailer at the end of a file, if an intact one is there that the disk can read.
+pub(super) fn read_trailer(file: &dyn File) -> Option<Trailer> {
+    let at = file.size().ok()?.checked_sub(TRAILER_BYTES)?;
+    let mut bytes = [0; TRAILER_BYTES as usize];
+    let read = storage::read_full(file, at, &mut bytes).ok()?;
+    let intact = read == bytes.len()
+        && &bytes[..4] == TRAILER_MAGIC
+        && u32_at(&bytes, 4) == VERSION
+        && u32_at(&bytes, 40) == crc32c::crc32c(&bytes[..40]);
+    intact.then(|| Trailer {
+        base: u64_at(&bytes, 8),
+        marker: u64_at(&bytes, 16),
+        end: u64_at(&bytes, 24),
+        newest_ms: u64::from(u32_at(&bytes, 32)) * 1000,
+        unsure: u64::from(u32_at(&bytes, 36)),
+    })
+}
+
+impl Trailer {
+    pub fn encode(&self) -> [u8; TRAILER_BYTES as usize] {
+        let mut out = [0; TRAILER_BYTES as usize];
+        out[..4].copy_from_slice(TRAILER_MAGIC);
+        out[4..8].copy_from_slice(&VERSION.to_le_bytes());
+        for (at, field) in (8..).step_by(8).zip([self.base, self.marker, self.end]) {
+            out[at..at + 8].copy_from_slice(&field.to_le_bytes());
         }
-        // One place that cannot be read is damage; both, and the disk may be gone for a while.
-        Err(error) if header.is_err() => Err(Error::io("read", path)(error)),
-        Ok(None) | Err(_) => Ok(Found::Unreadable),
+        for (at, field) in [(32, self.newest_ms.div_ceil(1000)), (36, self.unsure)] {
+            let field = u32::try_from(field).unwrap_or(u32::MAX);
+            out[at..at + 4].copy_from_slice(&field.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&out[..40]);
+        out[40..].copy_from_slice(&crc.to_le_bytes());
+        out
     }
 }
 
-/// What the first frame says where the header does not.
-fn rescue(file: &dyn File, base: u64) -> io::Result<Option<Meta>> {
+/// Whether a frame with this marker, of a position from `base` on, can be found in the file.
+fn holds(file: &dyn File, marker: u64, base: u64) -> bool {
+    let Ok(end) = file.size() else { return false };
+    let (mut window, mut at) = (Window::default(), DATA_START.min(end));
+    while let Some(found) = window.find(file, at, end, &marker.to_le_bytes()) {
+        let head = window.get(file, found, HEADER_BYTES as u64, end);
+        if Header::decode(head, marker).is_some_and(|header| header.position >= base) {
+            return true;
+        }
+        at = found + 1;
+    }
+    false
+}
+
+/// The marker of the first frame, where that is intact.
+fn first_marker(file: &dyn File, base: u64) -> Option<u64> {
     let mut bytes = [0; HEADER_BYTES];
-    storage::read_full(file, DATA_START, &mut bytes)?;
+    storage::read_full(file, DATA_START, &mut bytes).ok()?;
     let marker = u64_at(&bytes, 0);
     let first = Header::decode(&bytes, marker).filter(|first| first.position >= base);
-    Ok(first.map(|_| Meta { base, marker, proven: base }))
+    first.map(|_| marker)
 }
 
 fn encode(meta: Meta) -> Vec<u8> {
     let mut out = vec![0; DATA_START as usize];
     out[..8].copy_from_slice(MAGIC);
-    out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    out[8..12].copy_from_slice(&meta.version.to_le_bytes());
     out[12..20].copy_from_slice(&meta.base.to_le_bytes());
     out[20..28].copy_from_slice(&meta.marker.to_le_bytes());
     out[28..36].copy_from_slice(&meta.proven.to_le_bytes());
@@ -155,21 +274,21 @@ mod tests {
     use super::*;
     use crate::journal::storage::RealDisk;
 
-    const META: Meta = Meta { base: 9, marker: 0x1234_5678_9abc_def0, proven: 11 };
+    const META: Meta =
+        Meta { version: VERSION, base: 9, marker: 0x1234_5678_9abc_def0, proven: 11 };
 
-    fn written(meta: Meta) -> (tempfile::TempDir, Arc<dyn File>) {
+    const TRAILER: Trailer =
+        Trailer { base: 9, marker: META.marker, end: 10, newest_ms: 1000, unsure: 3 };
+
+    /// A segment of one record; closed ones have a trailer.
+    fn written(meta: Meta, is_closed: bool) -> (tempfile::TempDir, Arc<dyn File>) {
         let dir = tempfile::tempdir().unwrap();
-        let frame = Header {
-            position: 9,
-            time_ms: 1,
-            proven: 9,
-            payload_len: 0,
-            key_count: 0,
-            body_crc: 0,
-        };
+        let mut frame = Header::of_note(9, 9, b"");
+        frame.is_note = false;
         let file = create(&RealDisk, dir.path(), meta, |file| {
-            let bytes = frame.encode(meta.marker);
-            storage::write_all(file, DATA_START, &mut [IoSlice::new(&bytes)])
+            let (bytes, trailer) = (frame.encode(meta.marker), TRAILER.encode());
+            let trailer = if is_closed { &trailer[..] } else { &[] };
+            storage::write_all(file, DATA_START, &mut [IoSlice::new(&bytes), IoSlice::new(trailer)])
         });
         (dir, file.unwrap())
     }
@@ -178,49 +297,70 @@ mod tests {
         storage::write_all(file, offset, &mut [IoSlice::new(bytes)]).unwrap();
     }
 
+    fn found(file: &dyn File) -> Found {
+        read(file, Path::new("x"), 9, None).unwrap()
+    }
+
     #[test]
     fn a_segments_name_is_its_base_and_nothing_else_is() {
         for base in [0, 17, MAX_BASE] {
             assert_eq!(base_of(&file_name(base), SUFFIX), Some(base));
+            assert_eq!(range_of(&file_name_of(base, MAX_BASE)), Some((base, MAX_BASE)));
         }
         let beyond = file_name(MAX_BASE + 1);
         for name in
             [&*beyond, "17.seg", "00000000000000000017.seg.tmp", "lock", "+0000000000000000017.seg"]
         {
-            assert_eq!(base_of(name, SUFFIX), None, "{name}");
+            assert_eq!((base_of(name, SUFFIX), range_of(name)), (None, None), "{name}");
         }
+        assert_eq!(range_of(&file_name_of(2, 1)), None);
     }
 
     #[test]
     fn a_damaged_header_is_rescued_by_the_first_frame() {
         for at in 0..META_BYTES as u64 {
-            let (_dir, file) = written(META);
-            assert_eq!(read(&*file, Path::new("x"), 9).unwrap(), Found::Intact(META));
+            let (_dir, file) = written(META, false);
+            assert_eq!(found(&*file), Found { head: Head::Intact(META), trailer: None });
             let mut byte = [0];
             file.read_at(at, &mut byte).unwrap();
             overwrite(&*file, at, &[byte[0] ^ 0x10]);
-            let rescued = Meta { proven: 9, ..META };
-            assert_eq!(read(&*file, Path::new("x"), 9).unwrap(), Found::Rescued(rescued), "{at}");
+            assert_eq!(found(&*file).head, Head::Damaged(Some(META.marker)), "{at}");
         }
     }
 
     #[test]
-    fn without_header_and_first_frame_nothing_can_be_read() {
-        let (_dir, file) = written(META);
+    fn a_damaged_head_is_rescued_by_the_trailer() {
+        let (_dir, file) = written(META, true);
+        overwrite(&*file, 0, &[0; DATA_START as usize + HEADER_BYTES]);
+        let head = Head::Damaged(Some(META.marker));
+        assert_eq!(found(&*file), Found { head, trailer: Some(TRAILER) });
+    }
+
+    #[test]
+    fn a_damaged_trailer_is_none() {
+        for at in 0..TRAILER_BYTES {
+            let (_dir, file) = written(META, true);
+            let at = file.size().unwrap() - TRAILER_BYTES + at;
+            let mut byte = [0];
+            file.read_at(at, &mut byte).unwrap();
+            overwrite(&*file, at, &[byte[0] ^ 0x10]);
+            assert_eq!(found(&*file), Found { head: Head::Intact(META), trailer: None });
+        }
+    }
+
+    #[test]
+    fn without_any_place_that_holds_the_marker_nothing_can_be_read() {
+        let (_dir, file) = written(META, false);
         overwrite(&*file, 0, b"x");
         overwrite(&*file, DATA_START, b"xxxx");
-        assert_eq!(read(&*file, Path::new("x"), 9).unwrap(), Found::Unreadable);
+        assert_eq!(found(&*file).head, Head::Damaged(None));
     }
 
     #[test]
     fn an_unknown_version_is_refused_by_its_number() {
-        let (_dir, file) = written(META);
-        let mut header = encode(META);
-        header[8] = 2;
-        let crc = crc32c::crc32c(&header[..36]);
-        header[36..40].copy_from_slice(&crc.to_le_bytes());
-        overwrite(&*file, 0, &header);
-        let error = read(&*file, Path::new("x"), 9).unwrap_err();
-        assert!(matches!(error, Error::UnknownVersion { version: 2, .. }), "{error}");
+        let (_dir, file) = written(META, true);
+        overwrite(&*file, 0, &encode(Meta { version: 3, ..META }));
+        let error = read(&*file, Path::new("x"), 9, None).unwrap_err();
+        assert!(matches!(error, Error::UnknownVersion { version: 3, .. }), "{error}");
     }
 }

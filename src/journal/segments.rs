@@ -1,29 +1,46 @@
 //! The segments in force: which file holds a position, and how many bytes there are.
+//!
+//! They stand in a row, each up to where the next begins; the last is the active one. Some stand
+//! *aside*: what lies between them and the row is gone, and they are there only because something
+//! of them could not be read yet.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
-use super::{lock, segment::DATA_START};
+use super::{
+    lock,
+    segment::{self, DATA_START},
+};
 
 /// Distance of the places in a segment that are remembered while it is written, so that a reader
 /// that falls behind the tail need not walk a whole segment to find its own.
 const MARK_EVERY_BYTES: u64 = 1 << 20;
 
-/// A segment's place in the journal. Its range ends where the next one starts; a frame at or past
-/// that is superseded.
+/// A segment's place in the journal. A frame at or past the end of its range is superseded.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub base: u64,
-    /// `None` if its header and its first frame are damaged.
+    /// `None` if it is not known from anywhere.
     pub marker: Option<u64>,
     /// Length; of the active segment, what is durable of it.
     pub bytes: u64,
+    /// Newest time among its records, if that is known.
+    pub newest_ms: u64,
+    /// So many of its highest positions may never have been given.
+    pub unsure: u64,
+    /// Where the range of one that stands aside ends.
+    pub aside_end: Option<u64>,
     /// Known places: position and byte offset, ascending.
     marks: Vec<(u64, u64)>,
 }
 
 impl Segment {
     pub fn new(base: u64, marker: Option<u64>, bytes: u64) -> Segment {
-        Segment { base, marker, bytes, marks: Vec::new() }
+        let (newest_ms, unsure, aside_end, marks) = Default::default();
+        Segment { base, marker, bytes, newest_ms, unsure, aside_end, marks }
     }
 }
 
@@ -35,8 +52,26 @@ pub(super) struct Located {
     pub bytes: u64,
     /// Where its range ends; `None` for the active segment.
     pub limit: Option<u64>,
+    pub newest_ms: u64,
+    pub unsure: u64,
+    pub is_aside: bool,
     /// The nearest known place at or below the position asked for.
     pub near: (u64, u64),
+}
+
+impl Located {
+    /// Its file, in the journal's directory `dir`.
+    pub fn path(&self, dir: &Path) -> PathBuf {
+        match (self.is_aside, self.limit) {
+            (true, Some(end)) => aside_dir_of(dir).join(segment::file_name_of(self.base, end)),
+            _ => dir.join(segment::file_name(self.base)),
+        }
+    }
+}
+
+/// The directory of the segments of a journal that stand aside.
+pub(super) fn aside_dir_of(journal: &Path) -> PathBuf {
+    journal.join("aside")
 }
 
 /// All segments, by base. There is always an active one, the last.
@@ -45,6 +80,38 @@ pub(super) struct Segments(Mutex<State>);
 struct State {
     by_base: BTreeMap<u64, Segment>,
     total_bytes: u64,
+}
+
+impl State {
+    /// Where the range of a segment ends; `None` for the active one.
+    fn limit(&self, segment: &Segment) -> Option<u64> {
+        let next = || self.by_base.range(segment.base + 1..).next().map(|(base, _)| *base);
+        segment.aside_end.or_else(next)
+    }
+
+    /// The lowest in the row.
+    fn first(&self) -> Option<&Segment> {
+        self.by_base.values().find(|segment| segment.aside_end.is_none())
+    }
+
+    fn locate(&self, position: u64) -> Option<Located> {
+        let (base, segment) = self.by_base.range(..=position).next_back()?;
+        let limit = self.limit(segment);
+        if limit.is_some_and(|limit| limit <= position) {
+            return None;
+        }
+        let known = segment.marks.partition_point(|mark| mark.0 <= position);
+        let near = known.checked_sub(1).map_or((*base, DATA_START), |at| segment.marks[at]);
+        let Segment { base, marker, bytes, newest_ms, unsure, aside_end, .. } = *segment;
+        let is_aside = aside_end.is_some();
+        Some(Located { base, marker, bytes, limit, newest_ms, unsure, is_aside, near })
+    }
+
+    /// Bytes of the segments that hold `position` or come after it.
+    fn bytes_from(&self, position: u64) -> u64 {
+        let reach = |segment: &&Segment| self.limit(segment).is_none_or(|limit| limit > position);
+        self.by_base.values().filter(reach).map(|segment| segment.bytes).sum()
+    }
 }
 
 impl Segments {
@@ -74,9 +141,18 @@ impl Segments {
         state.total_bytes += grown;
     }
 
-    /// The lowest position there is a segment for.
+    /// The active segment is about to be closed, at this length.
+    pub fn closes(&self, base: u64, bytes: u64, newest_ms: u64) {
+        let mut state = lock(&self.0);
+        let Some(segment) = state.by_base.get_mut(&base) else { return };
+        let grown = bytes - segment.bytes;
+        (segment.bytes, segment.newest_ms) = (bytes, newest_ms);
+        state.total_bytes += grown;
+    }
+
+    /// The lowest position in the row.
     pub fn first(&self) -> u64 {
-        lock(&self.0).by_base.keys().next().copied().unwrap_or(0)
+        lock(&self.0).first().map_or(0, |segment| segment.base)
     }
 
     pub fn bytes(&self) -> u64 {
@@ -85,32 +161,56 @@ impl Segments {
 
     /// Bytes of the segments that hold `position` or come after it.
     pub fn bytes_from(&self, position: u64) -> u64 {
-        let state = lock(&self.0);
-        let from = state.by_base.range(..=position).next_back().map_or(0, |(base, _)| *base);
-        state.by_base.range(from..).map(|(_, segment)| segment.bytes).sum()
+        lock(&self.0).bytes_from(position)
     }
 
-    /// The segment whose range holds `position`; `None` below the first.
+    /// The segment whose range holds `position`; `None` if it is gone.
     pub fn locate(&self, position: u64) -> Option<Located> {
-        let state = lock(&self.0);
-        let (base, segment) = state.by_base.range(..=position).next_back()?;
-        let known = segment.marks.partition_point(|mark| mark.0 <= position);
-        let near = known.checked_sub(1).map_or((*base, DATA_START), |at| segment.marks[at]);
-        Some(Located {
-            base: *base,
-            marker: segment.marker,
-            bytes: segment.bytes,
-            limit: state.by_base.range(position + 1..).next().map(|(base, _)| *base),
-            near,
-        })
+        lock(&self.0).locate(position)
     }
 
-    /// The lowest segment, if all of its range lies below `position`.
-    pub fn passed(&self, position: u64) -> Option<u64> {
+    /// The lowest closed segment in the row.
+    pub fn lowest_closed(&self) -> Option<Located> {
         let state = lock(&self.0);
-        let mut bases = state.by_base.keys();
-        let first = *bases.next()?;
-        bases.next().filter(|next| **next <= position).map(|_| first)
+        let base = state.first()?.base;
+        state.locate(base).filter(|located| located.limit.is_some())
+    }
+
+    /// All but the active one.
+    pub fn closed(&self) -> Vec<Located> {
+        let state = lock(&self.0);
+        let located = state.by_base.keys().filter_map(|base| state.locate(*base));
+        located.filter(|located| located.limit.is_some()).collect()
+    }
+
+    /// Those that stand aside.
+    pub fn aside(&self) -> Vec<Located> {
+        let state = lock(&self.0);
+        let aside = state.by_base.values().filter(|segment| segment.aside_end.is_some());
+        aside.filter_map(|segment| state.locate(segment.base)).collect()
+    }
+
+    /// Where to go on from `cursor`, by whole segments, so that less than `bytes` are left from there
+    /// on, as far as there are closed ones; `None` if it is so already.
+    pub fn excess(&self, cursor: u64, bytes: u64) -> Option<u64> {
+        let state = lock(&self.0);
+        if state.bytes_from(cursor) < bytes {
+            return None;
+        }
+        let mut at = None;
+        while state.bytes_from(at.unwrap_or(cursor)) >= bytes
+            && let Some(end) = state.locate(at.unwrap_or(cursor)).and_then(|located| located.limit)
+        {
+            at = Some(end);
+        }
+        at
+    }
+
+    /// A segment leaves the row and stands aside, up to `end`.
+    pub fn set_aside(&self, base: u64, end: u64) {
+        if let Some(segment) = lock(&self.0).by_base.get_mut(&base) {
+            segment.aside_end = Some(end);
+        }
     }
 
     pub fn remove(&self, base: u64) {
@@ -151,13 +251,33 @@ mod tests {
     }
 
     #[test]
-    fn the_active_segment_is_never_passed() {
+    fn the_active_segment_is_never_a_closed_one() {
         let segments = three();
-        assert_eq!(segments.passed(9), None);
-        assert_eq!(segments.passed(10), Some(0));
+        assert_eq!(segments.lowest_closed().map(|lowest| lowest.base), Some(0));
         segments.remove(0);
         segments.remove(10);
-        assert_eq!(segments.passed(1000), None);
+        assert!(segments.lowest_closed().is_none());
+    }
+
+    #[test]
+    fn one_that_stands_aside_keeps_its_range_and_counts() {
+        let segments = three();
+        segments.set_aside(0, 10);
+        segments.remove(10);
+        assert_eq!((segments.first(), segments.bytes()), (30, 150));
+        assert_eq!(segments.locate(9).unwrap().limit, Some(10));
+        assert!(segments.locate(10).is_none());
+        assert_eq!((segments.bytes_from(4), segments.bytes_from(10)), (150, 50));
+        assert_eq!(segments.aside().len(), 1);
+    }
+
+    #[test]
+    fn what_is_too_much_ends_with_a_segment() {
+        let segments = three();
+        assert_eq!(segments.excess(0, 351), None);
+        assert_eq!(segments.excess(0, 350), Some(10));
+        assert_eq!(segments.excess(3, 250), Some(30));
+        assert_eq!(segments.excess(30, 50), None);
     }
 
     #[test]

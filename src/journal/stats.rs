@@ -29,6 +29,8 @@ pub struct Stats {
     pub batches: Histogram,
     /// Time of each group commit's `fdatasync`.
     pub syncs: Histogram,
+    /// Released segments that could not be removed, each time.
+    pub unlink_failures: Counter,
     full: Counter,
     no_space: Counter,
     too_large: Counter,
@@ -51,6 +53,7 @@ impl Stats {
             appended: Counter::default(),
             batches: Histogram::of_sizes(),
             syncs: Histogram::of_times(),
+            unlink_failures: Counter::default(),
             full: Counter::default(),
             no_space: Counter::default(),
             too_large: Counter::default(),

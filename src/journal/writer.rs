@@ -2,6 +2,8 @@
 //!
 //! An append is answered `Ok` only after the sync that covers it. When the disk is full, the file
 //! is cut back to what was durable and the batch is refused; any other trouble ends the writer.
+//!
+//! Copies of places ride on a batch, in a note before its records, and cost no sync of their own.
 
 use std::{
     io::{self, IoSlice},
@@ -16,7 +18,11 @@ use tokio::sync::mpsc;
 use super::{
     AppendError, Entry, Error, OnDurable, Position, Shared, Stop,
     frame::{self, HEADER_BYTES, Header, KEY_BYTES},
-    segment::{self, DATA_START, Meta},
+    identity::Identity,
+    lock,
+    place::Copied,
+    release::Need,
+    segment::{self, DATA_START, Meta, PLAIN, Trailer},
     segments::Segment,
     sidecar::{self, TimedKey},
     storage::{self, File},
@@ -54,6 +60,7 @@ impl Pending {
             payload_len: entry.payload.len() as u32,
             key_count: entry.keys.len() as u32,
             body_crc: frame::body_crc(&entry.keys, &entry.payload),
+            is_note: false,
         };
         Pending { payload: entry.payload, head, keys: entry.keys, done: None }
     }
@@ -93,7 +100,53 @@ pub(super) struct Active {
     pub meta: Meta,
     /// Durable length.
     pub len: u64,
+    /// Newest time among its records.
+    newest_ms: u64,
+}
+
+/// The keys of the segment that is being written.
+#[derive(Default)]
+pub(super) struct ActiveKeys {
+    pub base: u64,
     pub keys: Vec<TimedKey>,
+}
+
+impl Active {
+    /// Begins a segment durably, with a copy of every place: the newest segment holds the newest
+    /// copies.
+    pub fn create(
+        storage: &dyn storage::Storage,
+        dir: &std::path::Path,
+        (identity, version): (&Identity, u32),
+        base: u64,
+        places: &super::place::Places,
+    ) -> Result<Active, Error> {
+        let meta = Meta { version, base, marker: identity.marker(base), proven: base };
+        let (note, copied) = places.all().unzip();
+        let mut len = DATA_START;
+        let file = segment::create(storage, dir, meta, |file| {
+            let Some(note) = &note else { return Ok(()) };
+            let head = Header::of_note(base, base, note);
+            len += head.frame_len();
+            let head = head.encode(meta.marker);
+            storage::write_all(file, DATA_START, &mut [IoSlice::new(&head), IoSlice::new(note)])
+        })?;
+        copied.into_iter().flatten().for_each(Copied::carried);
+        Ok(Active { file, meta, len, newest_ms: 0 })
+    }
+
+    /// Writes the trailer of a segment that ends before `end`, durably.
+    fn close(&self, end: u64) -> io::Result<u64> {
+        let Meta { version, base, marker, .. } = self.meta;
+        if version == PLAIN {
+            return Ok(self.len);
+        }
+        let newest_ms = self.newest_ms;
+        let trailer = Trailer { base, marker, end, newest_ms, unsure: 0 }.encode();
+        storage::write_all(&*self.file, self.len, &mut [IoSlice::new(&trailer)])?;
+        self.file.sync_data()?;
+        Ok(self.len + trailer.len() as u64)
+    }
 }
 
 /// State of the writer's thread.
@@ -111,6 +164,8 @@ pub(super) struct Writer {
     sync_took: Duration,
     /// Whether the last batch met a full disk; only changes are logged.
     disk_full: bool,
+    /// When copies of places last rode on a batch.
+    carried_at: Option<Instant>,
 }
 
 /// How a batch went that was not written.
@@ -141,6 +196,7 @@ impl Writer {
             last_batch: 0,
             sync_took: Duration::ZERO,
             disk_full: false,
+            carried_at: None,
         }
     }
 
@@ -157,7 +213,18 @@ impl Writer {
                 return self.fail(error);
             }
         }
+        self.end();
         self.shared.stop(Stop::Closed);
+    }
+
+    /// Closes the segment, so that the next opening knows that it is whole. It does without, too.
+    fn end(&self) {
+        if self.next == self.active.meta.base {
+            return;
+        }
+        if let Err(error) = self.active.close(self.next) {
+            tracing::info!(dir = %self.shared.dir.display(), %error, "the last segment stays open");
+        }
     }
 
     /// Waits a moment for the others, where many came together last time: those who were answered
@@ -198,6 +265,7 @@ impl Writer {
         // released.
         let rolled = self.roll_if_due();
         if rolled.is_ok() {
+            self.let_go_of_the_past();
             self.admit(&mut batch);
             if batch.is_empty() {
                 return Ok(());
@@ -230,10 +298,22 @@ impl Writer {
         self.disk_full = full;
     }
 
+    /// What is kept of the settled past never stands in a new record's way.
+    fn let_go_of_the_past(&self) {
+        let shared = &self.shared;
+        let is_short =
+            self.disk_full || shared.room_bytes() < 2 * shared.bounds.segment_bytes.load(Relaxed);
+        if shared.options.keep.is_zero() || !is_short {
+            return;
+        }
+        if let Err(error) = shared.release(Need::Room) {
+            tracing::warn!(%error, "the settled past cannot be let go");
+        }
+    }
+
     /// Refuses what has no room left under `max_bytes`.
     fn admit(&self, batch: &mut Vec<Pending>) {
-        let max_bytes = self.shared.bounds.max_bytes.load(Relaxed);
-        let mut room = max_bytes.saturating_sub(self.shared.segments.bytes());
+        let mut room = self.shared.room_bytes();
         let full = |pending: &mut Pending| match room.checked_sub(pending.head.frame_len()) {
             Some(left) => {
                 room = left;
@@ -252,17 +332,22 @@ impl Writer {
         }
     }
 
-    /// Writes the batch and syncs it; returns the segment's new length.
-    fn persist(&mut self, batch: &mut [Pending]) -> Result<u64, Trouble> {
+    /// Writes the batch and syncs it; returns where its records begin and the segment's new length.
+    fn persist(&mut self, batch: &mut [Pending]) -> Result<(u64, u64), Trouble> {
         let path = self.shared.dir.join(segment::file_name(self.active.meta.base));
         let start = self.active.len;
-        match self.write(batch) {
-            Ok(len) => {
+        let (note, copied) = self.shared.places.copies(self.carried_at).unzip();
+        match self.write(batch, note.as_deref()) {
+            Ok(written) => {
                 let started = Instant::now();
                 self.active.file.sync_data().map_err(Error::sync(&path))?;
                 self.sync_took = started.elapsed();
                 self.shared.stats.synced(self.sync_took);
-                Ok(len)
+                for copied in copied.into_iter().flatten() {
+                    copied.carried();
+                    self.carried_at = Some(started);
+                }
+                Ok(written)
             }
             Err(error) => {
                 let trouble =
@@ -278,17 +363,26 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: &mut [Pending]) -> io::Result<u64> {
+    fn write(&mut self, batch: &mut [Pending], note: Option<&[u8]>) -> io::Result<(u64, u64)> {
+        let marker = self.active.meta.marker;
         self.heads.clear();
+        let note_head = note.map(|note| Header::of_note(self.next, self.next, note));
+        self.heads.extend(note_head.iter().flat_map(|head| head.encode(marker)));
         for (position, pending) in (self.next..).zip(batch.iter_mut()) {
             pending.head.position = position;
             pending.head.proven = self.next;
-            self.heads.extend_from_slice(&pending.head.encode(self.active.meta.marker));
+            self.heads.extend_from_slice(&pending.head.encode(marker));
             self.heads.extend_from_slice(pending.keys.as_flattened());
         }
         let mut heads = &self.heads[..];
-        let mut slices = Vec::with_capacity(batch.len() * 2);
-        let mut len = self.active.len;
+        let mut slices = Vec::with_capacity(batch.len() * 2 + 2);
+        let mut first = self.active.len;
+        if let (Some(note), Some(head)) = (note, note_head) {
+            slices.push(IoSlice::new(heads.split_off(..HEADER_BYTES).unwrap_or_default()));
+            slices.push(IoSlice::new(note));
+            first += head.frame_len();
+        }
+        let mut len = first;
         for pending in batch.iter() {
             let (head, rest) = heads.split_at(HEADER_BYTES + pending.keys.len() * KEY_BYTES);
             heads = rest;
@@ -298,17 +392,21 @@ impl Writer {
         }
         storage::write_all(&*self.active.file, self.active.len, &mut slices)?;
         self.heads.shrink_to(HEADS_KEPT_BYTES);
-        Ok(len)
+        Ok((first, len))
     }
 
     /// Tells everybody: readers first, so that who is told of a position can read it.
-    fn publish(&mut self, batch: Vec<Pending>, len: u64) {
-        let (first, offset) = (self.next, self.active.len);
+    fn publish(&mut self, batch: Vec<Pending>, (offset, len): (u64, u64)) {
+        let first = self.next;
         self.active.len = len;
         self.next += batch.len() as u64;
-        for pending in &batch {
-            let time_ms = pending.head.time_ms;
-            self.active.keys.extend(pending.keys.iter().map(|key| (*key, time_ms)));
+        {
+            let mut active = lock(&self.shared.active_keys);
+            for pending in &batch {
+                let time_ms = pending.head.time_ms;
+                self.active.newest_ms = self.active.newest_ms.max(time_ms);
+                active.keys.extend(pending.keys.iter().map(|key| (*key, time_ms)));
+            }
         }
         self.shared.segments.grown(self.active.meta.base, len, first, offset);
         self.shared.tail.push(batch.iter().map(|pending| pending.payload.clone()));
@@ -321,18 +419,25 @@ impl Writer {
 
     fn roll_if_due(&mut self) -> Result<(), Trouble> {
         let full = self.active.len >= self.shared.bounds.segment_bytes.load(Relaxed);
-        if full && self.next > self.active.meta.base { Ok(self.roll()?) } else { Ok(()) }
+        if full && self.next > self.active.meta.base { self.roll() } else { Ok(()) }
     }
 
     /// Closes the active segment and begins the next. The keys come first: a closed segment always
     /// has them on disk, so that releasing it never needs room.
-    fn roll(&mut self) -> Result<(), Error> {
-        let (storage, dir) = (&*self.shared.storage, &self.shared.dir);
-        sidecar::write(storage, dir, self.active.meta.base, &self.active.keys)?;
-        let meta = Meta { base: self.next, marker: segment::new_marker(), proven: self.next };
-        let file = segment::create(storage, dir, meta, |_| Ok(()))?;
-        self.shared.segments.add(Segment::new(meta.base, Some(meta.marker), DATA_START));
-        self.active = Active { file, meta, len: DATA_START, keys: Vec::new() };
+    fn roll(&mut self) -> Result<(), Trouble> {
+        let shared = self.shared.clone();
+        let (storage, dir, base) = (&*shared.storage, &shared.dir, self.active.meta.base);
+        let keys = lock(&shared.active_keys).keys.clone();
+        sidecar::write(storage, dir, base, &keys)?;
+        let path = dir.join(segment::file_name(base));
+        let closed = self.active.close(self.next).map_err(Error::io("close", &path))?;
+        let format = (&shared.identity, shared.options.write_version);
+        let active = Active::create(storage, dir, format, self.next, &shared.places)?;
+        shared.segments.closes(base, closed, self.active.newest_ms);
+        let (marker, len) = (active.meta.marker, active.len);
+        shared.segments.add(Segment::new(self.next, Some(marker), len));
+        *lock(&shared.active_keys) = ActiveKeys { base: self.next, keys: Vec::new() };
+        self.active = active;
         Ok(())
     }
 

@@ -44,10 +44,14 @@ fn connection(view: &View, brokers: &[Broker], out: &mut Families) -> fmt::Resul
 }
 
 fn backlog(view: &View, brokers: &[Broker], out: &mut Families) -> fmt::Result {
-    let help = "Journal records that the broker's cursor has not passed.";
-    out.gauges("waypost_broker_lag_records", help, each(brokers, |broker| view.lag(broker).0))?;
+    let help = "Journal records that the broker has not settled.";
+    out.gauges(
+        "waypost_broker_lag_records",
+        help,
+        each(brokers, |broker| view.lag(broker).records),
+    )?;
     let help = "About how many bytes those are: whole segments.";
-    out.gauges("waypost_broker_lag_bytes", help, each(brokers, |broker| view.lag(broker).1))?;
+    out.gauges("waypost_broker_lag_bytes", help, each(brokers, |broker| view.lag(broker).bytes))?;
     let help = "How long the first message that the broker is owed has waited; 0 if none waits.";
     let oldest = each(brokers, |broker| broker.oldest_waiting().as_secs_f64());
     out.gauges("waypost_broker_oldest_waiting_seconds", help, oldest)?;

@@ -3,14 +3,15 @@
 use std::fmt;
 
 use super::Families;
-use crate::{admin::view::View, journal::Journal};
+use crate::admin::view::View;
 
 pub(super) fn write(view: &View, out: &mut Families) -> fmt::Result {
     let (main, stats) = (&view.main, view.main.stats());
-    out.gauge("waypost_journal_bytes", "Bytes of the journal's segments.", main.bytes())?;
-    out.gauge("waypost_journal_limit_bytes", "journal.max_bytes.", main.max_bytes())?;
+    let room = main.room();
+    out.gauge("waypost_journal_bytes", "Bytes of the journal's segments.", room.bytes)?;
+    out.gauge("waypost_journal_limit_bytes", "journal.max_bytes.", room.max_bytes)?;
     let help = "Records in the journal's segments, settled ones that are not freed yet included.";
-    out.gauge("waypost_journal_records", help, records(main))?;
+    out.gauge("waypost_journal_records", help, room.records)?;
     let help = "Records made durable.";
     out.counter("waypost_journal_appended_records_total", help, stats.appended.get())?;
     let refusals = stats.refusals().map(|(reason, count)| ([("reason", reason.to_owned())], count));
@@ -26,13 +27,8 @@ pub(super) fn write(view: &View, out: &mut Families) -> fmt::Result {
     }
     let help = "journal.reserve_bytes: kept on the disk for a start on a full one.";
     out.gauge("waypost_disk_reserve_limit_bytes", help, view.reserve_bytes)?;
-    let dead_letters = &view.dead_letters;
-    out.gauge("waypost_dead_letters_kept", "Dead letters on disk.", records(dead_letters))?;
-    out.gauge("waypost_dead_letters_bytes", "Bytes of dead letters.", dead_letters.bytes())?;
-    let help = "dead_letters.max_bytes.";
-    out.gauge("waypost_dead_letters_limit_bytes", help, dead_letters.max_bytes())
-}
-
-fn records(journal: &Journal) -> u64 {
-    journal.end().0.saturating_sub(journal.first().0)
+    let kept = view.dead_letters.room();
+    out.gauge("waypost_dead_letters_kept", "Dead letters on disk.", kept.records)?;
+    out.gauge("waypost_dead_letters_bytes", "Bytes of dead letters.", kept.bytes)?;
+    out.gauge("waypost_dead_letters_limit_bytes", "dead_letters.max_bytes.", kept.max_bytes)
 }

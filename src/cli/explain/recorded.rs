@@ -79,11 +79,12 @@ impl Found {
             match item.map_err(Error::new)? {
                 Item::Entry(position, payload) => match Record::decode(payload) {
                     Ok(record) if record.event.id == id => {
-                        found.record = Some((position.0, record));
+                        found.record = Some((position.ordinal(), record));
                     }
                     Ok(_) => {}
                     Err(error) => eprintln!("waypost: journal record {position}: {error}"),
                 },
+                Item::Void { .. } => {}
                 Item::Damaged { from, to, why } => {
                     eprintln!("waypost: journal records {from} to {to} are damaged: {why}");
                 }

@@ -1,0 +1,411 @@
+//! What of the journal cannot be read: damage, which is told once and costs no more than it touches,
+//! and what the disk cannot read at present, which is no damage until an operator says so.
+//!
+//! Damage is written down beside its segment, in `<base>.damage`, a JSON object a line: so it is told
+//! once over all starts, and the segment is not deleted but kept.
+//!
+//! The cast, in the order in which a region meets it:
+//!
+//! - [`Ledger`]: remembers what was met. *Not* needed to step over damage: that is the scan's.
+//! - [`Known`]: a damaged region, whether it was lost to anybody, and whether that was told.
+//! - [`Unread`]: a region that the disk cannot read, and since when.
+//! - [`Damage`]: what whoever tells of it is given; [`Trouble`]: a look at all of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io::IoSlice,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use super::{
+    Error, Key, Position, lock,
+    quarantine::Quarantine,
+    scan::{Cause, Region},
+    segment,
+    settled::Settled,
+    storage::{self, Storage},
+};
+use crate::meter::Counter;
+
+/// What the name of a file of known damage ends in.
+pub(super) const SUFFIX: &str = ".damage";
+
+/// Damaged regions, and regions that cannot be read, that are remembered each. What is met beyond is
+/// stepped over and counted, and told by the log alone.
+const MAX_REGIONS: usize = 4096;
+
+/// Longest file of known damage that is read.
+const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// A damaged region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment, or what else is damaged.
+    pub file: PathBuf,
+    /// The first position that cannot be read.
+    pub from: Position,
+    /// One past the last; equal to `from` if no record is damaged.
+    pub to: Position,
+    /// Where in the file.
+    pub offset: u64,
+    pub len: u64,
+    pub why: String,
+    /// Whether somebody had not settled it.
+    pub is_lost: bool,
+    /// What was known by the records of its segment that are lost, and is forgotten from now on.
+    pub keys: Vec<Key>,
+    base: u64,
+}
+
+impl Damage {
+    /// Where the segment begins.
+    pub(super) fn base(&self) -> u64 {
+        self.base
+    }
+}
+
+/// What there is at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// Damaged regions, and how many of them were lost to somebody.
+    pub damaged_regions: u64,
+    pub lost_regions: u64,
+    /// Regions that the disk cannot read at present, since the longest of how long, and where.
+    pub unread: Vec<UnreadRegion>,
+}
+
+/// A region that the disk cannot read at present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadRegion {
+    pub file: PathBuf,
+    pub offset: u64,
+    pub len: u64,
+    /// How many positions lie in it, at the most.
+    pub records: u64,
+    pub for_seconds: u64,
+    pub error: String,
+}
+
+/// A damaged region as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Known {
+    pub from: u64,
+    pub to: u64,
+    pub offset: u64,
+    pub len: u64,
+    pub why: String,
+    /// Whether anybody had not settled it.
+    pub lost: bool,
+    /// Whether that was told.
+    #[serde(default)]
+    told: bool,
+}
+
+impl Known {
+    fn is(&self, region: &Region) -> bool {
+        (self.from, self.to, self.offset) == (region.from, region.to, region.offset)
+    }
+
+    fn covers(&self, region: &Region) -> bool {
+        self.from <= region.from && region.to <= self.to
+    }
+}
+
+/// See the module.
+pub(super) struct Ledger {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    state: Mutex<State>,
+    /// Somebody has lost something.
+    news: Notify,
+    /// An operator has given up on what cannot be read.
+    pub skipped: Notify,
+    /// Regions met, damaged and not.
+    pub regions: Counter,
+    pub read_errors: Counter,
+}
+
+#[derive(Default)]
+struct State {
+    damaged: BTreeMap<u64, Vec<Known>>,
+    /// By base and first position.
+    unread: BTreeMap<(u64, u64), Unread>,
+    /// Lost, and still to be told.
+    lost: VecDeque<Damage>,
+    /// Whose file is behind.
+    unsaved: BTreeSet<u64>,
+}
+
+struct Unread {
+    region: Region,
+    since: Instant,
+    error: String,
+}
+
+impl Ledger {
+    /// With what is written down in a journal's directory, and in its quarantine.
+    pub fn load(storage: Arc<dyn Storage>, dir: &Path) -> Result<Ledger, Error> {
+        let ledger = Ledger {
+            storage,
+            dir: dir.to_owned(),
+            state: Mutex::default(),
+            news: Notify::new(),
+            skipped: Notify::new(),
+            regions: Counter::default(),
+            read_errors: Counter::default(),
+        };
+        let names = ledger.storage.list(dir).map_err(Error::io("list", dir))?;
+        let mut state = lock(&ledger.state);
+        for base in names.iter().filter_map(|name| segment::base_of(name, SUFFIX)) {
+            let known = ledger.read(&dir.join(file_name(base)));
+            for known in known.iter().filter(|known| known.lost && !known.told) {
+                state.lost.push_back(ledger.damage(base, known, Vec::new()));
+            }
+            state.damaged.insert(base, known);
+        }
+        drop(state);
+        Ok(ledger)
+    }
+
+    /// What a file of known damage says, as far as it can be read.
+    fn read(&self, path: &Path) -> Vec<Known> {
+        let mut bytes = Vec::new();
+        let read = self.storage.open_read(path).and_then(|file| {
+            bytes.resize(
+                usize::try_from(file.size()?).unwrap_or(MAX_FILE_BYTES).min(MAX_FILE_BYTES),
+                0,
+            );
+            storage::read_full(&*file, 0, &mut bytes)
+        });
+        if let Err(error) = read {
+            tracing::warn!(file = %path.display(), %error, "cannot read what is known of damage");
+            return Vec::new();
+        }
+        decode(&bytes)
+    }
+
+    /// A damaged region was met: it is told by the log once.
+    pub fn met(&self, base: u64, region: &Region) {
+        let mut state = lock(&self.state);
+        let known = state.damaged.entry(base).or_default();
+        if known.iter().any(|known| known.is(region)) {
+            return;
+        }
+        self.regions.inc();
+        let Region { from, to, offset, len, why, .. } = *region;
+        let file = self.path(base).display().to_string();
+        tracing::error!(file, from, to, offset, len, why, "the journal is damaged");
+        if known.len() < MAX_REGIONS {
+            let why = why.to_owned();
+            known.push(Known { from, to, offset, len, why, lost: false, told: false });
+            self.save(&mut state, base);
+        }
+    }
+
+    /// Whether it is news that this is lost to anybody.
+    pub fn is_news(&self, base: u64, region: &Region) -> bool {
+        let mut state = lock(&self.state);
+        let known = state.damaged.entry(base).or_default();
+        let known = known.iter_mut().find(|known| known.covers(region) && !known.lost);
+        known.map(|known| known.lost = true).is_some()
+    }
+
+    /// It was lost, with these keys: to be told.
+    pub fn lost(&self, base: u64, region: &Region, keys: Vec<Key>) {
+        let mut state = lock(&self.state);
+        let known = state.damaged.get(&base).into_iter().flatten();
+        let known = known.into_iter().find(|known| known.covers(region));
+        let Some(damage) = known.map(|known| self.damage(base, known, keys)) else { return };
+        state.lost.push_back(damage);
+        self.save(&mut state, base);
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// The next that was lost and is still to be told, by whoever then says that [it was](Self::told).
+    /// Cancel-safe.
+    pub async fn next_lost(&self) -> Damage {
+        loop {
+            let lost = lock(&self.state).lost.front().cloned();
+            match lost {
+                Some(damage) => return damage,
+                None => self.news.notified().await,
+            }
+        }
+    }
+
+    /// The first that was lost was told, durably.
+    pub fn told(&self, damage: &Damage) {
+        let mut state = lock(&self.state);
+        state.lost.retain(|lost| lost != damage);
+        let known = state.damaged.entry(damage.base).or_default();
+        let is = |known: &&mut Known| {
+            (known.from, known.to, known.offset) == (damage.from.0, damage.to.0, damage.offset)
+        };
+        if let Some(known) = known.iter_mut().find(is) {
+            known.told = true;
+            self.save(&mut state, damage.base);
+        }
+    }
+
+    /// What is damaged of a segment.
+    pub fn of(&self, base: u64) -> Vec<Known> {
+        lock(&self.state).damaged.get(&base).cloned().unwrap_or_default()
+    }
+
+    /// The segment has left, with what was known of it; its damage still counts while it is kept.
+    pub fn gone(&self, base: u64) {
+        let mut state = lock(&self.state);
+        state.damaged.remove(&base);
+        state.unsaved.remove(&base);
+        state.unread.retain(|(of, _), _| *of != base);
+    }
+
+    /// The disk cannot read a region: since when. Told by the log the first time.
+    pub fn unread(&self, base: u64, region: &Region, error: &str) -> Instant {
+        let mut state = lock(&self.state);
+        if let Some(unread) = state.unread.get(&(base, region.from)) {
+            return unread.since;
+        }
+        self.read_errors.inc();
+        let since = Instant::now();
+        let Region { from, to, offset, len, .. } = *region;
+        let file = self.path(base).display().to_string();
+        tracing::error!(
+            file,
+            from,
+            to,
+            offset,
+            len,
+            error,
+            "the disk cannot read a part of the journal: it is tried again, and lost is nothing yet"
+        );
+        if state.unread.len() < MAX_REGIONS {
+            let (region, error) = (region.clone(), error.to_owned());
+            state.unread.insert((base, from), Unread { region, since, error });
+        }
+        since
+    }
+
+    /// What lies there was read after all.
+    pub fn readable(&self, base: u64, from: u64) {
+        let Some(unread) = lock(&self.state).unread.remove(&(base, from)) else { return };
+        let file = self.path(base).display().to_string();
+        let for_seconds = unread.since.elapsed().as_secs();
+        tracing::info!(file, from, for_seconds, "the disk can read that part of the journal again");
+    }
+
+    /// What cannot be read at present.
+    pub fn held(&self) -> Settled {
+        let mut held = Settled::default();
+        for unread in lock(&self.state).unread.values() {
+            held.settle(unread.region.from, unread.region.to);
+        }
+        held
+    }
+
+    /// Whether an operator has given up on all of this.
+    pub fn is_skipped(&self, base: u64, region: &Region) -> bool {
+        let state = lock(&self.state);
+        let known = state.damaged.get(&base).into_iter().flatten();
+        known.into_iter().any(|known| known.covers(region))
+    }
+
+    /// What cannot be read now counts as damaged. How many regions that are.
+    pub fn skip(&self) -> usize {
+        let unread = std::mem::take(&mut lock(&self.state).unread);
+        for ((base, _), Unread { region, .. }) in &unread {
+            let why = "skipped on request: the disk could not read it";
+            self.met(*base, &Region { cause: Cause::Damage, why, ..region.clone() });
+        }
+        self.skipped.notify_waiters();
+        unread.len()
+    }
+
+    /// What there is; of the damage in quarantine, what is still kept there.
+    pub fn look(&self, quarantine: &Quarantine) -> Trouble {
+        let kept = quarantine.notes().into_iter().flat_map(|path| self.read(&path));
+        let mut trouble = Trouble::default();
+        let state = lock(&self.state);
+        for known in state.damaged.values().flatten().cloned().chain(kept) {
+            trouble.damaged_regions += 1;
+            trouble.lost_regions += u64::from(known.lost);
+        }
+        let unread = state.unread.iter().map(|((base, _), unread)| UnreadRegion {
+            file: self.path(*base),
+            offset: unread.region.offset,
+            len: unread.region.len,
+            records: unread.region.to - unread.region.from,
+            for_seconds: unread.since.elapsed().as_secs(),
+            error: unread.error.clone(),
+        });
+        trouble.unread = unread.collect();
+        trouble
+    }
+
+    /// Writes what could not be written before.
+    pub fn save_all(&self) {
+        let mut state = lock(&self.state);
+        for base in std::mem::take(&mut state.unsaved) {
+            self.save(&mut state, base);
+        }
+    }
+
+    /// What is not written now, on a full disk for instance, is written later.
+    fn save(&self, state: &mut State, base: u64) {
+        let mut text = Vec::new();
+        for known in state.damaged.get(&base).into_iter().flatten() {
+            serde_json::to_writer(&mut text, known).expect("numbers and text");
+            text.push(b'\n');
+        }
+        let written = storage::publish(&*self.storage, &self.dir, &file_name(base), |file| {
+            storage::write_all(file, 0, &mut [IoSlice::new(&text)])
+        });
+        if let Err(error) = written {
+            tracing::warn!(%error, "what is known of damage cannot be written down yet");
+            state.unsaved.insert(base);
+        }
+    }
+
+    fn damage(&self, base: u64, known: &Known, keys: Vec<Key>) -> Damage {
+        Damage {
+            file: self.path(base),
+            from: Position(known.from),
+            to: Position(known.to),
+            offset: known.offset,
+            len: known.len,
+            why: known.why.clone(),
+            is_lost: known.lost,
+            keys,
+            base,
+        }
+    }
+
+    fn path(&self, base: u64) -> PathBuf {
+        self.dir.join(segment::file_name(base))
+    }
+
+    /// All damaged regions of segments that are in force.
+    pub fn all(&self) -> Vec<Damage> {
+        let state = lock(&self.state);
+        let regions =
+            state.damaged.iter().flat_map(|(base, known)| known.iter().map(|k| (*base, k)));
+        regions.map(|(base, known)| self.damage(base, known, Vec::new())).collect()
+    }
+}
+
+/// What a file of known damage says; a line that makes no sense is left out.
+pub(super) fn decode(bytes: &[u8]) -> Vec<Known> {
+    let lines = bytes.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+/// The file of what is known of the damage of the segment at `base`.
+pub(super) fn file_name(base: u64) -> String {
+    format!("{base:020}{SUFFIX}")
+}
