@@ -17,6 +17,7 @@ mod explain;
 mod formats;
 mod harness;
 mod ingress;
+mod journal_contract;
 mod journal_crash;
 mod journal_damage;
 mod journal_use;
