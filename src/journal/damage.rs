@@ -182,7 +182,10 @@ impl Ledger {
             let known = ledger.read(&path);
             let file = path.with_extension("seg");
             for known in known.iter().filter(|known| known.is_to_tell()) {
-                state.lost.push_back(Damage { file: file.clone(), ..ledger.damage(0, known, Vec::new()) });
+                state.lost.push_back(Damage {
+                    file: file.clone(),
+                    ..ledger.damage(0, known, Vec::new())
+                });
             }
             if known.iter().any(Known::is_to_tell) {
                 state.kept.insert(path, known);
@@ -343,7 +346,12 @@ impl Ledger {
         let file = self.path(base).display().to_string();
         for unread in healed {
             let (from, for_seconds) = (unread.region.from, unread.since.elapsed().as_secs());
-            tracing::info!(file, from, for_seconds, "the disk can read that part of the journal again");
+            tracing::info!(
+                file,
+                from,
+                for_seconds,
+                "the disk can read that part of the journal again"
+            );
         }
     }
 

@@ -95,11 +95,7 @@ pub(super) struct Scanned {
 }
 
 /// The keys in the readable records of a segment.
-pub(super) fn scan(
-    storage: &dyn Storage,
-    dir: &Path,
-    segment: &Located,
-) -> Result<Scanned, Error> {
+pub(super) fn scan(storage: &dyn Storage, dir: &Path, segment: &Located) -> Result<Scanned, Error> {
     let Some(marker) = segment.marker else { return Ok(Scanned::default()) };
     let path = segment.path(dir);
     let file = storage.open_read(&path).map_err(Error::io("open", &path))?;

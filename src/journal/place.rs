@@ -53,7 +53,7 @@ const MAX_NAME_BYTES: usize = 200;
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
 /// The file beside the places that holds the floor.
-const FLOOR: &str = "floor";
+pub(super) const FLOOR: &str = "floor";
 
 /// How much a place had settled at a moment: later is greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -513,10 +513,15 @@ impl Places {
         if content != floor.saved {
             match &mut floor.file {
                 Some(file) => file.save(&content)?,
-                None => {
-                    let opened = SlotFile::open(storage, journal, FLOOR, self.version, &content)?;
-                    floor.file = Some(opened);
-                }
+                None => match SlotFile::open(storage, journal, FLOOR, self.version, &content) {
+                    Ok(opened) => floor.file = Some(opened),
+                    // What is released makes room; until then a new place begins at what there is.
+                    Err(error) if error.is_no_space() => {
+                        tracing::warn!(%error, "the floor is written down later");
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                },
             }
             floor.saved = content.clone();
         }

@@ -226,7 +226,7 @@ impl Reader {
         let Chunk { items, walk, unread } = chunk;
         self.walk = walk;
         if let Some(first) = items.front() {
-            self.readable(first.position().0);
+            self.gets_past(first.position().0);
         }
         self.ready = items;
         if let Some(skips) = &self.skips {
@@ -247,12 +247,8 @@ impl Reader {
     }
 
     /// What was in the way can be read.
-    fn readable(&mut self, position: u64) {
-        if let Some(Hole { base, region, .. }) =
-            self.obstacle.take_if(|hole| hole.region.from <= position)
-        {
-            self.shared.ledger.readable(base, region.from, region.to);
-        }
+    fn gets_past(&mut self, position: u64) {
+        self.obstacle.take_if(|hole| hole.region.from <= position);
     }
 
     fn came_back(&mut self, hole: Hole, chunk: Chunk) {
@@ -265,9 +261,14 @@ impl Reader {
         let Some((base, region)) = chunk.unread else {
             return ledger.readable(hole.base, hole.region.from, hole.region.to);
         };
+        let (from, tries, again) = (region.to, 0, Instant::now());
+        if from < hole.region.to {
+            // What lies behind was not looked at.
+            let region = Region { from, ..hole.region.clone() };
+            self.holes.push(Hole { base, region, tries, again });
+        }
         if region.from > hole.region.from {
             ledger.readable(base, hole.region.from, region.from);
-            let (tries, again) = (0, Instant::now());
             self.holes.push(Hole { base, region, tries, again });
         } else {
             ledger.unread(base, &region, region.why);
@@ -330,6 +331,10 @@ impl Shared {
         };
         walk.scanner.extend(limit, located.bytes);
         let (items, unread) = self.scan(&mut walk, &located, position, member);
+        if let (Some(first), Some(last)) = (items.front(), items.back()) {
+            // Whoever met it: the opening may have, or another reader.
+            self.ledger.readable(located.base, first.position().0, last.next_position().0);
+        }
         let walk = unread.is_none().then_some(walk);
         Ok(Chunk { items, walk, unread: unread.map(|region| (located.base, region)) })
     }

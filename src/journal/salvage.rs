@@ -45,7 +45,9 @@ pub fn salvage(
     };
     let identity = identity_near(storage, path);
     let found = segment::read(&*file, path, base, identity.as_ref())?;
-    let Some(marker) = found.marker() else { return Err(Error::NotASegment { path: path.to_owned() }) };
+    let Some(marker) = found.marker() else {
+        return Err(Error::NotASegment { path: path.to_owned() });
+    };
     let known = known_beside(storage, path, base);
     let limit = end.or(found.trailer.map(|trailer| trailer.end));
     let bounds = Bounds { from: base, limit, offset: DATA_START, end: size, verify_from: 0 };

@@ -192,9 +192,8 @@ pub(super) fn read(
         Some(marker) => trailer.marker == marker,
         None => own == Some(trailer.marker) || holds(file, trailer.marker, base),
     });
-    let marker = borne_out
-        .or(trailer.map(|trailer| trailer.marker))
-        .or_else(|| first_marker(file, base));
+    let marker =
+        borne_out.or(trailer.map(|trailer| trailer.marker)).or_else(|| first_marker(file, base));
     // More likely a layout that is not known than damage in just these four bytes.
     if marker.is_none() && is_ours && !is_known {
         return Err(Error::UnknownVersion { path: path.to_owned(), version });
@@ -353,9 +352,20 @@ mod tests {
     #[test]
     fn a_damaged_head_is_rescued_by_the_trailer() {
         let (_dir, file) = written(META, true);
-        overwrite(&*file, 0, &[0; DATA_START as usize + HEADER_BYTES]);
+        overwrite(&*file, 0, &[0; DATA_START as usize]);
         let head = Head::Damaged(Some(META.marker));
         assert_eq!(found(&*file), Found { head, trailer: Some(TRAILER) });
+    }
+
+    #[test]
+    fn a_trailer_with_another_marker_is_a_senders() {
+        let (_dir, file) = written(META, false);
+        let forged = Trailer { marker: 1, end: 1 << 40, ..TRAILER };
+        overwrite(&*file, file.size().unwrap(), &forged.encode());
+        assert_eq!(found(&*file), Found { head: Head::Intact(META), trailer: None });
+        overwrite(&*file, 0, &[0; DATA_START as usize]);
+        let head = Head::Damaged(Some(META.marker));
+        assert_eq!(found(&*file), Found { head, trailer: None });
     }
 
     #[test]

@@ -248,8 +248,9 @@ pub fn verify(
         }
     }
     let places = place::dir_of(dir);
-    for name in storage.list(&places).unwrap_or_default() {
-        let path = places.join(name);
+    let names = storage.list(&places).unwrap_or_default();
+    let places = names.into_iter().map(|name| places.join(name));
+    for path in places.chain([dir.join(place::FLOOR)]) {
         if let Some(Saved::Damaged) = slot::read(storage, &path)? {
             found(&mut verified, whole(path, false, "the place is damaged"));
         }
