@@ -197,9 +197,7 @@ async fn positions_are_given_once_and_greater_is_later(ground: &mut impl Ground)
     }
 }
 
-async fn many_who_append_at_once_find_their_records_where_they_were_told(
-    ground: &mut impl Ground,
-) {
+async fn many_who_append_at_once_find_their_records_where_they_were_told(ground: &mut impl Ground) {
     for tail_bytes in [0, 5_000] {
         let options = Options { segment_bytes: 20_000, tail_bytes, queue: 7, ..small() };
         let journal = ground.open_with(options).journal;
@@ -254,7 +252,9 @@ async fn nothing_is_released_that_a_place_has_not_settled(ground: &mut impl Grou
     assert_eq!(full.records, 20);
     a.settle_all();
     a.save().unwrap();
-    positions[..9].iter().for_each(|position| drop(b.settle(*position)));
+    for position in &positions[..9] {
+        b.settle(*position);
+    }
     journal.release().await.unwrap();
     assert_eq!(journal.room(), full, "what is not durably settled is not settled");
     b.save().unwrap();
@@ -315,13 +315,13 @@ async fn a_new_place_begins_at_the_floor_and_not_at_what_is_kept_below_it(
     }
 }
 
-async fn a_place_that_comes_back_within_the_kept_past_gets_nothing_twice(
-    ground: &mut impl Ground,
-) {
+async fn a_place_that_comes_back_within_the_kept_past_gets_nothing_twice(ground: &mut impl Ground) {
     let journal = ground.open_with(keeping()).journal;
     let (a, b) = (journal.place("a").unwrap(), journal.place("b").unwrap());
     let positions = append_now(&journal, 0..10).await;
-    positions[..6].iter().for_each(|position| drop(a.settle(*position)));
+    for position in &positions[..6] {
+        a.settle(*position);
+    }
     a.settle(positions[8]);
     a.retire();
     drop(a);
@@ -421,7 +421,9 @@ async fn of_more_than_256_ranges_the_highest_count_as_open(ground: &mut impl Gro
         let journal = ground.open_with(options).journal;
         let place = journal.place("a").unwrap();
         let positions = append_now(&journal, 0..700).await;
-        settled.iter().for_each(|number| drop(place.settle(positions[*number as usize])));
+        for number in &settled {
+            place.settle(positions[*number as usize]);
+        }
         assert_eq!(place.behind().records, 350);
         place.save().unwrap();
         journal.release().await.unwrap();
