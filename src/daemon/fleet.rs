@@ -272,7 +272,7 @@ impl Fleet {
             let Some(member) = self.members.get_mut(name) else { continue };
             member.drain_for = policy.drain_for.unwrap_or(DRAIN_FOR);
             let policy = self.opener.policy(policy, retries.clone());
-            let bounds = parked_journal(policy.backlog_bytes);
+            let bounds = parked_journal(&self.opener.settings, policy.backlog_bytes);
             member.shown.parked.set_bounds(bounds.segment_bytes, bounds.max_bytes);
             member.shown.backlog_bytes = policy.backlog_bytes;
             member.orders.set_policy(policy);

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use crate::{
     clock::now_ms,
+    dedupe,
     dispatch::Progress,
     journal::{self, Journal, Reserve},
     quiet::Quiet,
@@ -24,7 +25,7 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 pub async fn reclaim(
     journal: Journal,
     progress: Arc<Progress>,
-    keys_for: Duration,
+    window: Arc<dedupe::Window>,
     reserve: Reserve,
     stop: CancellationToken,
 ) -> Result<(), Error> {
@@ -42,7 +43,7 @@ pub async fn reclaim(
         }
         if forget_at <= Instant::now() {
             forget_at = Instant::now() + FORGET_EVERY;
-            let before_ms = now_ms().saturating_sub(keys_for.as_millis() as u64);
+            let before_ms = window.holds_none_before_ms(now_ms());
             report(journal.forget_keys(before_ms).await);
             let reserve = reserve.clone();
             tokio::task::spawn_blocking(move || fill(&reserve)).await.map_err(Error::Panicked)?;
