@@ -67,7 +67,8 @@ async fn while_the_disk_hangs_senders_get_503_and_what_was_under_way_becomes_one
     let dir = tempfile::tempdir().expect("a directory");
     let faults = Faults::new(dir.path(), &dir.path().join("data/journal"));
     let daemon = start(dir.path(), ALL_TO_FILES, &faults, &[]);
-    let before = accepted(&daemon, &event(0)).await;
+    let durable = event(0);
+    let before = accepted(&daemon, &durable).await;
     faults.arm(Fault::Hang);
     // The first is written and waits; its sender's next try waits for it, not for a copy of its own.
     let (hung, other) = (event(1), event(2));
@@ -83,7 +84,7 @@ async fn while_the_disk_hangs_senders_get_503_and_what_was_under_way_becomes_one
     for webhook in [&hung, &other, &hung, &other] {
         assert_refused(&post(&daemon, webhook).await);
     }
-    assert_eq!(accepted(&daemon, &event(0)).await, before);
+    assert_eq!(accepted(&daemon, &durable).await, before);
     let (status, said) = daemon.command(&["status"]);
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("NOT READY") && said.contains("the disk does not answer"), "{said}");
@@ -115,9 +116,10 @@ async fn a_daemon_that_is_told_to_end_while_its_disk_hangs_ends_and_says_so() {
     let faults = Faults::new(dir.path(), &dir.path().join("data"));
     let routes = ALL_TO_FILES.replace("type: log", "type: log, dir: elsewhere");
     let daemon = start(dir.path(), &routes, &faults, &[("WAYPOST_SHUTDOWN__DEADLINE", "1s")]);
-    let kept_id = accepted(&daemon, &event(0)).await;
+    let (durable, refused) = (event(0), event(1));
+    let kept_id = accepted(&daemon, &durable).await;
     faults.arm(Fault::Hang);
-    assert_refused(&post(&daemon, &event(1)).await);
+    assert_refused(&post(&daemon, &refused).await);
     daemon.terminate();
     let log = dir.path().join("daemon.log");
     assert_eq!(daemon.ended().code(), Some(1));
@@ -128,8 +130,8 @@ async fn a_daemon_that_is_told_to_end_while_its_disk_hangs_ends_and_says_so() {
 
     // What was acknowledged is there; what was not may be sent again.
     let daemon = start(dir.path(), &routes, &faults, &[]);
-    assert_eq!(accepted(&daemon, &event(0)).await, kept_id);
-    let id = accepted(&daemon, &event(1)).await;
+    assert_eq!(accepted(&daemon, &durable).await, kept_id);
+    let id = accepted(&daemon, &refused).await;
     let ids = || kept::logged_in(&dir.path().join("elsewhere"), "all");
     kept::eventually("both", || [&kept_id, &id].iter().all(|id| ids().contains(id))).await;
     assert!(daemon.stop().success());

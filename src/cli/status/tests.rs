@@ -1,6 +1,5 @@
 use super::*;
-use crate::admin::HangStatus;
-use crate::admin::Reason;
+use crate::admin::{HangStatus, Reason};
 
 fn status() -> Status {
     let broker = |name: &str, kind: &str| {
