@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
-    time::{Instant, timeout, timeout_at},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -220,16 +220,16 @@ impl Running {
             self.requests.abort();
         }
         self.stop.brokers.cancel();
-        let within = deadline + commit_timeout + TO_SPARE;
-        let until = Instant::now() + within;
-        let late = |_| Error::DiskHangs { within };
+        let to_write = commit_timeout + TO_SPARE;
+        let late = |within| move |_| Error::DiskHangs { within };
         let ended = async {
             while let Some(ended) = self.tasks.join_next().await {
                 outcome(ended)?;
             }
             Ok::<_, Error>(())
         };
-        timeout_at(until, ended).await.map_err(late)??;
+        let within = deadline + to_write;
+        timeout(within, ended).await.map_err(late(within))??;
         self.stop.admin.cancel();
         if timeout(ADMIN_DRAIN, &mut self.operators).await.is_err() {
             tracing::warn!("the admin listener was still busy at the deadline");
@@ -239,7 +239,7 @@ impl Running {
             self.main.close().await;
             self.dead_letters.close().await;
         };
-        timeout_at(until + ADMIN_DRAIN, closed).await.map_err(late)?;
+        timeout(to_write, closed).await.map_err(late(to_write))?;
         tracing::info!("drained");
         Ok(())
     }

@@ -178,7 +178,7 @@ impl Dispatcher {
         if let Some(more) = self.not_kept.speaks(now_ms) {
             tracing::error!(
                 broker = %self.name, %error, more,
-                "no room among the {store}, see {setting}; messages wait for it"
+                "not kept among the {store}, which {setting} bounds; messages wait for that"
             );
         }
         match outcome {

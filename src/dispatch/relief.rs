@@ -157,7 +157,8 @@ impl Dispatcher {
                 if let Some(more) = self.not_kept.speaks(self.clock.now_ms()) {
                     tracing::error!(
                         broker = %self.name, %error, more,
-                        "no room among the parked messages, see {BACKLOG_SETTING}; messages wait for it"
+                        "not kept among the parked messages, which {BACKLOG_SETTING} bound; messages wait \
+                         for that"
                     );
                 }
                 self.relief.waiting.push(kept.job);

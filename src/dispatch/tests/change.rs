@@ -227,7 +227,7 @@ async fn a_routes_own_time_comes_before_its_brokers() {
 async fn the_oldest_parked_messages_make_room_and_the_others_arrive() {
     const BACKLOG: u64 = 512 << 10;
     let mut world = World::new();
-    world.parked = Options { segment_bytes: BACKLOG / 8, ..patient() };
+    world.parked = Options { segment_bytes: BACKLOG / 8, ..Options::default() };
     let all = names("good", 64);
     world.append(&["good-first"]).await;
     *world.script.stuck.lock().unwrap() = Some(Stuck::OnHold);
