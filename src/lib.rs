@@ -54,6 +54,9 @@
 //! 7. A secret is held in a type that does not print, and never reaches a log, an error, a message or
 //!    the journal.
 
+// They panic where nobody reads. Commands have `cli::print` and `cli::tell`, and the daemon its log.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
+
 pub mod admin;
 pub mod admit;
 mod backoff;

@@ -29,6 +29,7 @@ use crate::{
     routing::Table,
     server::{Load, tls::Tls},
     sonzai::service as sonzai,
+    telemetry::Lines,
 };
 
 /// The name of a counter that is no broker's.
@@ -62,6 +63,7 @@ pub struct View {
     pub brokers: Arc<ArcSwap<Vec<Broker>>>,
     pub commands: AllShown,
     pub rates: Rates,
+    pub log: Arc<Lines>,
 }
 
 /// A broker and how its dispatcher stands.

@@ -66,6 +66,17 @@ impl Daemon {
         Daemon::await_ready(dir, Daemon::spawn(command, dir, routes, &[]))
     }
 
+    /// The same, with something else than a file for its standard error.
+    pub fn start_logging_to(
+        dir: &Path,
+        routes: &str,
+        settings: &[(&str, &str)],
+        stderr: impl Into<Stdio>,
+    ) -> Daemon {
+        let child = Daemon::spawn_logging_to(stderr.into(), waypost(), dir, routes, settings);
+        Daemon::await_ready(dir, (child, log_file(dir)))
+    }
+
     /// Does something with its process before it listens.
     pub fn start_meanwhile(dir: &Path, routes: &str, meanwhile: impl FnOnce(&Child)) -> Daemon {
         let started = Daemon::spawn(waypost(), dir, routes, &[]);
@@ -112,16 +123,37 @@ impl Daemon {
         child.wait().expect("its end");
     }
 
+    /// Starts a daemon that is expected to end by itself, with something else than a file for its standard
+    /// error.
+    pub fn fails_logging_to(
+        dir: &Path,
+        routes: &str,
+        settings: &[(&str, &str)],
+        stderr: impl Into<Stdio>,
+    ) -> ExitStatus {
+        wait(&mut Daemon::spawn_logging_to(stderr.into(), waypost(), dir, routes, settings))
+    }
+
     fn spawn(
-        mut command: Command,
+        command: Command,
         dir: &Path,
         routes: &str,
         settings: &[(&str, &str)],
     ) -> (Child, PathBuf) {
-        fs::write(dir.join("routes.yaml"), routes).expect("to write routes.yaml");
-        let log = dir.join("daemon.log");
+        let log = log_file(dir);
         let out = File::options().create(true).append(true).open(&log).expect("a log file");
-        let child = command
+        (Daemon::spawn_logging_to(out.into(), command, dir, routes, settings), log)
+    }
+
+    fn spawn_logging_to(
+        stderr: Stdio,
+        mut command: Command,
+        dir: &Path,
+        routes: &str,
+        settings: &[(&str, &str)],
+    ) -> Child {
+        fs::write(dir.join("routes.yaml"), routes).expect("to write routes.yaml");
+        command
             .arg("run")
             .current_dir(dir)
             .env_clear()
@@ -129,10 +161,9 @@ impl Daemon {
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(out)
+            .stderr(stderr)
             .spawn()
-            .expect("to start waypost");
-        (child, log)
+            .expect("to start waypost")
     }
 
     /// Runs another command of the program in the daemon's directory: its status and output.
@@ -150,7 +181,7 @@ impl Daemon {
 
     /// Everything logged so far, by this daemon and those before it in the same directory.
     pub fn log(&self) -> String {
-        read(&self.dir.join("daemon.log"))
+        read(&log_file(&self.dir))
     }
 
     /// The most resident memory it has ever had.
@@ -274,6 +305,11 @@ fn wait(child: &mut Child) -> ExitStatus {
         assert!(started.elapsed() < WITHIN, "the daemon does not end");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Where a daemon in this directory logs to.
+fn log_file(dir: &Path) -> PathBuf {
+    dir.join("daemon.log")
 }
 
 fn read(log: &Path) -> String {
