@@ -163,7 +163,58 @@ fn names(level: &str, library: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        io::{Write, pipe},
+        process::{Command, Stdio},
+    };
+
     use super::*;
+
+    /// The hook is the whole process's: the test below runs this in one of its own.
+    #[test]
+    #[ignore = "changes the process that it runs in"]
+    fn a_process_of_which_threads_panic() {
+        let _log = start(&settings::Log::default()).unwrap();
+        for _ in 0..2 {
+            let panics = || panic!("a {}", "mistake");
+            let thread = thread::Builder::new().name("worker".into()).spawn(panics);
+            assert!(thread.unwrap().join().is_err());
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_line_of_the_log_and_waits_for_nobody_who_reads_it() {
+        let run = |stderr: Stdio| {
+            let status = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "telemetry::tests::a_process_of_which_threads_panic"])
+                .args(["--ignored", "--nocapture"])
+                .stdout(Stdio::null())
+                .stderr(stderr)
+                .status();
+            assert!(status.unwrap().success());
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("log");
+        run(fs::File::create(&file).unwrap().into());
+        let log = fs::read_to_string(file).unwrap();
+        let lines: Vec<serde_json::Value> =
+            log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2, "{log}");
+        for line in lines {
+            assert_eq!((&line["panic"], &line["thread"]), (&"a mistake".into(), &"worker".into()));
+            assert!(line["at"].as_str().unwrap().starts_with("src/telemetry.rs:"), "{line}");
+        }
+
+        let (_reader, mut writer) = pipe().unwrap();
+        writer.write_all(&[0; PIPE_BYTES]).unwrap();
+        run(writer.into());
+        run(fs::File::options().write(true).open("/dev/full").unwrap().into());
+        run(pipe().unwrap().1.into());
+    }
+
+    /// What a pipe takes that nobody reads, from pipe(7).
+    const PIPE_BYTES: usize = 64 << 10;
 
     #[test]
     fn a_misspelt_level_is_no_modules_name() {

@@ -15,6 +15,7 @@ use crate::common::{
     command::directory,
     daemon::{ALL_TO_FILES, Daemon, SOURCES},
     faults::{Fault, Faults, STEPS},
+    log_files,
     operator::{Scrape, await_metrics},
     raw::{self, Raw},
     sender::{self, Webhook},
@@ -73,6 +74,24 @@ fn closed() -> PipeWriter {
 }
 
 #[test]
+fn an_event_that_is_accepted_and_delivered_is_no_line_of_the_log() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let daemon = Daemon::with_sources(dir.path(), ALL_TO_FILES, &[]);
+    assert_eq!(status(&daemon, &signed(0)), 200);
+    log_files::wait_for(&daemon.data_dir(), 1);
+    let before = daemon.log();
+    for n in 1..100 {
+        assert_eq!(status(&daemon, &signed(n)), 200);
+    }
+    log_files::wait_for(&daemon.data_dir(), 100);
+    assert_eq!(daemon.stop().code(), Some(0));
+    let log = fs::read_to_string(dir.path().join("daemon.log")).expect("the log");
+    let since: Vec<&str> = log.strip_prefix(&before).expect("what came since").lines().collect();
+    let ended = ["told to stop", "draining", "drained"];
+    assert!(since.iter().all(|line| ended.iter().any(|word| line.contains(word))), "{since:?}");
+}
+
+#[test]
 fn a_log_that_can_never_be_written_changes_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let daemon = Daemon::start_logging_to(dir.path(), &routes(), &[], full());
@@ -95,18 +114,19 @@ fn a_log_whose_reader_went_away_changes_nothing() {
     }
 }
 
-/// A daemon that has logged more than its pipe and its queue take.
+/// A daemon whose log nobody reads; its pipe and its queue are full.
 fn unread(dir: &Path) -> (Daemon, PipeReader) {
     let (reader, writer) = io::pipe().expect("a pipe");
-    let settings = [("WAYPOST_LOG__LEVEL", "trace"), ("WAYPOST_LOG__MAX_QUEUED_LINES", "64")];
+    fill(&writer);
+    let settings = [("WAYPOST_LOG__LEVEL", "debug"), ("WAYPOST_LOG__MAX_QUEUED_LINES", "64")];
     let daemon = Daemon::start_logging_to(dir, &routes(), &settings, writer);
-    let started = Instant::now();
-    while Scrape::of(&daemon).get(DROPPED) == 0.0 {
-        assert_eq!(status(&daemon, &unsigned()), 401);
-        assert!(started.elapsed() < PATIENCE, "the log is never full");
+    // Each is a line.
+    for n in 0..80 {
+        assert_eq!(status(&daemon, &signed(n)), 200);
     }
+    assert!(Scrape::of(&daemon).get(DROPPED) > 0.0);
     Scrape::of(&daemon)
-        .assert(&[("waypost_log_queued_lines", 64.0), ("waypost_log_queued_limit_lines", 64.0)]);
+        .assert(&[("waypost_log_queued_lines", 65.0), ("waypost_log_queued_limit_lines", 64.0)]);
     (daemon, reader)
 }
 
@@ -252,8 +272,8 @@ fn a_command_that_nobody_listens_to_ends_as_it_would_otherwise() {
         (&["check"][..], 0, 1),
         (&["check", "bad.yaml"], 1, 1),
         (&["schema"], 0, 1),
-        (&["explain", "--source", "miibo", "--sample", "user_utterance"], 0, 1),
-        (&["explain", "--id", "1"], 1, 1),
+        (&["explain", "--sample", "agent.message"], 0, 1),
+        (&["explain", "--event", "083b526cccd3e6f2762e3177ae8715dd"], 1, 1),
         (&["dead-letters", "list"], 1, 1),
         (&["status"], 1, 1),
         (&["reload"], 1, 1),

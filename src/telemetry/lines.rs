@@ -77,14 +77,19 @@ impl Lines {
         }
     }
 
-    /// How many may wait.
+    /// How many may wait, beside the one that is being written.
     pub fn max(&self) -> usize {
         self.max
     }
 
-    /// How many wait.
-    pub fn waiting(&self) -> usize {
-        self.lock().waiting.len()
+    /// How many are not written yet.
+    pub fn queued(&self) -> usize {
+        let state = self.lock();
+        state.waiting.len() + usize::from(state.writing)
+    }
+
+    fn nothing_waits(&self) -> bool {
+        self.lock().waiting.is_empty()
     }
 
     /// How many were neither written nor will be.
@@ -131,7 +136,7 @@ impl Lines {
                 continue;
             }
             let dropped = self.dropped();
-            if dropped > told && self.waiting() == 0 {
+            if dropped > told && self.nothing_waits() {
                 let notice = said(|| tell(dropped - told));
                 // Nothing, where `log.level` leaves it out.
                 if out.line(&notice).is_ok() {

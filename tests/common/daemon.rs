@@ -10,6 +10,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::raw::Raw;
+
 /// How long the daemon may take to start or to end; recovery included, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -181,6 +183,21 @@ impl Daemon {
 
     /// Everything logged so far, by this daemon and those before it in the same directory.
     pub fn log(&self) -> String {
+        while self.still_logs() == Some(true) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.written()
+    }
+
+    /// Whether lines are not written yet; `None` where it does not say.
+    fn still_logs(&self) -> Option<bool> {
+        let mut admin = Raw::try_connect(self.admin_listen).ok()?;
+        admin.try_say("GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").ok()?;
+        let page = admin.hear().filter(|answer| answer.status == 200)?.body;
+        Some(!page.lines().any(|line| line == "waypost_log_queued_lines 0"))
+    }
+
+    fn written(&self) -> String {
         read(&log_file(&self.dir))
     }
 
@@ -241,7 +258,7 @@ impl Drop for Daemon {
         self.child.kill().ok();
         self.child.wait().ok();
         if std::thread::panicking() {
-            eprintln!("the daemon's log:\n{}", tail(&self.log()));
+            eprintln!("the daemon's log:\n{}", tail(&self.written()));
         }
     }
 }

@@ -31,9 +31,9 @@ pub(super) fn write(view: &View, out: &mut Families) -> fmt::Result {
     }
     let help = "Lines of the log that could not be written, or were not read in time.";
     out.counter("waypost_log_dropped_lines_total", help, view.log.dropped())?;
-    let help = "Lines of the log that wait to be written.";
-    out.gauge("waypost_log_queued_lines", help, view.log.waiting() as u64)?;
-    let help = "The most of them, of 1 KiB on average.";
+    let help = "Lines of the log that are not written yet.";
+    out.gauge("waypost_log_queued_lines", help, view.log.queued() as u64)?;
+    let help = "The most that wait, of 1 KiB on average.";
     out.gauge("waypost_log_queued_limit_lines", help, view.log.max() as u64)?;
     let build = [
         ("version", env!("CARGO_PKG_VERSION").to_owned()),

@@ -119,12 +119,12 @@ fn who_logs_never_waits_and_what_finds_the_queue_full_is_counted() {
         begin(&lines, Stuck(wait, paper.clone()));
         lines.push(b"first\n");
         // The thread has it in its hands, and will not get rid of it.
-        while lines.waiting() > 0 {
+        while !lines.nothing_waits() {
             thread::yield_now();
         }
         (0..10).for_each(|_| lines.push(format!("{line}\n").as_bytes()));
         assert!(!lines.settled_within(Duration::from_millis(1)));
-        assert_eq!((lines.waiting(), lines.dropped()), (fit, 10 - fit as u64));
+        assert_eq!((lines.queued(), lines.dropped()), (fit + 1, 10 - fit as u64));
 
         drop(let_go);
         assert!(lines.settled_within(PATIENCE));
