@@ -22,6 +22,7 @@ mod journal_crash;
 mod journal_damage;
 mod journal_use;
 mod kill_nine;
+mod log;
 mod metrics;
 mod policies;
 mod rabbitmq_returns;
