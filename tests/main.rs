@@ -8,6 +8,7 @@ mod broker_restarts;
 mod broker_tls;
 mod check;
 mod commands;
+mod damage;
 mod dead_letters;
 mod delivery;
 mod deploy;
