@@ -14,7 +14,6 @@ use crate::common::{
     operator::{Scrape, await_metrics},
     outage::{self, Aftermath, LIVE, LOCAL, Outage, Plan},
     segments::{self, FRAMES_START, Found},
-    variable::number,
 };
 
 /// From a flipped byte to what a solid-state disk erases at once.
@@ -135,8 +134,7 @@ async fn damage_costs_the_records_that_it_touches_and_no_more() {
 /// As the daemon is without a word about its journal: large segments, bodies of 5 KB.
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_at_the_head_of_a_large_segment_costs_one_record_or_two() {
-    let waiting = number("WAYPOST_DAMAGED_EVENTS", 6000) as usize;
-    let plan = Plan { settings: &[], had: 1, waiting, padding: 5000, connections: 8 };
+    let plan = Plan { settings: &[], had: 0, waiting: 14_000, padding: 5000, connections: 8 };
     let outage = Outage::over(plan).await;
     let aftermath = outage.copy().await;
     let harm = Harm::new(&aftermath.segments()[0], Place::Header, 8192, Kind::Zeros);

@@ -23,6 +23,7 @@ mod journal_damage;
 mod journal_use;
 mod kill_nine;
 mod metrics;
+mod old_data_dir;
 mod policies;
 mod rabbitmq_returns;
 mod reload;

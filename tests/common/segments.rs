@@ -67,3 +67,16 @@ fn header(bytes: &[u8]) -> Option<Option<(usize, usize)>> {
     let keys = u32_at(12);
     Some((keys & NO_RECORD == 0).then(|| (keys as usize, u32_at(8) as usize)))
 }
+
+/// Nothing stands before, between or behind the records.
+#[track_caller]
+pub fn assert_records_alone(path: &Path, segment: &[u8]) {
+    let mut at = FRAMES_START;
+    while at < segment.len() {
+        let Some(Some((keys, payload_len))) = header(&segment[at..]) else {
+            panic!("{} holds no record at {at}", path.display());
+        };
+        at += HEADER_BYTES + keys * KEY_BYTES + payload_len;
+    }
+    assert_eq!(at, segment.len(), "{} ends with a record", path.display());
+}
