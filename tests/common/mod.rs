@@ -26,6 +26,7 @@ pub mod sender;
 pub mod shared;
 pub mod sim_disk;
 pub mod sinks;
+pub mod small_disk;
 pub mod sonzai_stub;
 pub mod variable;
 pub mod ward;
