@@ -9,7 +9,7 @@ use crate::common::{
     faults::{Fault, Faults},
     ids::ids,
     kept::eventually,
-    operator::Scrape,
+    operator::{Scrape, await_metrics},
     sender::{self, Webhook},
     small_disk::SmallDisk,
 };
@@ -137,12 +137,23 @@ async fn a_start_on_a_real_full_disk_serves_eight_brokers_with_a_backlog_each() 
     let Some(_disk) = SmallDisk::mount(&dir.path().join("data"), 5_000_000) else { return };
     let mut nats = down().await;
     let routes = routes(nats.url(), BROKERS);
-    let daemon = Daemon::start(dir.path(), &routes, &SETTINGS);
-    let accepted = fill(&daemon).await;
+    // Some of each backlog is parked, and the disk has no room for all that may be.
+    let settings = [&SETTINGS[..], &[("WAYPOST_DISPATCH__BACKLOG_MAX_BYTES", "200000")]].concat();
+    let daemon = Daemon::start(dir.path(), &routes, &settings);
+    let mut accepted = Vec::new();
+    for n in 0..15 {
+        let answer = sender::post(daemon.listen, &event(MOST + 1 + n, 20_000)).await;
+        accepted.extend(answer.expect("an answer").event_id);
+    }
+    await_metrics(&daemon, "parked messages", |scrape| {
+        !scrape.nonzero("waypost_broker_parked_messages").is_empty()
+    });
+    accepted.extend(fill(&daemon).await);
+    assert!(daemon.log().contains("the disk is full"));
     daemon.kill();
 
     nats.restart();
-    let daemon = Daemon::start(dir.path(), &routes, &SETTINGS);
+    let daemon = Daemon::start(dir.path(), &routes, &settings);
     assert_delivered(&nats, BROKERS, &accepted).await;
     assert_takes_events_again(&daemon).await;
     assert!(daemon.stop().success());
