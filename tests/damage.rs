@@ -23,7 +23,7 @@ const SIZES: [usize; 5] = [1, 512, 4096, 8192, 65536];
 const PLAN: Plan = Plan {
     settings: &[("WAYPOST_JOURNAL__SEGMENT_BYTES", "200000")],
     had: 30,
-    waiting: 670,
+    waiting: 725,
     padding: 1400,
     connections: 4,
 };

@@ -9,6 +9,7 @@ mod broker_tls;
 mod check;
 mod commands;
 mod damage;
+mod damage_beside;
 mod dead_letters;
 mod delivery;
 mod deploy;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use waypost::event::Record;
+use waypost::{dispatch::kept::Kept, event::Record};
 
 /// A file's header takes so much; its frames follow, each of which starts with the same number.
 pub const FRAMES_START: usize = 4096;
@@ -40,6 +40,15 @@ pub fn files(journal: &Path, extension: &str) -> Vec<PathBuf> {
 
 /// The records of an intact segment file, in the order in which they stand in it.
 pub fn records(segment: &[u8]) -> Vec<Found> {
+    find(segment, |payload| Record::decode(payload).expect("a record").event.id.to_string())
+}
+
+/// The messages in an intact segment file of those that were set aside.
+pub fn messages(segment: &[u8]) -> Vec<Found> {
+    find(segment, |payload| Kept::decode(payload).expect("a message").event.id.to_string())
+}
+
+fn find(segment: &[u8], id_of: impl Fn(Bytes) -> String) -> Vec<Found> {
     let marker = &segment[FRAMES_START..FRAMES_START + MARKER_BYTES];
     let (mut found, mut from) = (Vec::new(), FRAMES_START);
     // What stands between records is passed over, whatever it is.
@@ -50,8 +59,7 @@ pub fn records(segment: &[u8]) -> Vec<Found> {
         if let Some((keys, payload_len)) = header {
             let payload = from + keys * KEY_BYTES;
             from = payload + payload_len;
-            let record = Record::decode(Bytes::copy_from_slice(&segment[payload..from]));
-            let id = record.expect("a record").event.id.to_string();
+            let id = id_of(Bytes::copy_from_slice(&segment[payload..from]));
             found.push(Found { id, bytes: start..from });
         }
     }
