@@ -13,7 +13,9 @@
 //! returns them, with its time, when it is opened.
 
 mod keys;
+mod running;
 mod window;
 
 pub use keys::{ForOne, Key, Keys, LookUp, both_of_body, of_body, of_id, of_parts};
-pub use window::{Claim, Limits, Undecided, Window};
+pub use running::{Running, of_earlier};
+pub use window::{Claim, Limits, Undecided, Window, seconds};
