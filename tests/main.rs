@@ -4,6 +4,7 @@
 mod common;
 
 mod admin;
+mod bounds;
 mod broker_restarts;
 mod broker_tls;
 mod check;
