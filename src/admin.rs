@@ -51,7 +51,7 @@ mod view;
 
 pub use rates::Rates;
 pub use ready::Reason;
-pub use status::{BrokerStatus, CommandStatus, SourceStatus, Status};
+pub use status::{BrokerStatus, CommandStatus, DataDirStatus, HangStatus, SourceStatus, Status};
 pub use token::{Error as TokenError, Token};
 pub use view::{Broker, Role, View};
 

@@ -27,7 +27,7 @@
 //!
 //! [`daemon`] wires all of this together and is the only module that knows all others; [`cli`] runs
 //! it, and is what people call. [`admin`] is the operators' listener: whoever counts owns its
-//! [`meter`]s, and there everything counted is shown. `service` tells systemd.
+//! [`meter`]s, and there everything counted is shown. `service` tells systemd, and [`telemetry`] is the log.
 //!
 //! # Who may import whom
 //!
@@ -35,7 +35,7 @@
 //! `dedupe`, `broker`, `routing`, `source`, `signature`} → `event`. `commands` use `sonzai`'s client and
 //! the dead letters of `dispatch`, and admit nothing. A source says by which
 //! keys of `dedupe` its events are known. The ingress never sees brokers, brokers never see the journal, and
-//! the journal knows bytes and positions only. `certificates`, `clock`,
+//! the journal knows bytes and positions only. `footprint` sums the bounds of `settings` up. `certificates`, `clock`,
 //! `host`, `meter`, `nearest`, `printable`, `private`, `quiet`, `secret`, `small_file`, `body` and `feed` are small
 //! and know nothing of the rest.
 //!
@@ -53,6 +53,10 @@
 //!    broker that is named no more is served until it has what such requests owe it.
 //! 7. A secret is held in a type that does not print, and never reaches a log, an error, a message or
 //!    the journal.
+//! 8. The log changes nothing: nobody waits for a line, or fails for one.
+
+// They panic where nobody reads. Commands have `cli::print` and `cli::tell`, and the daemon its log.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 pub mod admin;
 pub mod admit;
@@ -69,6 +73,7 @@ mod descriptors;
 pub mod dispatch;
 pub mod event;
 pub mod feed;
+pub mod footprint;
 mod host;
 pub mod ingress;
 pub mod journal;

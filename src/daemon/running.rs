@@ -38,6 +38,10 @@ use crate::{
 /// How long operators' requests may take to end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(2);
 
+/// How long clients may take to be closed after the brokers' time, with places to be saved: more than a
+/// disk takes that is only slow.
+const TO_SPARE: Duration = Duration::from_secs(5);
+
 /// See the module. Dropping it ends all that it runs, in no order.
 pub struct Running {
     ingress: Ingress,
@@ -71,7 +75,7 @@ impl Running {
         doors: Doors,
         told: &Told,
     ) -> Result<Running, Error> {
-        let Boot { settings, read_again, start, .. } = boot;
+        let Boot { settings, read_again, start, log, .. } = boot;
         let Doors { listener, transport, watch, admin_listener } = doors;
         let Opened { main, dead_letters, window, token, opener } = opened;
         let (takes_commands, commands_service) = opener.commands();
@@ -89,7 +93,10 @@ impl Running {
         fleet.commit(&table, prepared, &[]);
         takes_commands.apply(&table);
         let table = Arc::new(ArcSwap::from_pointee(table));
-        let admit = Admit::new(main.clone(), window.clone(), shared.backlogs.clone());
+        let commit_timeout = settings.journal.commit_timeout;
+        let backlogs = shared.backlogs.clone();
+        let known = window.clone();
+        let admit = Admit::new(main.clone(), window.clone(), backlogs, commit_timeout);
         let ingress = Ingress::new(table.clone(), admit.clone(), ingress_limits(settings));
         let parts =
             sonzai::Parts { settings: settings.sonzai, stores, table: table.clone(), admit };
@@ -114,11 +121,12 @@ impl Running {
             dead_letters: dead_letters.clone(),
             backlogs: shared.backlogs.clone(),
             holds: shared.holds.clone(),
-            reserve_bytes: settings.journal.reserve_bytes,
+            settings: opener.settings.clone(),
             limits: dispatch_limits(settings),
             brokers: fleet.shown(),
             commands: takes_commands.shown(),
             rates: Rates::default(),
+            log,
         });
         let receiving = ingress.clone();
         let requests = AbortOnDropHandle::new(tokio::spawn(server::serve(
@@ -149,8 +157,8 @@ impl Running {
         let reload = Reload::new(settings, reserve.clone(), seen, parts);
         let calls = Calls { asking, hangup: told.reload.clone() };
         tasks.spawn(named("what looks after the brokers", reload.run(calls, stop.brokers.clone())));
-        let keys_for = settings.dedupe.window;
-        let frees = reclaim(main.clone(), keys_for, reserve, stop.brokers.clone());
+        let told = stop.brokers.clone();
+        let frees = reclaim(main.clone(), known, reserve, told);
         tasks.spawn(named("what frees the journal", frees));
         // It ends with the requests: a command in hand is finished while brokers still are.
         let carried_out = commands_service.run(stop.requests.clone());
@@ -195,8 +203,14 @@ impl Running {
     }
 
     /// The order matters: first no new requests, then no new messages, then nothing to write.
-    /// Requests are still accepted for `delay`, and may take until the `deadline` after that.
-    pub async fn drain(mut self, delay: Duration, deadline: Duration) -> Result<(), Error> {
+    /// Requests are still accepted for `delay`, and may take until the `deadline` after that; so may
+    /// brokers. What they leave to be written has as long as a commit may take, and some time to spare.
+    pub async fn drain(
+        mut self,
+        delay: Duration,
+        deadline: Duration,
+        commit_timeout: Duration,
+    ) -> Result<(), Error> {
         tracing::info!("draining");
         service::stopping().await;
         tokio::time::sleep(delay).await;
@@ -207,16 +221,26 @@ impl Running {
             self.requests.abort();
         }
         self.stop.brokers.cancel();
-        while let Some(ended) = self.tasks.join_next().await {
-            outcome(ended)?;
-        }
+        let to_write = commit_timeout + TO_SPARE;
+        let late = |within| move |_| Error::DiskHangs { within };
+        let ended = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                outcome(ended)?;
+            }
+            Ok::<_, Error>(())
+        };
+        let within = deadline + to_write;
+        timeout(within, ended).await.map_err(late(within))??;
         self.stop.admin.cancel();
         if timeout(ADMIN_DRAIN, &mut self.operators).await.is_err() {
             tracing::warn!("the admin listener was still busy at the deadline");
             self.operators.abort();
         }
-        self.main.close().await;
-        self.dead_letters.close().await;
+        let closed = async {
+            self.main.close().await;
+            self.dead_letters.close().await;
+        };
+        timeout(to_write, closed).await.map_err(late(to_write))?;
         tracing::info!("drained");
         Ok(())
     }
