@@ -11,7 +11,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Boot, Doors, Error, Told, facts,
+    Boot, Doors, Error, Told,
+    damage::{self, Teller},
+    facts,
     fleet::{Fleet, Prepared},
     open::{Opened, dispatch_limits},
     reclaim::reclaim,
@@ -152,6 +154,21 @@ impl Running {
         let keys_for = settings.dedupe.window;
         let frees = reclaim(main.clone(), keys_for, reserve, stop.brokers.clone());
         tasks.spawn(named("what frees the journal", frees));
+        for (journal, whose, window) in [
+            (&main, damage::MAIN, Some(view.window.clone())),
+            (&dead_letters, damage::DEAD_LETTERS, None),
+        ] {
+            let (journal, data_dir) = (journal.clone(), settings.data_dir.clone());
+            let dead_letters = shared.dead_letters.clone();
+            let teller = Teller { journal, whose, dead_letters, data_dir, window };
+            let told = stop.brokers.clone();
+            tasks.spawn(named("what tells of damage", async move {
+                match told.run_until_cancelled(teller.run()).await {
+                    Some(never) => match never {},
+                    None => Ok(()),
+                }
+            }));
+        }
         // It ends with the requests: a command in hand is finished while brokers still are.
         let carried_out = commands_service.run(stop.requests.clone());
         tasks.spawn(named("what carries out commands", async move {

@@ -134,6 +134,14 @@ impl Window {
         Attempt::Claimed(stored, takes_since_s)
     }
 
+    /// Forgets keys of what is lost, so that its sender's next try gets in. Claims go on.
+    pub fn forget_keys(&self, keys: &[Key]) {
+        let mut state = self.state();
+        for key in keys {
+            state.known.remove(key);
+        }
+    }
+
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
