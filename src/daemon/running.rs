@@ -93,8 +93,12 @@ impl Running {
         let table = Arc::new(ArcSwap::from_pointee(table));
         let admit = Admit::new(main.clone(), window.clone(), shared.backlogs.clone());
         let ingress = Ingress::new(table.clone(), admit.clone(), ingress_limits(settings));
-        let parts =
-            sonzai::Parts { settings: settings.sonzai, stores, table: table.clone(), admit };
+        let parts = sonzai::Parts {
+            settings: settings.sonzai,
+            stores,
+            table: table.clone(),
+            admit: admit.clone(),
+        };
         let (sonzai, works_for_sonzai) = sonzai::Service::new(parts, stop.requests.clone());
         sonzai.commit(&table.load(), sonzai.prepare(&table.load())?);
         let limits = server_limits(settings);
@@ -107,6 +111,7 @@ impl Running {
             table: table.clone(),
             config: config.clone(),
             ingress: ingress.clone(),
+            admit,
             sonzai: sonzai.clone(),
             tls: transport.tls.clone(),
             connections: Arc::new(Load::new(&limits)),
