@@ -56,7 +56,7 @@ pub use damage::{DamageStatus, Region, Unreadable};
 pub use journals::{Salvage, SalvageAnswer, SalvagedRecord, Skip, SkipAnswer, Verdict};
 pub use rates::Rates;
 pub use ready::Reason;
-pub use status::{BrokerStatus, CommandStatus, SourceStatus, Status};
+pub use status::{BrokerStatus, CommandStatus, DataDirStatus, HangStatus, SourceStatus, Status};
 pub use token::{Error as TokenError, Token};
 pub use view::{Broker, Role, View};
 

@@ -18,6 +18,8 @@ pub struct Admit {
     journal: Journal,
     window: Arc<dedupe::Window>,
     backlogs: Arc<Backlogs>,
+    /// How long the outcome of an event that came before is waited for: as long as that of its own.
+    patience: Duration,
 }
 
 /// An event that its sender need not send again.
@@ -38,18 +40,28 @@ pub enum Outcome {
     Dropped,
 }
 
-/// Why an event was not admitted. It left no trace, so its sender may send it again.
+/// Why an event was not admitted; its sender is to send it again. It left no trace, but for one whose
+/// outcome was not known in time: that keeps its claim until it is, and comes again as a duplicate or
+/// as new.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error("the backlog of broker `{0}` is full")]
     BacklogFull(ByteString),
+    #[error(transparent)]
+    Undecided(#[from] dedupe::Undecided),
 }
 
 impl Admit {
-    pub fn new(journal: Journal, window: Arc<dedupe::Window>, backlogs: Arc<Backlogs>) -> Admit {
-        Admit { journal, window, backlogs }
+    /// `commit_timeout` is the journal's.
+    pub fn new(
+        journal: Journal,
+        window: Arc<dedupe::Window>,
+        backlogs: Arc<Backlogs>,
+        commit_timeout: Duration,
+    ) -> Admit {
+        Admit { journal, window, backlogs, patience: commit_timeout }
     }
 
     /// Whether an event with these keys would be a duplicate now. Leaves no trace.
@@ -76,7 +88,7 @@ impl Admit {
         room: impl Send + 'static,
     ) -> Result<Admitted, Error> {
         let (id, time_ms) = (event.id.clone(), event.time_ms);
-        let Some(claim) = self.window.claim(keys, time_ms).await else {
+        let Some(claim) = self.window.claim(keys, time_ms, self.patience()).await? else {
             return Ok(Admitted { id, outcome: Outcome::Duplicate });
         };
         let (record, outcome) = if claim.is_taken() {
@@ -106,12 +118,18 @@ impl Admit {
     ) -> Result<Outcome, Error> {
         let mut known_by = keys.first().map(|own| dedupe::Keys::known_by(*own)).unwrap_or_default();
         keys.iter().skip(1).for_each(|key| known_by.register(*key));
-        let Some(claim) = self.window.claim(known_by, now_ms).await else {
+        let Some(claim) = self.window.claim(known_by, now_ms, self.patience()).await? else {
             return Ok(Outcome::Duplicate);
         };
         self.backlogs.check(&record.messages)?;
         self.append(record, claim, now_ms, ()).await?;
         Ok(Outcome::Appended)
+    }
+
+    /// How long to wait for the outcome of somebody else's append.
+    fn patience(&self) -> Duration {
+        // While the disk does not answer nobody's outcome is about to be known.
+        self.journal.hangs().map_or(self.patience, |_| Duration::ZERO)
     }
 
     /// Durable on return. Who goes away meanwhile leaves the append going on.

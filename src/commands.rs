@@ -29,4 +29,5 @@ pub mod service;
 pub mod stats;
 pub mod verdict;
 
+pub use ledger::MAX_BYTES as LEDGER_MAX_BYTES;
 pub use service::{Commands, Error, Parts, Service};

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytestring::ByteString;
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{net::TcpListener, sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,6 +34,7 @@ mod reader;
 mod reclaim;
 mod reload;
 mod restart;
+mod room;
 mod running;
 
 pub use addresses::Addresses;
@@ -41,6 +42,9 @@ pub use restart::ReadAgain;
 
 use fleet::Fleet;
 use running::Running;
+
+/// How long a file that is of no use any more may take to be removed: its disk may hang.
+const REMOVE: Duration = Duration::from_secs(1);
 
 /// Why the daemon could not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +67,13 @@ pub enum Error {
     Dispatcher { broker: ByteString, cause: dispatch::Error },
     #[error(transparent)]
     Sonzai(#[from] sonzai::service::Error),
+    #[error(
+        "the disk did not answer within {}: what was left to be written is not. Nothing acknowledged \
+         is lost, and what was published since may be published again; see to the disk of the data \
+         directory, then start again",
+        humantime::format_duration(*within)
+    )]
+    DiskHangs { within: Duration },
     #[error("{0} ended without being told to")]
     Ended(Cow<'static, str>),
     #[error("a task of the daemon panicked: {0}")]
@@ -104,6 +115,7 @@ pub struct Told {
 /// without.
 pub async fn run(boot: Boot, told: Told) -> Result<(), Error> {
     let settings = Arc::new(boot.settings.clone());
+    settings.doubts().iter().for_each(|doubt| tracing::warn!("{doubt}"));
     let delay = settings.shutdown.delay.unwrap_or(boot.shutdown_delay);
     let (transport, watch) = transport(&settings)?;
     let data_dir = &settings.data_dir;
@@ -112,6 +124,7 @@ pub async fn run(boot: Boot, told: Told) -> Result<(), Error> {
     let opened = open::open(&settings)?;
     let fleet = Fleet::new(opened.opener.clone());
     let prepared = fleet.prepare_first(&boot.start.loaded.table)?;
+    room::tell_if_short(&settings, &boot.start.loaded.table);
     // One whose brokers cannot be built is not good, and must not take the place of one that was.
     if boot.start.instead.is_none() {
         reload::keep_first(&boot.start.loaded, &settings.data_dir, &opened.opener.reserve);
@@ -144,13 +157,21 @@ pub async fn run(boot: Boot, told: Told) -> Result<(), Error> {
         outcome = async {
             let mut running = Running::start(boot, opened, (fleet, prepared), doors, &told)?;
             running.until(&told.stop).await?;
-            running.drain(delay, settings.shutdown.deadline).await
+            running.drain(delay, settings.shutdown.deadline, settings.journal.commit_timeout).await
         } => outcome,
         never = service::watchdog(journal.failed()) => match never {},
     };
     // A file that stays names a daemon that does not answer, which the commands then say.
-    if let Err(error) = fs::remove_file(&addresses_file) {
-        tracing::warn!(%error, file = %addresses_file.display(), "cannot remove a file");
+    let told = addresses_file.clone();
+    let removing = tokio::task::spawn_blocking(move || fs::remove_file(&told));
+    match timeout(REMOVE, removing).await {
+        Ok(removed) => {
+            if let Err(error) = removed.map_err(io::Error::from).flatten() {
+                tracing::warn!(%error, file = %addresses_file.display(), "cannot remove a file");
+            }
+        }
+        // The disk hangs, which the outcome says.
+        Err(_late) => {}
     }
     outcome
 }

@@ -16,4 +16,4 @@ mod keys;
 mod window;
 
 pub use keys::{ForOne, Key, Keys, LookUp, both_of_body, of_body, of_id, of_parts};
-pub use window::{Claim, Limits, Window};
+pub use window::{Claim, Limits, Undecided, Window};

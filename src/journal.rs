@@ -338,6 +338,9 @@ impl Shared {
     }
 
     fn behind(&self, member: &Member) -> Behind {
+        if member.is_retired() {
+            return Behind::default();
+        }
         let (settled, end) = (member.settled(), self.watermark.borrow().end);
         let records = settled.open_in(settled.cursor(), end);
         let bytes = if records == 0 { 0 } else { self.segments.bytes_from(settled.cursor()) };

@@ -35,7 +35,7 @@
 //! `dedupe`, `broker`, `routing`, `source`, `signature`} → `event`. `commands` use `sonzai`'s client and
 //! the dead letters of `dispatch`, and admit nothing. A source says by which
 //! keys of `dedupe` its events are known. The ingress never sees brokers, brokers never see the journal, and
-//! the journal knows bytes and positions only. `certificates`, `clock`,
+//! the journal knows bytes and positions only. `footprint` sums the bounds of `settings` up. `certificates`, `clock`,
 //! `host`, `meter`, `nearest`, `printable`, `private`, `quiet`, `secret`, `small_file`, `body` and `feed` are small
 //! and know nothing of the rest.
 //!
@@ -69,6 +69,7 @@ mod descriptors;
 pub mod dispatch;
 pub mod event;
 pub mod feed;
+pub mod footprint;
 mod host;
 pub mod ingress;
 pub mod journal;

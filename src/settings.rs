@@ -15,6 +15,7 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
+mod bounds;
 mod environment;
 mod error;
 
@@ -412,7 +413,7 @@ impl Settings {
         let (given, missing) = match (&ingress.tls.cert, &ingress.tls.key) {
             (Some(_), None) => ("cert", "key"),
             (None, Some(_)) => ("key", "cert"),
-            _ => return Ok(self),
+            _ => return Error::of(self.contradictions()).map_or(Ok(self), Err),
         };
         Err(Error::new(format!(
             "`ingress.tls.{given}` is set and `ingress.tls.{missing}` is not; set both"

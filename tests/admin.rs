@@ -265,13 +265,13 @@ fn a_broker_that_is_down_is_listed_and_does_not_make_it_unready() {
 
 #[test]
 fn a_full_journal_makes_it_unready() {
-    let settings = [
-        ("WAYPOST_JOURNAL__MAX_BYTES", "262144"),
-        // So that it is the journal that fills up, and not the broker's backlog.
-        ("WAYPOST_DISPATCH__BACKLOG_MAX_BYTES", "10000000"),
-    ];
-    let (_dir, daemon) = start(TO_NOBODY, &settings);
+    let dir = tempfile::tempdir().expect("a directory");
+    let faults = Faults::new(dir.path(), &dir.path().join("data/parked"));
+    let settings = [&faults.settings()[..], &[("WAYPOST_JOURNAL__MAX_BYTES", "262144")]].concat();
+    let daemon = Daemon::with_sources(dir.path(), TO_NOBODY, &settings);
     await_ready(&daemon, true);
+    // So that nothing is parked, and the journal fills up.
+    faults.arm(Fault::Full);
     let body = format!(r#"{{"filler":"{}"}}"#, "x".repeat(20_000));
     let started = Instant::now();
     while send(&daemon, &body) == 200 {

@@ -411,14 +411,17 @@ fn assert_published(daemon: &Daemon, ledger: &[String]) {
 /// What fills up first: the journal as a whole, or what one broker may hold back of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_journal_refuses_for_now_and_recovers_with_the_broker() {
-    for backlog in ["1000000000", "0"] {
-        let settings = [
-            ("WAYPOST_JOURNAL__MAX_BYTES", "100000"),
-            ("WAYPOST_JOURNAL__SEGMENT_BYTES", "20000"),
-            ("WAYPOST_DISPATCH__BACKLOG_MAX_BYTES", backlog),
-        ];
+    for nothing_is_parked in [true, false] {
         let mut waiting = Waiting::new(0, &[]).await;
-        let daemon = Daemon::start(waiting.dir.path(), &to_nats(waiting.nats.url()), &settings);
+        let dir = waiting.dir.path();
+        let faults = Faults::new(dir, &dir.join("data/parked"));
+        let mut settings = faults.settings();
+        settings.push(("WAYPOST_JOURNAL__MAX_BYTES", "100000"));
+        settings.push(("WAYPOST_JOURNAL__SEGMENT_BYTES", "20000"));
+        let daemon = Daemon::start(dir, &to_nats(waiting.nats.url()), &settings);
+        if nothing_is_parked {
+            faults.arm(Fault::Full);
+        }
         let started = Instant::now();
         let mut ids = BTreeMap::new();
         let refused = loop {
@@ -432,6 +435,9 @@ async fn a_full_journal_refuses_for_now_and_recovers_with_the_broker() {
         };
         assert_refused_for_now(&daemon, &refused).await;
 
+        if nothing_is_parked {
+            faults.disarm(Fault::Full);
+        }
         waiting.nats.restart();
         let id = loop {
             let answer = sender::post(daemon.listen, &refused).await.expect("an answer");

@@ -8,6 +8,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use crate::common::{
     burst, consume,
     daemon::Daemon,
+    faults::{Fault, Faults},
     ids::{assert_ids, ids},
     kept,
     sender::{self, Answer, Webhook},
@@ -264,24 +265,22 @@ async fn hang_up(address: SocketAddr, webhook: &Webhook, reset: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_full_journal_refused_left_no_trace_and_is_taken_once_there_is_room() {
-    let settings = [
-        ("WAYPOST_JOURNAL__MAX_BYTES", "400000"),
-        // The journal itself is full before this broker's backlog is.
-        ("WAYPOST_DISPATCH__BACKLOG_MAX_BYTES", "100000000"),
-    ];
-    refused_and_taken_later(&settings).await;
+    // Nothing can be parked, so that the journal itself is full and stays so.
+    refused_and_taken_later(("WAYPOST_JOURNAL__MAX_BYTES", "400000"), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_refused_for_a_full_backlog_left_no_trace_and_is_taken_once_there_is_room() {
-    refused_and_taken_later(&[("WAYPOST_DISPATCH__BACKLOG_MAX_BYTES", "400000")]).await;
+    refused_and_taken_later(("WAYPOST_DISPATCH__BACKLOG_MAX_BYTES", "400000"), false).await;
 }
 
 /// Sends until there is no room, makes room, and sends what was refused again; more than once, since
 /// room must come back as often as it runs out.
-async fn refused_and_taken_later(settings: &[(&str, &str)]) {
+async fn refused_and_taken_later(bound: (&str, &str), nothing_is_parked: bool) {
     const ROUNDS: usize = 3;
     let dir = tempfile::tempdir().expect("a directory");
+    let faults = Faults::new(dir.path(), &dir.path().join("data/parked"));
+    let settings = &[&faults.settings()[..], &[bound]].concat()[..];
     let blocked = dir.path().join("blocked");
     let logs = blocked.join("log");
     let routes = LOGGED.replace("type: log", &format!("type: log, dir: {logs:?}"));
@@ -290,6 +289,9 @@ async fn refused_and_taken_later(settings: &[(&str, &str)]) {
         // A file where the broker wants a directory: it is down until the file is gone.
         fs::write(&blocked, "in the way").expect("a file");
         let daemon = Daemon::with_sources(dir.path(), &routes, settings);
+        if nothing_is_parked {
+            faults.arm(Fault::Full);
+        }
         let (mut accepted, refused) = send_until_refused(&daemon, &mut next).await;
         // Refused again, by one and by many at once: who waits for another's attempt learns its end.
         for answer in burst::post_all(daemon.listen, &vec![refused[0].clone(); 30], 30).await {
@@ -301,6 +303,9 @@ async fn refused_and_taken_later(settings: &[(&str, &str)]) {
             assert_eq!(answer.event_id.as_deref(), Some(&**id), "{answer:?}");
         }
 
+        if nothing_is_parked {
+            faults.disarm(Fault::Full);
+        }
         fs::remove_file(&blocked).expect("to make room");
         for webhook in refused {
             // Room comes a little later; a refusal until then is one more that leaves no trace.

@@ -1,15 +1,19 @@
 //! What the other tests rely on: brokers that really die and come back, and leave nothing behind.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Command, Stdio},
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use crate::common::{
     brokers::{Kafka, Nats, RabbitMq, Server},
     consume::{self, Consumed},
+    faults::{self, Fault, Faults},
     shared::Brokers,
 };
 use async_nats::jetstream;
@@ -19,12 +23,66 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 const BODY: &[u8] = b"{\"data\": 1}";
 const JSON: &str = "application/json";
 
+/// How long a sync that must not return is watched.
+const HANGS_FOR: Duration = Duration::from_millis(300);
+
 /// How long a client waits for one answer before a test says that none came.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// A program that copies in blocks of 4 KiB and syncs, on a disk that fails.
+fn copy(faults: &Faults, from: &Path, to: &Path) -> Child {
+    let mut dd = Command::new("dd");
+    dd.arg(format!("if={}", from.display())).arg(format!("of={}", to.display()));
+    dd.args(["bs=4096", "conv=fdatasync"]).envs(faults.settings()).env(faults::READS.0, "1");
+    dd.stderr(Stdio::null()).spawn().expect("to run dd")
+}
+
+#[test]
+fn a_range_of_a_file_cannot_be_read_for_a_while() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = dir.path().join("disk");
+    fs::create_dir(&disk).expect("to create a directory");
+    let faults = Faults::new(dir.path(), &disk);
+    let (from, to) = (disk.join("from"), disk.join("to"));
+    fs::write(&from, vec![7; 20_000]).expect("to write a file");
+    let copies = || copy(&faults, &from, &to).wait().expect("its end").success();
+
+    faults.make_unreadable(&[("nothing", 0..99_999), ("/from", 40_000..99_999)]);
+    assert!(copies());
+    faults.make_unreadable(&[("nothing", 0..99_999), ("/from", 8191..8192)]);
+    assert!(!copies());
+    assert_eq!(fs::read(&to).expect("a part").len(), 4096);
+    faults.make_readable();
+    assert!(copies());
+    assert_eq!(fs::read(&to).expect("all"), fs::read(&from).expect("all"));
+}
+
+#[test]
+fn a_sync_that_hangs_ends_with_the_fault_or_with_a_signal() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = dir.path().join("disk");
+    fs::create_dir(&disk).expect("to create a directory");
+    let faults = Faults::new(dir.path(), &disk);
+    let (from, to) = (disk.join("from"), disk.join("to"));
+    fs::write(&from, "some").expect("to write a file");
+    faults.arm(Fault::Hang);
+    let hung = || {
+        let mut copying = copy(&faults, &from, &to);
+        std::thread::sleep(HANGS_FOR);
+        assert_eq!(copying.try_wait().expect("its status"), None);
+        copying
+    };
+    let (mut goes_on, mut told) = (hung(), hung());
+    kill_process(Pid::from_child(&told), Signal::TERM).expect("to signal it");
+    assert_eq!(told.wait().expect("its end").signal(), Some(15));
+    faults.disarm(Fault::Hang);
+    assert!(goes_on.wait().expect("its end").success());
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_kafka_comes_back_with_its_messages() {

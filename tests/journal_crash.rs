@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,7 +13,10 @@ use proptest::{
     prelude::*,
     test_runner::{Config, RngSeed, TestRunner},
 };
-use waypost::journal::{AppendError, Cursor, Entry, Item, Journal, Key, Opened, Options, Position};
+use tokio::time::timeout;
+use waypost::journal::{
+    AppendError, Entry, Item, Journal, Key, Opened, Options, Place, Position, Reader, Stamp,
+};
 
 use crate::common::{
     sim_disk::{Image, SimDisk},
@@ -40,8 +44,10 @@ macro_rules! promise {
 enum Step {
     /// Appends payloads of these lengths, without waiting in between.
     Append(Vec<usize>),
-    /// Settles up to so many records.
-    Settle(u64),
+    /// Settles up to so many records, and saves that.
+    Settle(usize),
+    /// Settles every second one of up to so many records, which then rides on a commit.
+    SettleSome(usize),
     /// Parks the first unsettled record, then settles it.
     Park,
     Release,
@@ -58,7 +64,8 @@ fn step() -> impl Strategy<Value = Step> {
     let lens = || prop::collection::vec(prop_oneof![Just(0), 1..300_usize, 900..1200_usize], 1..5);
     prop_oneof![
         5 => lens().prop_map(Step::Append),
-        4 => (1..4_u64).prop_map(Step::Settle),
+        3 => (1..4_usize).prop_map(Step::Settle),
+        4 => (1..8_usize).prop_map(Step::SettleSome),
         1 => Just(Step::Park),
         2 => Just(Step::Release),
         1 => Just(Step::Reopen),
@@ -69,7 +76,13 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn options() -> Options {
-    Options { segment_bytes: 4096 + 1500, tail_bytes: 1000, queue: 64, ..Options::default() }
+    Options {
+        segment_bytes: 4096 + 1500,
+        tail_bytes: 1000,
+        queue: 64,
+        carry_every: Duration::ZERO,
+        ..Options::default()
+    }
 }
 
 /// A payload says which it is in every part of it, so that no mixture passes for one.
@@ -102,9 +115,9 @@ struct Log {
     refused: BTreeSet<u64>,
     /// Position to id, and when it was acknowledged.
     acknowledged: BTreeMap<u64, (u64, usize)>,
-    /// Cursor positions that a save was begun for, and when; and when it was done.
-    begun: Vec<(u64, usize)>,
-    saved: Vec<(u64, usize)>,
+    /// Positions that were settled, and when; and when that was durable.
+    settled: BTreeMap<u64, usize>,
+    durable: BTreeMap<u64, usize>,
     /// Ids parked before being settled, by their position in the main journal, and when.
     parked: BTreeMap<u64, (u64, usize)>,
 }
@@ -116,8 +129,8 @@ impl Log {
         log.sent.retain(|_, at| *at <= operation);
         log.acknowledged.retain(|_, (_, at)| *at <= operation);
         log.parked.retain(|_, (_, at)| *at <= operation);
-        log.begun.retain(|(_, at)| *at <= operation);
-        log.saved.retain(|(_, at)| *at <= operation);
+        log.settled.retain(|_, at| *at <= operation);
+        log.durable.retain(|_, at| *at <= operation);
         log.restart();
         log
     }
@@ -127,12 +140,9 @@ impl Log {
         self.sent.values_mut().for_each(|at| *at = 0);
         let records = self.acknowledged.values_mut().chain(self.parked.values_mut());
         records.for_each(|(_, at)| *at = 0);
-        self.begun.iter_mut().chain(&mut self.saved).for_each(|(_, at)| *at = 0);
+        let places = self.settled.values_mut().chain(self.durable.values_mut());
+        places.for_each(|at| *at = 0);
     }
-}
-
-fn highest(positions: &[(u64, usize)]) -> u64 {
-    positions.iter().map(|(position, _)| *position).max().unwrap_or(0)
 }
 
 /// A process on the disk.
@@ -140,7 +150,9 @@ struct Session {
     disk: SimDisk,
     main: Journal,
     parked: Journal,
-    cursor: Cursor,
+    place: Place,
+    /// What is settled and was not seen to be durable.
+    waiting: Vec<(Stamp, u64)>,
     log: Arc<Mutex<Log>>,
 }
 
@@ -157,19 +169,18 @@ impl Session {
         let opened = open(&disk, MAIN)?;
         let opened_at = disk.operations();
         let parked = open(&disk, PARKED)?;
-        let cursor = opened.journal.cursor("a").map_err(|error| error.to_string())?;
-        let (position, saved) = (cursor.position().0, highest(&log.saved));
-        promise!(position >= saved, "the cursor went back from {saved} to {position}");
-        promise!(position <= highest(&log.begun), "the cursor is at {position}, never saved");
-        log.saved.push((position, disk.operations()));
+        let place = opened.journal.place("a").map_err(|error| error.to_string())?;
+        let opened_place_at = disk.operations();
 
-        let items = read(&opened.journal, cursor.position()).await?;
-        check_items(&log, &items, position, before)?;
-        adopt(&mut log, &items, opened_at)?;
+        let all = read(opened.journal.reader(Position::FIRST), &opened.journal).await?;
+        check_items(&log, &all, before)?;
+        let open = read(place.reader(), &opened.journal).await?;
+        check_place(&mut log, &opened.journal, &open, opened_place_at)?;
+        adopt(&mut log, &all, opened_at)?;
         check_keys(&log, &opened)?;
-        check_parked(&log, &parked.journal, position).await?;
-        let log = Arc::new(Mutex::new(log));
-        Ok(Session { disk, main: opened.journal, parked: parked.journal, cursor, log })
+        check_parked(&log, &parked.journal).await?;
+        let (log, waiting) = (Arc::new(Mutex::new(log)), Vec::new());
+        Ok(Session { disk, main: opened.journal, parked: parked.journal, place, waiting, log })
     }
 
     async fn close(self) -> (SimDisk, Log) {
@@ -187,13 +198,13 @@ impl Session {
                 }
             }
             Step::Settle(count) => {
-                let to = self.main.end().min(Position(self.cursor.position().0 + count));
-                self.save(to)?;
+                self.settle(*count, 1).await?;
+                self.save()?;
             }
+            Step::SettleSome(count) => self.settle(*count, 2).await?,
             Step::Park => self.park().await?,
             Step::Release => {
-                let released = self.main.release(self.cursor.position()).await;
-                released.map_err(|error| error.to_string())?;
+                self.main.release().await.map_err(|error| error.to_string())?;
             }
             Step::Reopen => return self.reopen().await,
             Step::NoSpace(room, lens) => {
@@ -211,14 +222,15 @@ impl Session {
                 return self.reopen().await;
             }
             Step::FailedSave => {
-                let to = self.cursor.position().next();
-                if to <= self.main.end() {
+                self.settle(1, 1).await?;
+                if self.place.due().is_some() {
                     self.disk.fail_syncs(1);
-                    promise!(self.save(to).is_err(), "a cursor was saved without a sync");
+                    promise!(self.save().is_err(), "a place was saved without a sync");
                     return self.reopen().await;
                 }
             }
         }
+        self.look();
         Ok(self)
     }
 
@@ -239,7 +251,7 @@ impl Session {
                 let mut log = log.lock().unwrap();
                 match &result {
                     Ok(position) => {
-                        log.acknowledged.insert(position.0, (id, disk.operations()));
+                        log.acknowledged.insert(position.ordinal(), (id, disk.operations()));
                     }
                     Err(_) => {
                         log.refused.insert(id);
@@ -265,28 +277,59 @@ impl Session {
         id
     }
 
-    fn save(&mut self, to: Position) -> Outcome<()> {
-        self.log.lock().unwrap().begun.push((to.0, self.disk.operations()));
-        self.cursor.save(to).map_err(|error| error.to_string())?;
-        self.log.lock().unwrap().saved.push((to.0, self.disk.operations()));
+    /// Settles of the first so many open records each `step`th.
+    async fn settle(&mut self, count: usize, step: usize) -> Outcome<()> {
+        let open = read(self.place.reader(), &self.main).await?;
+        for item in open.iter().take(count).step_by(step) {
+            self.settle_one(item);
+        }
         Ok(())
     }
 
-    async fn park(&mut self) -> Outcome<()> {
-        let from = self.cursor.position();
-        if from >= self.main.end() {
-            return Ok(());
+    fn settle_one(&mut self, item: &Item) {
+        let (from, to) = (item.position(), item.next_position());
+        let operations = self.disk.operations();
+        for position in from.ordinal()..to.ordinal() {
+            self.log.lock().unwrap().settled.entry(position).or_insert(operations);
         }
-        let items = self.main.reader(from).next(1, usize::MAX).await;
-        let items = items.map_err(|error| error.to_string())?;
-        if let Some(Item::Entry(position, bytes)) = items.first() {
+        let stamp = match item {
+            Item::Entry(position, _) => self.place.settle(*position),
+            _ => {
+                self.place.step_over(from, to);
+                return;
+            }
+        };
+        self.waiting.push((stamp, from.ordinal()));
+    }
+
+    fn save(&mut self) -> Outcome<()> {
+        self.place.save().map_err(|error| error.to_string())?;
+        self.look();
+        promise!(self.waiting.is_empty(), "saved, and {:?} is not durable", self.waiting);
+        Ok(())
+    }
+
+    /// Notes what is said to be durable.
+    fn look(&mut self) {
+        let (durable, operations) = (self.place.durable(), self.disk.operations());
+        let mut log = self.log.lock().unwrap();
+        for (_, position) in self.waiting.extract_if(.., |(stamp, _)| *stamp <= durable) {
+            log.durable.entry(position).or_insert(operations);
+        }
+    }
+
+    async fn park(&mut self) -> Outcome<()> {
+        let open = read(self.place.reader(), &self.main).await?;
+        let Some(item) = open.first() else { return Ok(()) };
+        if let Item::Entry(position, bytes) = item {
             let entry = Entry { payload: bytes.clone(), ..Entry::default() };
             let parked = self.parked.append_durable(entry).await;
             parked.map_err(|error| error.to_string())?;
             let parked = (id_of(bytes)?, self.disk.operations());
-            self.log.lock().unwrap().parked.insert(position.0, parked);
+            self.log.lock().unwrap().parked.insert(position.ordinal(), parked);
         }
-        self.save(items[0].next_position())
+        self.settle_one(item);
+        self.save()
     }
 }
 
@@ -295,40 +338,74 @@ fn open(disk: &SimDisk, dir: &str) -> Outcome<Opened> {
         .map_err(|error| format!("{dir} does not open: {error}"))
 }
 
-async fn read(journal: &Journal, from: Position) -> Outcome<Vec<Item>> {
+async fn read(mut reader: Reader, journal: &Journal) -> Outcome<Vec<Item>> {
     let mut items = Vec::new();
-    let mut reader = journal.reader(from);
-    while reader.position() < journal.end() {
-        items.extend(reader.next(3, 500).await.map_err(|error| error.to_string())?);
+    // A place that has settled all waits for more.
+    while !reader.is_at_end() {
+        let next = timeout(Duration::from_millis(50), reader.next(3, 500)).await;
+        match next {
+            Ok(next) => items.extend(next.map_err(|error| error.to_string())?),
+            Err(_) if reader.position() >= journal.fence() => break,
+            Err(_) => return Err("a reader stands still".to_owned()),
+        }
     }
     Ok(items)
 }
 
-fn check_items(log: &Log, items: &[Item], from: u64, before: Before) -> Outcome<()> {
+fn check_items(log: &Log, items: &[Item], before: Before) -> Outcome<()> {
     let mut delivered = BTreeMap::new();
-    let (mut next, mut last) = (from, None);
+    let (mut next, mut last) = (0, None);
     for item in items {
+        let position = item.position().ordinal();
+        promise!(position == next, "{next} was skipped silently");
         match item {
-            Item::Entry(position, bytes) => {
+            Item::Entry(_, bytes) => {
                 let id = id_of(bytes)?;
-                promise!(position.0 == next, "{next} was skipped silently");
                 promise!(log.sent.contains_key(&id), "{id} was never sent");
                 if !log.refused.contains(&id) {
                     promise!(last < Some(id), "{id} came after {last:?}");
                     last = Some(id);
                 }
-                delivered.insert(position.0, id);
+                delivered.insert(position, id);
             }
-            Item::Damaged { from, why, .. } => {
-                promise!(from.0 == next, "{next} was skipped silently");
+            // What was settled and is released.
+            Item::Damaged { .. } if log.settled.contains_key(&position) => {}
+            Item::Void { .. } => promise!(before == Before::PowerLost, "void without reason"),
+            Item::Damaged { why, .. } => {
                 promise!(before == Before::PowerLost, "damaged by a process's death: {why}");
             }
         }
-        next = item.next_position().0;
+        next = item.next_position().ordinal();
     }
-    for (position, (id, _)) in log.acknowledged.range(from..) {
+    for (position, (id, _)) in &log.acknowledged {
         let found = delivered.get(position);
-        promise!(found == Some(id), "{id}, acknowledged at {position}, is lost: {found:?}");
+        let is_settled = log.settled.contains_key(position);
+        promise!(
+            found == Some(id) || found.is_none() && is_settled,
+            "{id}, acknowledged at {position}, is lost: {found:?}"
+        );
+    }
+    Ok(())
+}
+
+/// What is not read there again is settled, and was; what was durably settled is not read again.
+fn check_place(log: &mut Log, journal: &Journal, open: &[Item], at: usize) -> Outcome<()> {
+    let mut settled: BTreeSet<u64> = (0..journal.fence().ordinal()).collect();
+    for item in open {
+        for position in item.position().ordinal()..item.next_position().ordinal() {
+            settled.remove(&position);
+        }
+    }
+    for position in log.durable.keys() {
+        promise!(settled.contains(position), "{position} was durably settled, and comes again");
+    }
+    for (position, (id, _)) in &log.acknowledged {
+        let was = log.settled.contains_key(position) || !settled.contains(position);
+        promise!(was, "{id} at {position} is passed over: nobody settled it");
+    }
+    log.durable.extend(settled.into_iter().map(|position| (position, at)));
+    for position in log.durable.keys() {
+        log.settled.entry(*position).or_insert(at);
     }
     Ok(())
 }
@@ -337,7 +414,7 @@ fn check_items(log: &Log, items: &[Item], from: u64, before: Before) -> Outcome<
 fn adopt(log: &mut Log, items: &[Item], at: usize) -> Outcome<()> {
     for item in items {
         if let Item::Entry(position, bytes) = item {
-            log.acknowledged.entry(position.0).or_insert((id_of(bytes)?, at));
+            log.acknowledged.entry(position.ordinal()).or_insert((id_of(bytes)?, at));
         }
     }
     Ok(())
@@ -356,15 +433,16 @@ fn check_keys(log: &Log, opened: &Opened) -> Outcome<()> {
     Ok(())
 }
 
-async fn check_parked(log: &Log, parked: &Journal, settled: u64) -> Outcome<()> {
-    let items = read(parked, parked.first()).await?;
+async fn check_parked(log: &Log, parked: &Journal) -> Outcome<()> {
+    let items = read(parked.reader(Position::FIRST), parked).await?;
     let mut ids = BTreeSet::new();
     for item in &items {
         if let Item::Entry(_, bytes) = item {
             ids.insert(id_of(bytes)?);
         }
     }
-    for (id, _) in log.parked.range(..settled).map(|(_, parked)| parked) {
+    let is_settled = |position: &u64| log.durable.contains_key(position);
+    for (_, (id, _)) in log.parked.iter().filter(|(position, _)| is_settled(position)) {
         promise!(ids.contains(id), "{id} was settled by being parked, and is not parked");
     }
     Ok(())

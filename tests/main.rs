@@ -16,6 +16,7 @@ mod duplicates;
 mod explain;
 mod formats;
 mod harness;
+mod hung_disk;
 mod ingress;
 mod journal_crash;
 mod journal_damage;

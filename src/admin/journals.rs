@@ -155,6 +155,10 @@ impl View {
             Ok(decoded) => decoded,
             Err(error) => return Verdict::Unreadable(error),
         };
+        if record.messages.is_empty() {
+            // It said that an event came again, and is owed to nobody.
+            return Verdict::Known;
+        }
         // What nobody looks after would be appended and never read.
         let brokers = self.brokers.load();
         let is_served =

@@ -28,6 +28,8 @@ pub enum Reason {
     JournalFull,
     /// The disk under the data directory is full, or a quota is.
     DiskFull,
+    /// A write to the disk has not come back for longer than `journal.commit_timeout`.
+    DiskHangs,
     /// The data directory cannot be looked at.
     DataDirUnreadable,
     /// What the disk holds is unknown; the daemon is about to end.
@@ -43,6 +45,10 @@ impl Reason {
                 "the journal is full: see journal.max_bytes, and why brokers lag"
             }
             Reason::DiskFull => "the disk is full: make room under the data directory",
+            Reason::DiskHangs => {
+                "the disk does not answer (journal.commit_timeout): see the disk and the kernel's log. \
+                 Nothing acknowledged is lost, and events are taken again once it answers"
+            }
             Reason::DataDirUnreadable => "the data directory cannot be looked at: see its disk",
             Reason::JournalFailed => "the journal has failed: see the log",
         }
@@ -56,7 +62,9 @@ pub struct Facts {
     pub failed: bool,
     /// Left of `journal.max_bytes`.
     pub journal_left_bytes: u64,
-    /// Left of the disk, if that can be told.
+    /// Whether a group commit has taken longer than it may.
+    pub hangs: bool,
+    /// Left of the disk, if that can be told; it is not asked while it hangs.
     pub disk_left_bytes: Option<u64>,
     /// The bound that the last append met, and how long ago.
     pub refuses: Option<(NoRoom, Duration)>,
@@ -71,7 +79,8 @@ pub fn reasons(facts: &Facts) -> Vec<Reason> {
         (facts.failed, Reason::JournalFailed),
         (facts.journal_left_bytes < ROOM_BYTES || refused(NoRoom::Journal), Reason::JournalFull),
         (disk_full || refused(NoRoom::Disk), Reason::DiskFull),
-        (facts.disk_left_bytes.is_none(), Reason::DataDirUnreadable),
+        (facts.hangs, Reason::DiskHangs),
+        (facts.disk_left_bytes.is_none() && !facts.hangs, Reason::DataDirUnreadable),
     ]
     .into_iter()
     .filter_map(|(holds, reason)| holds.then_some(reason))
@@ -88,6 +97,7 @@ mod tests {
             draining: false,
             failed: false,
             journal_left_bytes: 1 << 30,
+            hangs: false,
             disk_left_bytes: Some(1 << 30),
             refuses: None,
         };
@@ -100,6 +110,7 @@ mod tests {
             (Facts { journal_left_bytes: ROOM_BYTES, ..ready }, vec![]),
             (Facts { disk_left_bytes: Some(0), ..ready }, vec![Reason::DiskFull]),
             (Facts { disk_left_bytes: None, ..ready }, vec![Reason::DataDirUnreadable]),
+            (Facts { hangs: true, disk_left_bytes: None, ..ready }, vec![Reason::DiskHangs]),
             (Facts { refuses: ago(NoRoom::Journal, 9), ..ready }, vec![Reason::JournalFull]),
             (Facts { refuses: ago(NoRoom::Disk, 9), ..ready }, vec![Reason::DiskFull]),
             (Facts { refuses: ago(NoRoom::Disk, 10), ..ready }, vec![]),

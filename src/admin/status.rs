@@ -14,6 +14,7 @@ use crate::{
     clock::{now_ms, rfc3339},
     commands::{self, stats::Shown},
     dispatch::State,
+    footprint::Footprint,
     journal::{Journal, Room},
     sonzai::{poller::Poll, service::Account},
     source::{Provider, Source},
@@ -38,8 +39,14 @@ pub struct Status {
     /// How many keys of events are remembered, so that the same one twice is one.
     pub known_events: Bounded,
     pub journal: Store,
-    /// What the daemon may still write to the disk of its data directory.
+    /// What the daemon may still write to the disk of its data directory; not told while that hangs.
     pub disk_left_bytes: Option<u64>,
+    /// What waits for the disk for longer than `journal.commit_timeout`.
+    #[serde(default)]
+    pub hangs: Vec<HangStatus>,
+    /// What the data directory may come to hold.
+    #[serde(default)]
+    pub data_dir: DataDirStatus,
     pub dead_letters: Store,
     /// What of the journals is damaged, or cannot be read at present.
     #[serde(default)]
@@ -102,6 +109,22 @@ pub struct ChangingStatus {
     /// RFC 3339.
     pub since: String,
     pub since_seconds: u64,
+}
+
+/// A journal whose disk does not answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HangStatus {
+    /// `main`, `dead_letters` or `parked`.
+    pub journal: String,
+    pub seconds: f64,
+}
+
+/// The data directory by its bounds; the files of `log` brokers come on top.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct DataDirStatus {
+    pub limit_bytes: u64,
+    #[serde(flatten)]
+    pub parts: Footprint,
 }
 
 /// Something with a bound.
@@ -230,6 +253,8 @@ impl View {
             },
             journal: Store::of(&self.main),
             disk_left_bytes: self.disk_left_bytes(),
+            hangs: self.hang_status(),
+            data_dir: DataDirStatus::of(self.footprint()),
             dead_letters: Store::of(&self.dead_letters),
             damage: self.damage(),
             polls: self.polls(),
@@ -245,6 +270,15 @@ impl View {
             commands: self.commands.load().iter().map(CommandStatus::of).collect(),
             config: ConfigStatus::of(&self.config.facts()),
         }
+    }
+
+    fn hang_status(&self) -> Vec<HangStatus> {
+        let hangs = self.hangs().into_iter().filter(|(_, hangs)| !hangs.is_zero());
+        let status = |(journal, hangs): (&str, std::time::Duration)| HangStatus {
+            journal: journal.to_owned(),
+            seconds: hangs.as_secs_f64(),
+        };
+        hangs.map(status).collect()
     }
 
     fn polls(&self) -> Vec<Poll> {
@@ -355,6 +389,12 @@ impl WebhooksStatus {
             changing: changing.collect(),
             trouble: store.trouble().map(|trouble| trouble.to_string()).or(behind),
         }
+    }
+}
+
+impl DataDirStatus {
+    fn of(parts: Footprint) -> DataDirStatus {
+        DataDirStatus { limit_bytes: parts.total_bytes(), parts }
     }
 }
 

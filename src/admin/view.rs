@@ -24,10 +24,12 @@ use crate::{
     commands::stats::AllShown,
     dedupe,
     dispatch::{self, Holds, LaneProgress},
+    footprint::{self, Footprint},
     ingress::Ingress,
     journal::{Behind, Journal},
     routing::Table,
     server::{Load, tls::Tls},
+    settings::Settings,
     sonzai::service as sonzai,
 };
 
@@ -57,8 +59,7 @@ pub struct View {
     pub dead_letters: Journal,
     pub backlogs: Arc<Backlogs>,
     pub holds: Arc<Holds>,
-    /// `journal.reserve_bytes`.
-    pub reserve_bytes: u64,
+    pub settings: Arc<Settings>,
     /// Bounds of every broker.
     pub limits: dispatch::Limits,
     pub brokers: Arc<ArcSwap<Vec<Broker>>>,
@@ -112,16 +113,37 @@ impl View {
         ready::reasons(&ready::Facts {
             draining: self.stop.is_cancelled(),
             failed: self.main.has_failed(),
+            hangs: self.main.hangs().is_some(),
             journal_left_bytes: self.main.room().left_bytes(),
             disk_left_bytes: self.disk_left_bytes(),
             refuses: stats.refuses(),
         })
     }
 
-    /// Bytes that the daemon may still write to the disk of its data directory.
+    /// Bytes that the daemon may still write to the disk of its data directory. A disk that hangs is
+    /// not asked: whoever does might never come back.
     pub fn disk_left_bytes(&self) -> Option<u64> {
-        let disk = rustix::fs::statvfs(&self.data_dir).ok()?;
-        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+        self.main.hangs().map_or_else(|| footprint::left_bytes(&self.data_dir), |_| None)
+    }
+
+    /// How long the disk has not answered, by what waits for it: the journal, the dead letters, and
+    /// whichever broker's parked messages have waited longest. Zero where it is within
+    /// `journal.commit_timeout`.
+    pub fn hangs(&self) -> [(&'static str, Duration); 3] {
+        let hangs = |journal: &Journal| journal.hangs().unwrap_or_default();
+        let brokers = self.brokers.load();
+        let parked = brokers.iter().map(|broker| hangs(&broker.parked)).max();
+        [
+            ("main", hangs(&self.main)),
+            ("dead_letters", hangs(&self.dead_letters)),
+            ("parked", parked.unwrap_or_default()),
+        ]
+    }
+
+    /// What the data directory may come to hold, with the brokers that there are now.
+    pub fn footprint(&self) -> Footprint {
+        let brokers = self.brokers.load();
+        Footprint::of(&self.settings, brokers.iter().map(|broker| broker.backlog_bytes))
     }
 
     /// Journal records that a broker has not settled, and about how many bytes they are.

@@ -24,7 +24,7 @@ const NAME_CHARS: usize = 16;
 ///
 /// LAG is how many records of the journal a broker has not got past; OLDEST how long the first
 /// message that it is owed has waited. Exits with 0 if the daemon answers and can take events, else
-/// with 1.
+/// with 1: also while its disk does not answer.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -93,6 +93,20 @@ fn head(out: &mut String, status: &Status) -> std::fmt::Result {
         "journal       {} of {}; {left} left on the disk",
         size(journal.bytes),
         size(journal.max_bytes)
+    )?;
+    for hang in &status.hangs {
+        let (what, waits) = (hang.journal.replace('_', " "), span(hang.seconds as u64));
+        writeln!(out, "    THE DISK DOES NOT ANSWER: {what} has waited for it for {waits}")?;
+    }
+    let (limit, parts) = (status.data_dir.limit_bytes, status.data_dir.parts);
+    let (journal, parked) = (parts.journal_bytes, parts.parked_bytes);
+    writeln!(
+        out,
+        "data dir      up to {}: journal {}, parked {}, rest {}",
+        size(limit),
+        size(journal),
+        size(parked),
+        size(limit.saturating_sub(journal).saturating_sub(parked))
     )?;
     let dead = status.dead_letters;
     writeln!(

@@ -9,6 +9,7 @@ use std::{
     collections::VecDeque,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rustc_hash::FxHashMap;
@@ -24,7 +25,7 @@ use crate::{
 const SEGMENT_BYTES: u64 = 1 << 20;
 
 /// All its segments. They are freed as soon as they are closed, since keys outlive them.
-const MAX_BYTES: u64 = 64 << 20;
+pub const MAX_BYTES: u64 = 64 << 20;
 
 const TAIL_BYTES: usize = 64 << 10;
 
@@ -96,12 +97,14 @@ impl Ledger {
         storage: Arc<dyn Storage>,
         dir: &Path,
         limits: Limits,
+        commit_timeout: Duration,
         now_ms: u64,
     ) -> Result<Ledger, Error> {
         let options = Options {
             segment_bytes: SEGMENT_BYTES,
             max_bytes: MAX_BYTES,
             tail_bytes: TAIL_BYTES,
+            commit_timeout,
             keys_since_ms: now_ms.saturating_sub(limits.window.as_millis() as u64),
             max_keys: limits.max_keys,
             ..Options::default()
@@ -219,8 +222,6 @@ fn hash<const N: usize>(texts: [&str; N]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{journal::RealDisk, sonzai::client::NewWakeup};
 
@@ -229,7 +230,8 @@ mod tests {
 
     fn open(dir: &Path, max_keys: usize) -> Ledger {
         let limits = Limits { window: Duration::from_secs(24 * 3600), max_keys };
-        Ledger::open(Arc::new(RealDisk), dir, limits, NOW_MS).expect("a ledger")
+        Ledger::open(Arc::new(RealDisk), dir, limits, Duration::from_secs(60), NOW_MS)
+            .expect("a ledger")
     }
 
     fn identity(name: &str, source: &str, id: &str) -> Identity {

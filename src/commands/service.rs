@@ -60,6 +60,8 @@ pub struct Parts {
     pub dead_letters: DeadLetters,
     /// How long a command in hand may take once it is told to stop.
     pub deadline: Duration,
+    /// How long a note may take to be durable, before that is told and tried again.
+    pub commit_timeout: Duration,
 }
 
 /// See the module.
@@ -298,7 +300,8 @@ impl Parts {
     /// Blocks.
     fn open_ledger(&self) -> Result<Ledger, journal::Error> {
         let dir = self.data_dir.join("commands");
-        let open = || Ledger::open(self.storage.clone(), &dir, self.remembered, now_ms());
+        let within = self.commit_timeout;
+        let open = || Ledger::open(self.storage.clone(), &dir, self.remembered, within, now_ms());
         self.reserve.open(open, journal::Error::is_no_space)
     }
 }

@@ -1,6 +1,9 @@
 //! The clients of the brokers of a table.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::Error;
 use crate::{
@@ -18,6 +21,11 @@ pub fn client(settings: &BrokerSettings, data_dir: &Path) -> Result<Client, Erro
     Ok(Client { kind: Some(kind.of_type()), settings, broker })
 }
 
+/// Where a `log` broker writes that names no directory of its own.
+pub fn log_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("log")
+}
+
 fn broker(kind: &BrokerKind, data_dir: &Path) -> Result<Box<dyn Broker>, String> {
     Ok(match kind {
         BrokerKind::Kafka(settings) => {
@@ -30,7 +38,7 @@ fn broker(kind: &BrokerKind, data_dir: &Path) -> Result<Box<dyn Broker>, String>
             Box::new(nats::Nats::new(settings.clone()).map_err(|e| e.to_string())?)
         }
         BrokerKind::Log { dir, rotate_bytes, keep } => {
-            let dir = dir.clone().unwrap_or_else(|| data_dir.join("log"));
+            let dir = dir.clone().unwrap_or_else(|| log_dir(data_dir));
             let rotate_bytes = rotate_bytes.unwrap_or(log::ROTATE_BYTES);
             Box::new(log::Log::new(log::Settings { dir, rotate_bytes, keep: *keep }))
         }

@@ -7,11 +7,11 @@ use bytestring::ByteString;
 use super::Error;
 use crate::{
     admin::{Token, TokenError},
-    clock::now_ms,
     commands::{self, Commands},
     dedupe,
     dispatch::{self, Capacity, DeadLetters, Dispatcher, Shared, dead_letter},
     feed::Feed,
+    footprint::parked_max_bytes,
     journal::{self, Journal, RealDisk, Reserve, Storage, is_no_space},
     settings::Settings,
 };
@@ -22,10 +22,6 @@ const SMALL_TAIL_BYTES: usize = 1 << 20;
 
 /// Segments that a bound is at least made up of: it is told, and space is freed, by whole segments.
 const MIN_SEGMENTS: u64 = 8;
-
-/// What may be accepted for a broker between two looks at its backlog, where the bound is small:
-/// about a second of a fast network.
-const PARKED_HEADROOM_BYTES: u64 = 64 << 20;
 
 /// Everything that is open before the daemon takes a request.
 pub struct Opened {
@@ -41,7 +37,6 @@ pub fn open(settings: &Arc<Settings>) -> Result<Opened, Error> {
     let storage: Arc<dyn Storage> = Arc::new(RealDisk);
     storage.create_dir_all(dir).map_err(|cause| Error::DataDir { path: dir.clone(), cause })?;
     let limits = remembered(settings);
-    let backlog_bytes = settings.backlog_bytes();
     let reserve =
         Reserve::new(storage.clone(), dir.join("reserve"), settings.journal.reserve_bytes);
     let open_journal = |dir: &Path, options: journal::Options| {
@@ -51,11 +46,12 @@ pub fn open(settings: &Arc<Settings>) -> Result<Opened, Error> {
     let main = open_journal(
         &dir.join("journal"),
         journal::Options {
-            segment_bytes: settings.journal.segment_bytes.min(backlog_bytes / MIN_SEGMENTS),
+            segment_bytes: settings.segment_bytes(),
             max_bytes: settings.journal.max_bytes,
             tail_bytes: settings.journal.tail_bytes,
             keep: settings.journal.keep,
-            keys_since_ms: now_ms().saturating_sub(limits.window.as_millis() as u64),
+            // All there are: how old they are is for the window to say, which knows what a clock is worth.
+            keys_since_ms: 0,
             max_keys: limits.max_keys,
             ..journal_options(settings)
         },
@@ -67,10 +63,8 @@ pub fn open(settings: &Arc<Settings>) -> Result<Opened, Error> {
         _ => false,
     };
     let token = reserve.open(|| Token::open(dir), no_space)?;
-    let dead_letters = open_journal(
-        &dead_letter::dir(dir),
-        small_journal(settings, settings.dead_letters.max_bytes),
-    )?;
+    let options = small_journal(settings, settings.dead_letters.max_bytes);
+    let dead_letters = open_journal(&dead_letter::dir(dir), options)?;
     let shared = Shared {
         main: main.journal.clone(),
         dead_letters: DeadLetters::new(dead_letters.journal),
@@ -108,6 +102,7 @@ impl Opener {
             client: (&self.settings.sonzai).into(),
             dead_letters: self.shared.dead_letters.clone(),
             deadline: self.settings.shutdown.deadline,
+            commit_timeout: self.settings.journal.commit_timeout,
         })
     }
 
@@ -138,8 +133,7 @@ fn remembered(settings: &Settings) -> dedupe::Limits {
 
 /// The journal of a broker's parked messages.
 pub fn parked_journal(settings: &Settings, backlog_bytes: u64) -> journal::Options {
-    // Room beyond the bound at which events are refused, for those that are in already.
-    let max_bytes = backlog_bytes.saturating_mul(2).saturating_add(PARKED_HEADROOM_BYTES);
+    let max_bytes = parked_max_bytes(backlog_bytes);
     journal::Options { max_bytes, ..small_journal(settings, backlog_bytes) }
 }
 

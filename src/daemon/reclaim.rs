@@ -1,6 +1,6 @@
 //! Frees what is settled, and keeps room on the disk for the next start.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use crate::{
     clock::now_ms,
+    dedupe,
     journal::{self, Journal, Reserve},
     quiet::Quiet,
 };
@@ -22,7 +23,7 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// Frees what every place has settled, and keeps what room there is for the next start.
 pub async fn reclaim(
     journal: Journal,
-    keys_for: Duration,
+    window: Arc<dedupe::Window>,
     reserve: Reserve,
     stop: CancellationToken,
 ) -> Result<(), Error> {
@@ -38,7 +39,7 @@ pub async fn reclaim(
         report(journal.release().await);
         if forget_at <= Instant::now() {
             forget_at = Instant::now() + FORGET_EVERY;
-            let before_ms = now_ms().saturating_sub(keys_for.as_millis() as u64);
+            let before_ms = window.holds_none_before_ms(now_ms());
             report(journal.forget_keys(before_ms).await);
             let reserve = reserve.clone();
             tokio::task::spawn_blocking(move || fill(&reserve)).await.map_err(Error::Panicked)?;

@@ -40,6 +40,10 @@ use crate::{
 /// How long operators' requests may take to end.
 const ADMIN_DRAIN: Duration = Duration::from_secs(2);
 
+/// How long clients may take to be closed after the brokers' time, with places to be saved: more than a
+/// disk takes that is only slow.
+const TO_SPARE: Duration = Duration::from_secs(5);
+
 /// See the module. Dropping it ends all that it runs, in no order.
 pub struct Running {
     ingress: Ingress,
@@ -91,7 +95,10 @@ impl Running {
         fleet.commit(&table, prepared, &[]);
         takes_commands.apply(&table);
         let table = Arc::new(ArcSwap::from_pointee(table));
-        let admit = Admit::new(main.clone(), window.clone(), shared.backlogs.clone());
+        let commit_timeout = settings.journal.commit_timeout;
+        let backlogs = shared.backlogs.clone();
+        let known = window.clone();
+        let admit = Admit::new(main.clone(), window.clone(), backlogs, commit_timeout);
         let ingress = Ingress::new(table.clone(), admit.clone(), ingress_limits(settings));
         let parts = sonzai::Parts {
             settings: settings.sonzai,
@@ -121,7 +128,7 @@ impl Running {
             dead_letters: dead_letters.clone(),
             backlogs: shared.backlogs.clone(),
             holds: shared.holds.clone(),
-            reserve_bytes: settings.journal.reserve_bytes,
+            settings: opener.settings.clone(),
             limits: dispatch_limits(settings),
             brokers: fleet.shown(),
             commands: takes_commands.shown(),
@@ -156,8 +163,8 @@ impl Running {
         let reload = Reload::new(settings, reserve.clone(), seen, parts);
         let calls = Calls { asking, hangup: told.reload.clone() };
         tasks.spawn(named("what looks after the brokers", reload.run(calls, stop.brokers.clone())));
-        let keys_for = settings.dedupe.window;
-        let frees = reclaim(main.clone(), keys_for, reserve, stop.brokers.clone());
+        let told = stop.brokers.clone();
+        let frees = reclaim(main.clone(), known, reserve, told);
         tasks.spawn(named("what frees the journal", frees));
         for (journal, whose, window) in [
             (&main, damage::MAIN, Some(view.window.clone())),
@@ -217,8 +224,14 @@ impl Running {
     }
 
     /// The order matters: first no new requests, then no new messages, then nothing to write.
-    /// Requests are still accepted for `delay`, and may take until the `deadline` after that.
-    pub async fn drain(mut self, delay: Duration, deadline: Duration) -> Result<(), Error> {
+    /// Requests are still accepted for `delay`, and may take until the `deadline` after that; so may
+    /// brokers. What they leave to be written has as long as a commit may take, and some time to spare.
+    pub async fn drain(
+        mut self,
+        delay: Duration,
+        deadline: Duration,
+        commit_timeout: Duration,
+    ) -> Result<(), Error> {
         tracing::info!("draining");
         service::stopping().await;
         tokio::time::sleep(delay).await;
@@ -229,16 +242,26 @@ impl Running {
             self.requests.abort();
         }
         self.stop.brokers.cancel();
-        while let Some(ended) = self.tasks.join_next().await {
-            outcome(ended)?;
-        }
+        let to_write = commit_timeout + TO_SPARE;
+        let late = |within| move |_| Error::DiskHangs { within };
+        let ended = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                outcome(ended)?;
+            }
+            Ok::<_, Error>(())
+        };
+        let within = deadline + to_write;
+        timeout(within, ended).await.map_err(late(within))??;
         self.stop.admin.cancel();
         if timeout(ADMIN_DRAIN, &mut self.operators).await.is_err() {
             tracing::warn!("the admin listener was still busy at the deadline");
             self.operators.abort();
         }
-        self.main.close().await;
-        self.dead_letters.close().await;
+        let closed = async {
+            self.main.close().await;
+            self.dead_letters.close().await;
+        };
+        timeout(to_write, closed).await.map_err(late(to_write))?;
         tracing::info!("drained");
         Ok(())
     }

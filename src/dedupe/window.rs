@@ -1,4 +1,10 @@
 //! The window of known keys, and the claims on those to come.
+//!
+//! Two clocks, each for what the other gets wrong. A key is forgotten by *running time*, which no wall
+//! clock that jumps moves on, nor time in which the daemon was down: nothing is forgotten early. Whether
+//! something was registered *lately* is asked of the wall clock too, since only that saw a downtime; a
+//! jump of it then makes two events of one at the worst. Both must say so: a wall clock that was set
+//! back makes nothing lately for longer than it is by running time.
 
 use std::{
     collections::{VecDeque, hash_map::Entry},
@@ -8,7 +14,10 @@ use std::{
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 use super::keys::{Key, Keys, LookUp, Registered};
 use crate::meter::Counter;
@@ -16,16 +25,31 @@ use crate::meter::Counter;
 /// How long and how many.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A key older than this is forgotten, within a second or so.
+    /// A key older than this by running time is forgotten, within a second or so.
     pub window: Duration,
     /// Beyond this many, the oldest are forgotten. One that was registered again counts for each
     /// time until its first would have been forgotten.
     pub max_keys: usize,
 }
 
+/// How much of the time between two keys of an earlier process counts as running time at the most: how
+/// much of it was downtime or a jump of its wall clock cannot be told any more. More, and a jump would
+/// make what lies before it seem old; less, and a quiet source's keys would stay for long.
+const GAP_S: u32 = 3600;
+
+/// Running time at a start, in seconds: far from 0, so that what is older has a time as well.
+const START_S: u32 = u32::MAX / 2;
+
+/// Another event with one of the keys is being appended, and whether it is durable was not known in
+/// time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not known yet whether the same event, come before, is durable")]
+pub struct Undecided;
+
 /// The known keys and those being committed.
 pub struct Window {
     limits: Limits,
+    started: Instant,
     state: Mutex<State>,
     /// Events that took a key which is good for one.
     taken: Counter,
@@ -33,14 +57,25 @@ pub struct Window {
 
 #[derive(Default)]
 struct State {
-    /// With the newest time at which each was registered. Times here are seconds since the Unix
-    /// epoch: a million keys are many, and no age is asked for more exactly.
-    known: FxHashMap<Key, u32>,
-    /// Keys in the order in which they were registered, about that of time. One that was registered
-    /// again is here more than once; only the newest counts.
+    /// When each was last registered.
+    known: FxHashMap<Key, Time>,
+    /// Keys in the order in which they were registered, with the running time at which they were. One
+    /// that was registered again is here more than once; only the newest counts.
     ages: VecDeque<(Key, u32)>,
+    /// Of their times those that are lower by the wall clock than all after them: the first is the
+    /// lowest of all.
+    lows: VecDeque<Time>,
     /// Bounded by the requests under way.
     claimed: FxHashMap<Key, Claimed>,
+}
+
+/// A time by both clocks, in seconds: a million keys are many, and no age is asked for more exactly.
+#[derive(Clone, Copy, Debug)]
+struct Time {
+    /// Since the Unix epoch.
+    wall_s: u32,
+    /// Since some start, plus [`START_S`].
+    run_s: u32,
 }
 
 /// A key under claim.
@@ -67,28 +102,52 @@ impl Window {
         // At once for all of them: a start that rehashes a million keys again and again takes longer.
         state.known.reserve(keys.len());
         state.ages.reserve(keys.len());
+        let mut run_s = START_S.saturating_sub(span_s(&keys));
+        let mut last_s = None;
         for (key, time_ms) in keys {
-            state.learn(key, seconds(time_ms), limits);
+            let wall_s = seconds(time_ms);
+            run_s += gap_s(last_s.replace(wall_s), wall_s);
+            if START_S - run_s <= limits.window_s() {
+                state.learn(key, Time { wall_s, run_s }, limits);
+            }
         }
-        Arc::new(Window { limits, state: Mutex::new(state), taken: Counter::default() })
+        Arc::new(Window {
+            limits,
+            started: Instant::now(),
+            state: Mutex::new(state),
+            taken: Counter::default(),
+        })
     }
 
     /// Claims all of an event's keys in one step, waiting while somebody else has a claim on one
-    /// that it looks up; `None` if one of those is known by then. If only a key is that is good for
-    /// one, the claim [says so](Claim::is_taken).
+    /// that it looks up, `patience` at the most; `None` if one of those is known by then. If only a key
+    /// is that is good for one, the claim [says so](Claim::is_taken).
     ///
     /// Nobody waits in a circle: who waits holds nothing.
-    pub async fn claim(self: &Arc<Self>, keys: Keys, now_ms: u64) -> Option<Claim> {
+    ///
+    /// # Errors
+    ///
+    /// What it waited for was not decided within `patience`.
+    pub async fn claim(
+        self: &Arc<Self>,
+        keys: Keys,
+        now_ms: u64,
+        patience: Duration,
+    ) -> Result<Option<Claim>, Undecided> {
+        let until = Instant::now() + patience;
         loop {
-            let attempt = self.try_claim(&keys, seconds(now_ms));
+            let attempt = self.try_claim(&keys, self.now(now_ms));
             match attempt {
-                Attempt::Known => return None,
+                Attempt::Known => return Ok(None),
                 Attempt::Claimed(keys, takes_since_s) => {
                     let (window, committed_ms) = (self.clone(), None);
-                    return Some(Claim { window, keys, takes_since_s, committed_ms });
+                    return Ok(Some(Claim { window, keys, takes_since_s, committed_ms }));
                 }
-                // An error is the claim's end, whichever way: look again.
-                Attempt::Wait(mut outcome) => drop(outcome.changed().await),
+                Attempt::Wait(mut outcome) => {
+                    let ended = timeout_at(until, outcome.changed()).await;
+                    // An error of the channel is the claim's end, whichever way: look again.
+                    drop(ended.map_err(|_| Undecided)?);
+                }
             }
         }
     }
@@ -96,21 +155,32 @@ impl Window {
     /// Whether an event with these keys would be the same as one before it. Claims nothing and waits for
     /// nobody, so what is being committed does not count.
     pub fn knows(&self, keys: &Keys, now_ms: u64) -> bool {
-        let (now_s, mut state) = (seconds(now_ms), self.state());
-        state.forget(now_s, self.limits);
+        let (now, mut state) = (self.now(now_ms), self.state());
+        state.forget(now.run_s, self.limits);
         keys.looked_up()
             .iter()
-            .any(|look_up| state.known_since(look_up, now_s, self.limits).is_some())
+            .any(|look_up| state.known_since(look_up, now, self.limits).is_some())
     }
 
-    fn try_claim(&self, keys: &Keys, now_s: u32) -> Attempt {
+    /// Before which time (Unix milliseconds) no key is held any more. Keys that are kept elsewhere and
+    /// are older are good for nothing.
+    pub fn holds_none_before_ms(&self, now_ms: u64) -> u64 {
+        let (now, mut state) = (self.now(now_ms), self.state());
+        state.forget(now.run_s, self.limits);
+        // What is durable and not told here yet is as new as can be.
+        let fresh_s = now.wall_s.saturating_sub(self.limits.window_s());
+        let held_s = state.lows.front().map_or(fresh_s, |time| time.wall_s);
+        u64::from(held_s.min(fresh_s)) * 1000
+    }
+
+    fn try_claim(&self, keys: &Keys, now: Time) -> Attempt {
         let mut state = self.state();
-        state.forget(now_s, self.limits);
+        state.forget(now.run_s, self.limits);
         let mut takes: SmallVec<[Key; 2]> = SmallVec::new();
         let mut takes_since_s = None;
         let mut giver = None;
         for look_up in keys.looked_up() {
-            let Some(since_s) = state.known_since(look_up, now_s, self.limits) else { continue };
+            let Some(since_s) = state.known_since(look_up, now, self.limits) else { continue };
             let (Some(taken), Some(for_one)) = (look_up.taken(), look_up.for_one) else {
                 return Attempt::Known;
             };
@@ -140,6 +210,12 @@ impl Window {
         for key in keys {
             state.known.remove(key);
         }
+    }
+
+    /// Now, where the wall clock says `wall_ms`.
+    fn now(&self, wall_ms: u64) -> Time {
+        let ran_s = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
+        Time { wall_s: seconds(wall_ms), run_s: START_S.saturating_add(ran_s) }
     }
 
     pub fn limits(&self) -> &Limits {
@@ -173,6 +249,20 @@ fn seconds(time_ms: u64) -> u32 {
     u32::try_from(time_ms / 1000).unwrap_or(u32::MAX)
 }
 
+/// How much of the time between two keys counts; what the wall clock was set back by is none.
+fn gap_s(earlier_s: Option<u32>, later_s: u32) -> u32 {
+    earlier_s.map_or(0, |earlier_s| later_s.saturating_sub(earlier_s).min(GAP_S))
+}
+
+/// From the first of these keys to the last, by what counts of the gaps between them.
+fn span_s(keys: &[(Key, u64)]) -> u32 {
+    let times_s = keys.iter().map(|(_, time_ms)| seconds(*time_ms));
+    let (_, span_s) = times_s.fold((None, 0_u32), |(last_s, span_s), time_s| {
+        (Some(time_s), span_s.saturating_add(gap_s(last_s, time_s)))
+    });
+    span_s
+}
+
 impl Limits {
     /// The window in seconds, rounded up: nothing is forgotten too early.
     fn window_s(&self) -> u32 {
@@ -182,48 +272,70 @@ impl Limits {
 }
 
 impl State {
-    /// When the key was registered, if it makes an event of now the same as one before. An age in whole
-    /// seconds may be a second too long and is never too short, so a limit that is reached always
-    /// counts.
+    /// When the key was registered, by the wall clock, if it makes an event of now the same as one
+    /// before. An age in whole seconds may be a second too long and is never too short, so a limit that
+    /// is reached always counts.
     ///
     /// One that is good for one is good again once it was registered again, in a later second.
-    fn known_since(&self, look_up: &LookUp, now_s: u32, limits: Limits) -> Option<u32> {
+    fn known_since(&self, look_up: &LookUp, now: Time, limits: Limits) -> Option<u32> {
         let LookUp { key, younger_than_s, .. } = look_up;
-        let time_s = *self.known.get(key)?;
-        let age_s = now_s.saturating_sub(time_s);
-        let is_known = age_s <= limits.window_s() && age_s < *younger_than_s;
-        let taken_s = || self.known.get(&look_up.taken()?);
-        let is_good = is_known && taken_s().is_none_or(|taken_s| *taken_s < time_s);
-        is_good.then_some(time_s)
+        let time = *self.known.get(key)?;
+        let ran_s = now.run_s.saturating_sub(time.run_s);
+        let age_s = now.wall_s.saturating_sub(time.wall_s).max(ran_s);
+        let is_known =
+            ran_s <= limits.window_s() && (*younger_than_s == u32::MAX || age_s < *younger_than_s);
+        let taken = || self.known.get(&look_up.taken()?);
+        let is_good = is_known && taken().is_none_or(|taken| taken.wall_s < time.wall_s);
+        is_good.then_some(time.wall_s)
     }
 
-    fn learn(&mut self, key: Key, time_s: u32, limits: Limits) {
-        self.forget(time_s, limits);
+    fn learn(&mut self, key: Key, time: Time, limits: Limits) {
+        self.forget(time.run_s, limits);
         match self.known.entry(key) {
-            // What was registered later, or within the same second, is as good.
-            Entry::Occupied(known) if *known.get() >= time_s => return,
-            Entry::Occupied(mut known) => drop(known.insert(time_s)),
-            Entry::Vacant(new) => drop(new.insert(time_s)),
+            Entry::Occupied(mut known) => {
+                let before = *known.get();
+                // What was registered within the same second is as good.
+                if before.run_s >= time.run_s && before.wall_s >= time.wall_s {
+                    return;
+                }
+                // Never an earlier time, by either clock: what was taken stays so.
+                known.insert(Time {
+                    wall_s: before.wall_s.max(time.wall_s),
+                    run_s: before.run_s.max(time.run_s),
+                });
+                if before.run_s >= time.run_s {
+                    return;
+                }
+            }
+            Entry::Vacant(new) => drop(new.insert(time)),
         }
         // Before there is one more, so that what was reserved for all of them is enough.
         while self.ages.len() >= limits.max_keys && self.forget_oldest() {}
-        self.ages.push_back((key, time_s));
+        self.ages.push_back((key, time.run_s));
+        while self.lows.back().is_some_and(|low| low.wall_s >= time.wall_s) {
+            self.lows.pop_back();
+        }
+        self.lows.push_back(time);
     }
 
     fn forget(&mut self, now_s: u32, limits: Limits) {
         let oldest_s = now_s.saturating_sub(limits.window_s());
-        while self.ages.front().is_some_and(|(_, time_s)| *time_s < oldest_s) {
+        while self.ages.front().is_some_and(|(_, run_s)| *run_s < oldest_s) {
             self.forget_oldest();
         }
     }
 
     /// Forgets what is oldest, unless that key was registered again since; false if there is none.
     fn forget_oldest(&mut self) -> bool {
-        let Some((key, time_s)) = self.ages.pop_front() else { return false };
+        let Some((key, run_s)) = self.ages.pop_front() else { return false };
         if let Entry::Occupied(known) = self.known.entry(key)
-            && *known.get() == time_s
+            && known.get().run_s == run_s
         {
             known.remove();
+        }
+        let next_s = self.ages.front().map_or(u32::MAX, |(_, run_s)| *run_s);
+        while self.lows.front().is_some_and(|low| low.run_s < next_s) {
+            self.lows.pop_front();
         }
         true
     }
@@ -278,8 +390,9 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let mut state = self.window.state();
         if let Some(time_ms) = self.committed_ms {
+            let time = self.window.now(time_ms);
             for key in &self.keys {
-                state.learn(*key, seconds(time_ms), self.window.limits);
+                state.learn(*key, time, self.window.limits);
             }
             if self.is_taken() {
                 self.window.taken.inc();

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::kept::Kept;
-use crate::journal::{self, Entry, Journal, Storage};
+use super::kept::{Kept, set_aside};
+use crate::journal::{self, Journal, Storage};
 use std::sync::Arc;
 
 /// Where dead letters are kept, below the data directory.
@@ -24,10 +24,9 @@ impl DeadLetters {
         &self.0
     }
 
-    /// Keeps a message; durable on return.
+    /// Keeps a message; durable on return, however long the disk takes.
     pub async fn keep(&self, kept: Kept) -> Result<(), journal::AppendError> {
-        let time_ms = kept.at_ms;
-        self.0.append_durable(Entry::new(kept.encode(), time_ms)).await.map(drop)
+        set_aside(&self.0, kept.at_ms, kept).await
     }
 }
 

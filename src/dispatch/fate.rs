@@ -10,12 +10,9 @@ use super::{
     ATTEMPTS, Dispatcher, Down, FRUITLESS, RETRY, SetAside,
     connect::RECONNECT,
     job::{Job, LaneKind, Suspicion},
+    kept::set_aside,
 };
-use crate::{
-    broker,
-    feed::Outcome,
-    journal::{AppendError, Entry},
-};
+use crate::{broker, feed::Outcome, journal::AppendError};
 
 /// What bounds the parked messages of a broker.
 pub(super) const BACKLOG_SETTING: &str =
@@ -135,8 +132,7 @@ impl Dispatcher {
         self.keeping.push(
             async move {
                 let kept = job.keep(not_before_ms, &reason);
-                let entry = Entry::new(kept.encode(), now_ms);
-                let written = journal.append_durable(entry).await.map(drop);
+                let written = set_aside(&journal, now_ms, kept).await;
                 vec![SetAside { job, outcome: Outcome::Parked(reason), written, relief: false }]
             }
             .boxed(),
@@ -182,7 +178,7 @@ impl Dispatcher {
         if let Some(more) = self.not_kept.speaks(now_ms) {
             tracing::error!(
                 broker = %self.name, %error, more,
-                "no room among the {store}, see {setting}; messages wait for it"
+                "not kept among the {store}, which {setting} bounds; messages wait for that"
             );
         }
         match outcome {

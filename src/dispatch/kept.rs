@@ -1,5 +1,8 @@
 //! A message set aside on disk: parked (still being tried) or a dead letter (given up on).
 //!
+//! Whoever sets one aside waits until it is known whether that is durable, however long the disk takes:
+//! one whose outcome was left open would be set aside a second time.
+//!
 //! # Layout (version 1)
 //!
 //! ```text
@@ -15,8 +18,12 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
+use tokio::sync::oneshot;
 
-use crate::event::{self, Event, Format, Message, Record};
+use crate::{
+    event::{self, Event, Format, Message, Record},
+    journal::{AppendError, Entry, Journal},
+};
 
 /// The type of what is kept to tell of damage. No source has its source: names are not empty.
 const DAMAGE: ByteString = ByteString::from_static("waypost.journal.damage");
@@ -115,6 +122,35 @@ impl Kept {
         let [message] = <[Message; 1]>::try_from(messages).map_err(|_| Error::Malformed)?;
         Ok(Kept { event, message, attempts, first_ms, at_ms, reason })
     }
+}
+
+/// What will be known of a message that is handed to a journal.
+pub(super) struct SettingAside(oneshot::Receiver<Result<(), AppendError>>);
+
+impl SettingAside {
+    /// Hands it over; those of one task are kept in the order in which they were.
+    pub async fn begin(journal: &Journal, time_ms: u64, kept: Kept) -> SettingAside {
+        let (tell, told) = oneshot::channel();
+        let entry = Entry::new(kept.encode(), time_ms);
+        // Whoever waits may be gone; the message is then set aside, and still where it was, too.
+        let done = move |outcome: Result<_, _>| drop(tell.send(outcome.map(drop)));
+        journal.append(entry, Box::new(done)).await;
+        SettingAside(told)
+    }
+
+    /// Whether it is durable.
+    pub async fn known(self) -> Result<(), AppendError> {
+        self.0.await.unwrap_or(Err(AppendError::Closed))
+    }
+}
+
+/// Sets one message aside; durable on return.
+pub(super) async fn set_aside(
+    journal: &Journal,
+    time_ms: u64,
+    kept: Kept,
+) -> Result<(), AppendError> {
+    SettingAside::begin(journal, time_ms, kept).await.known().await
 }
 
 #[cfg(test)]

@@ -12,16 +12,16 @@
 
 use bytestring::ByteString;
 use futures_util::FutureExt;
-use tokio::sync::oneshot;
 
 use super::{
     Dispatcher, Down, SetAside,
     fate::BACKLOG_SETTING,
     job::{Job, LaneKind},
+    kept::SettingAside,
 };
 use crate::{
     feed::Outcome,
-    journal::{AppendError, Entry, Journal, Position},
+    journal::{Journal, Position},
     routing::WhenFull,
 };
 
@@ -157,7 +157,8 @@ impl Dispatcher {
                 if let Some(more) = self.not_kept.speaks(self.clock.now_ms()) {
                     tracing::error!(
                         broker = %self.name, %error, more,
-                        "no room among the parked messages, see {BACKLOG_SETTING}; messages wait for it"
+                        "not kept among the parked messages, which {BACKLOG_SETTING} bound; messages wait \
+                         for that"
                     );
                 }
                 self.relief.waiting.push(kept.job);
@@ -170,15 +171,13 @@ impl Dispatcher {
 async fn park(journal: Journal, batch: Vec<Job>, now_ms: u64) -> Vec<SetAside> {
     let mut parking = Vec::with_capacity(batch.len());
     for job in batch {
-        let (tell, told) = oneshot::channel();
-        let entry = Entry::new(job.keep(job.not_before_ms, &REASON).encode(), now_ms);
-        // The dispatcher may be gone; the message is then parked, and in the main journal too.
-        journal.append(entry, Box::new(|result| drop(tell.send(result)))).await;
-        parking.push((job, told));
+        let kept = job.keep(job.not_before_ms, &REASON);
+        let parked = SettingAside::begin(&journal, now_ms, kept).await;
+        parking.push((job, parked));
     }
     let mut kept = Vec::with_capacity(parking.len());
-    for (job, told) in parking {
-        let written = told.await.unwrap_or(Err(AppendError::Closed)).map(drop);
+    for (job, parked) in parking {
+        let written = parked.known().await;
         kept.push(SetAside { job, outcome: Outcome::Parked(REASON), written, relief: true });
     }
     kept

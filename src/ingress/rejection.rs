@@ -94,7 +94,9 @@ impl Rejection {
                 admit::Error::Append(AppendError::TooLarge) => {
                     (StatusCode::PAYLOAD_TOO_LARGE, "the event is too large")
                 }
-                admit::Error::Append(_) | admit::Error::BacklogFull(_) => {
+                admit::Error::Append(_)
+                | admit::Error::BacklogFull(_)
+                | admit::Error::Undecided(_) => {
                     (StatusCode::SERVICE_UNAVAILABLE, "cannot be stored now; send it again")
                 }
             },

@@ -22,6 +22,8 @@ pub struct Options {
     /// How long a group commit may take: past it what comes meanwhile is refused, and whoever waits
     /// is told that the outcome is unknown.
     pub commit_timeout: Duration,
+    /// Copies of places ride on a group commit at most this often.
+    pub carry_every: Duration,
     /// One record with its keys; far above what the ingress lets in.
     pub max_record_bytes: usize,
     /// How long a reader waits before what the disk cannot read, before it goes on behind it.
@@ -48,6 +50,7 @@ impl Default for Options {
             queue: 4096,
             batch_bytes: 8 << 20,
             commit_timeout: Duration::from_secs(5),
+            carry_every: Duration::from_millis(10),
             max_record_bytes: 32 << 20,
             read_patience: Duration::from_secs(60),
             keep: Duration::ZERO,

@@ -31,9 +31,6 @@ use super::{
 };
 use crate::meter::Counter;
 
-/// Copies ride on a commit at most this often.
-const CARRY_EVERY: Duration = Duration::from_millis(10);
-
 /// A place whose settled messages no commit has carried for this long is saved by itself.
 const SAVE_AFTER: Duration = Duration::from_millis(100);
 
@@ -198,6 +195,11 @@ impl Member {
     /// What is settled.
     pub fn settled(&self) -> Settled {
         lock(&self.state).settled.clone()
+    }
+
+    /// Whether it pins nothing any more.
+    pub fn is_retired(&self) -> bool {
+        lock(&self.state).is_retired
     }
 
     fn settle(&self, from: u64, to: u64, is_own: bool) -> Stamp {
@@ -406,11 +408,9 @@ impl Places {
     }
 
     /// What the next commit carries: those with something that is not durable. `None` if there is
-    /// nothing, or if the last ones were carried just before.
-    pub fn copies(&self, last: Option<Instant>) -> Option<(Bytes, Vec<Copied>)> {
-        if self.version < super::segment::VERSION
-            || last.is_some_and(|at| at.elapsed() < CARRY_EVERY)
-        {
+    /// nothing.
+    pub fn copies(&self) -> Option<(Bytes, Vec<Copied>)> {
+        if self.version < super::segment::VERSION {
             return None;
         }
         let now = Instant::now();

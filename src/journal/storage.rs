@@ -10,6 +10,8 @@ use std::{
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::Path,
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::Error;
@@ -53,6 +55,10 @@ pub trait File: Send + Sync {
     /// `fdatasync`: contents and length are durable when it returns.
     fn sync_data(&self) -> io::Result<()>;
 }
+
+/// How long a lock is waited for that others only look at, each for a moment; and between two attempts.
+const LOOKED_AT: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Buffers that one vectored write takes on Linux (`IOV_MAX`).
 const MAX_BUFFERS: usize = 1024;
@@ -191,8 +197,21 @@ impl Storage for RealDisk {
 
     fn lock(&self, path: &Path) -> io::Result<LockGuard> {
         let file = open_or_create(path)?;
-        file.try_lock().map_err(io::Error::from)?;
-        Ok(Box::new(file))
+        let until = Instant::now() + LOOKED_AT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Box::new(file)),
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+                Err(fs::TryLockError::WouldBlock) => {}
+            }
+            // An owner's lock is exclusive, a look's is shared: one that can be shared has no owner.
+            file.try_lock_shared()?;
+            file.unlock()?;
+            if Instant::now() >= until {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
     }
 }
 
@@ -220,5 +239,53 @@ impl File for fs::File {
 
     fn sync_data(&self) -> io::Result<()> {
         fs::File::sync_data(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use super::*;
+    use crate::journal::{Journal, Options, is_open};
+
+    /// A command looks whether a daemon runs, at the moment at which one starts.
+    #[tokio::test]
+    async fn a_look_at_the_lock_fails_no_opening() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let open = || Journal::open(Arc::new(RealDisk), dir, Options::default());
+        open().unwrap().journal.close().await;
+        let over = AtomicBool::new(false);
+        // Ends the looks also where an assertion fails.
+        struct End<'a>(&'a AtomicBool);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Relaxed);
+            }
+        }
+        let look = || {
+            let mut looks = 0_u64;
+            while !over.load(Relaxed) {
+                is_open(dir).unwrap();
+                looks += 1;
+            }
+            looks
+        };
+        let runtime = tokio::runtime::Handle::current();
+        thread::scope(|scope| {
+            let looking: Vec<_> = (0..3).map(|_| scope.spawn(look)).collect();
+            let opening = scope.spawn(|| {
+                let _end = End(&over);
+                for _ in 0..50 {
+                    let journal = open().unwrap().journal;
+                    assert!(is_open(dir).unwrap());
+                    assert!(matches!(open(), Err(Error::Locked { .. })));
+                    runtime.block_on(journal.close());
+                }
+            });
+            opening.join().unwrap();
+            assert!(looking.into_iter().map(|looks| looks.join().unwrap()).sum::<u64>() > 50);
+        });
     }
 }

@@ -336,7 +336,7 @@ impl Writer {
     fn persist(&mut self, batch: &mut [Pending]) -> Result<(u64, u64), Trouble> {
         let path = self.shared.dir.join(segment::file_name(self.active.meta.base));
         let start = self.active.len;
-        let (note, copied) = self.shared.places.copies(self.carried_at).unzip();
+        let (note, copied) = self.copies().unzip();
         match self.write(batch, note.as_deref()) {
             Ok(written) => {
                 let started = Instant::now();
@@ -361,6 +361,13 @@ impl Writer {
                 Err(trouble)
             }
         }
+    }
+
+    /// What rides on a batch, if it is time for that.
+    fn copies(&self) -> Option<(Bytes, Vec<Copied>)> {
+        let every = self.shared.options.carry_every;
+        let is_time = self.carried_at.is_none_or(|at| at.elapsed() >= every);
+        is_time.then(|| self.shared.places.copies()).flatten()
     }
 
     fn write(&mut self, batch: &mut [Pending], note: Option<&[u8]>) -> io::Result<(u64, u64)> {

@@ -68,6 +68,14 @@ fn a_misspelt_or_ill_typed_setting_is_refused_by_name() {
         ("[ingress.tls]\ncert = 'c.pem'", "`ingress.tls.key` is not; set both"),
         ("[ingress.tls]\nkey = 'k.pem'", "`ingress.tls.cert` is not; set both"),
         (
+            "[journal]\nmax_bytes = 2000000\n[dispatch]\nbacklog_max_bytes = 50000000",
+            "`dispatch.backlog_max_bytes` is 50000000 and `journal.max_bytes` is 2000000: ",
+        ),
+        (
+            "[dead_letters]\nmax_bytes = 100000",
+            "`dead_letters.max_bytes` is 100000 and `ingress.max_body_bytes` is 2097152: ",
+        ),
+        (
             "[ingress]\nmax_in_flight_bytes = 100",
             "max_in_flight_bytes` is 100; it must be at least",
         ),

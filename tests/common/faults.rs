@@ -2,17 +2,20 @@
 
 use std::{
     fs,
+    ops::Range,
     path::{Path, PathBuf},
     process::Command,
 };
 
-/// What can be made to happen to a file's writes and syncs.
+/// What can be made to happen to a file's writes and syncs; reads: [`Faults::make_unreadable`].
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// A part is written, then the disk is full.
     Full,
     /// Nothing can be made durable.
     Sync,
+    /// Nothing that is made durable returns before this is disarmed.
+    Hang,
     /// A part is written, and the process is killed.
     Torn,
 }
@@ -22,6 +25,7 @@ impl Fault {
         match self {
             Fault::Full => "full",
             Fault::Sync => "sync",
+            Fault::Hang => "hang",
             Fault::Torn => "torn",
         }
     }
@@ -29,6 +33,10 @@ impl Fault {
 
 /// What a daemon is to be started with besides, so that its steps can be counted.
 pub const STEPS: (&str, &str) = ("FAULT_STEPS", "1");
+
+/// What a daemon is to be started with besides, so that its reads can fail. It must not be started
+/// through a shell.
+pub const READS: (&str, &str) = ("FAULT_READS", "1");
 
 /// The faults of one directory's files. None happens until armed.
 pub struct Faults {
@@ -71,12 +79,30 @@ impl Faults {
         fs::write(self.armed.join(fault.file()), "").expect("to arm a fault");
     }
 
+    /// Each read that touches one of these ranges, and no other, fails with EIO from now on. A file is
+    /// told by a part of its path, which has no spaces. For a daemon that was started with [`READS`].
+    pub fn make_unreadable(&self, ranges: &[(&str, Range<u64>)]) {
+        let line =
+            |(name, range): &(&str, Range<u64>)| format!("{name} {} {}\n", range.start, range.end);
+        self.say("unreadable", ranges.iter().map(line).collect());
+    }
+
+    /// Everything can be read again.
+    pub fn make_readable(&self) {
+        fs::remove_file(self.armed.join("unreadable")).expect("to disarm a fault");
+    }
+
     /// The process is killed at the operation of this number, from 1, on a file concerned: for a
     /// daemon that was started with [`STEPS`].
     pub fn kill_at_step(&self, number: u64) {
+        self.say("step", number.to_string());
+    }
+
+    /// Arms a fault that has something to say, all of it at once.
+    fn say(&self, file: &str, text: String) {
         let next = self.armed.join("next");
-        fs::write(&next, number.to_string()).expect("to arm a fault");
-        fs::rename(next, self.armed.join("step")).expect("to arm a fault");
+        fs::write(&next, text).expect("to arm a fault");
+        fs::rename(next, self.armed.join(file)).expect("to arm a fault");
     }
 
     /// No step is counted any more.

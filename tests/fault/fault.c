@@ -2,18 +2,25 @@
  * Makes chosen system calls of a process fail, while a file says so.
  *
  * Preloaded (LD_PRELOAD) into the daemon by the tests (tests/common/faults.rs). A seccomp filter turns each
- * positioned write and each sync into a SIGSYS, whose handler either answers with the fault or makes
- * the call after all. So it also catches calls that do not go through the C library, and needs no
- * privilege.
+ * positioned write, each sync and, where asked to, each read and more into a SIGSYS, whose handler
+ * either answers with the fault or makes the call after all. So it also catches calls that do not go
+ * through the C library, and needs no privilege. A thread that blocks SIGSYS must make none of these
+ * calls: it would end the process.
  *
  *   FAULT_DIR      while this directory holds a file named
  *                    full  writes write a part and then fail with ENOSPC
  *                    sync  fdatasync and fsync fail with EIO
+ *                    hang  fdatasync and fsync do not return before it is gone
  *                    torn  a write writes a part, and the process is killed
+ *                    unreadable
+ *                          reads that touch a range of bytes fail with EIO: each line of the file
+ *                          is `NAME FROM TO`, part of a path and a range without its end
  *                    step  the process is killed at the operation of this number (in the file) on
  *                          the files concerned, counted from when the file is there: opening,
  *                          renaming and removing count, too, and a write writes a part
  *   FAULT_UNDER    the only files concerned: those whose path begins with this
+ *   FAULT_READS    set where `unreadable` is to be obeyed: it means more system calls to catch, and the
+ *                  process can execute no other program, which reads before it could catch them
  *   FAULT_STEPS    set where `step` is to be obeyed: it means more system calls to catch
  */
 #define _GNU_SOURCE
@@ -36,10 +43,14 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-/* The sixth argument of the calls the handler makes itself: no call it catches has one. */
+/* The sixth argument of the calls the handler makes itself: no call it makes has one. */
 #define OURS 0x57415950u
 
-static char full[PATH_MAX], torn[PATH_MAX], failing_sync[PATH_MAX], step[PATH_MAX], under[PATH_MAX];
+/* The lines of `unreadable`, all together. */
+#define MAX_LINES 65536
+
+static char full[PATH_MAX], torn[PATH_MAX], failing_sync[PATH_MAX], hang[PATH_MAX], step[PATH_MAX],
+    unreadable[PATH_MAX], under[PATH_MAX];
 
 #if defined(__x86_64__)
 #define RESULT(context) ((context)->uc_mcontext.gregs[REG_RAX])
@@ -57,6 +68,9 @@ static void arguments(ucontext_t *context, long out[5]) {
 #endif
 
 static long call(long number, const long a[5]) {
+    /* Those two have a sixth argument, flags: without them they are these two. */
+    if (number == SYS_preadv2) number = SYS_preadv;
+    if (number == SYS_pwritev2) number = SYS_pwritev;
     long result = syscall(number, a[0], a[1], a[2], a[3], a[4], (long)OURS);
     return result < 0 ? -errno : result;
 }
@@ -65,14 +79,19 @@ static int armed(const char *path) {
     return access(path, F_OK) == 0;
 }
 
+/* Writes the path of the descriptor's file; whether there is one. */
+static int path_behind(int descriptor, char path[PATH_MAX]) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    ssize_t length = readlink(link, path, PATH_MAX - 1);
+    path[length < 0 ? 0 : length] = 0;
+    return length > 0;
+}
+
 /* Whether the descriptor's file is one of those concerned. */
 static int concerned(int descriptor) {
-    char link[64], path[PATH_MAX];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    if (length < 0) return 0;
-    path[length] = 0;
-    return strncmp(path, under, strlen(under)) == 0;
+    char path[PATH_MAX];
+    return path_behind(descriptor, path) && strncmp(path, under, strlen(under)) == 0;
 }
 
 /* The call's path, where it has one: of those that it may name two of, the first. */
@@ -105,16 +124,53 @@ static int path_concerned(const char *path) {
     return strncmp(whole, under, strlen(under)) == 0;
 }
 
+/* Reads a file of FAULT_DIR as text; whether there is any. */
+static int text_of(const char *path, char *text, size_t size) {
+    const long opening[5] = {AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0};
+    long descriptor = call(SYS_openat, opening);
+    if (descriptor < 0) return 0;
+    const long reading[5] = {descriptor, (long)text, (long)size - 1, 0, 0};
+    long length = call(SYS_read, reading);
+    close((int)descriptor);
+    text[length < 0 ? 0 : length] = 0;
+    return length > 0;
+}
+
 /* Whether this operation on a file concerned is the one to be killed at. */
 static int is_the_step(void) {
     static atomic_long steps;
-    char text[16] = "";
-    const long opening[5] = {AT_FDCWD, (long)step, O_RDONLY | O_CLOEXEC, 0, 0};
-    long descriptor = call(SYS_openat, opening);
-    if (descriptor < 0) return 0;
-    ssize_t length = read((int)descriptor, text, sizeof text - 1);
-    close((int)descriptor);
-    return length > 0 && atomic_fetch_add(&steps, 1) + 1 == atol(text);
+    char text[16];
+    return text_of(step, text, sizeof text) && atomic_fetch_add(&steps, 1) + 1 == atol(text);
+}
+
+/* Whether the call reads. */
+static int reads(long number) {
+    return number == SYS_read || number == SYS_readv || number == SYS_pread64 ||
+           number == SYS_preadv || number == SYS_preadv2;
+}
+
+/* Whether a read touches bytes that cannot be read. */
+static int touches_unreadable(long number, const long a[5]) {
+    static _Thread_local char text[MAX_LINES];
+    char path[PATH_MAX];
+    if (!text_of(unreadable, text, sizeof text) || !path_behind((int)a[0], path)) return 0;
+    int positioned = number != SYS_read && number != SYS_readv;
+    long long from = positioned ? a[3] : lseek((int)a[0], 0, SEEK_CUR), length = 0;
+    if (number == SYS_read || number == SYS_pread64) {
+        length = a[2];
+    } else {
+        const struct iovec *buffers = (const struct iovec *)a[1];
+        for (long at = 0; at < a[2]; at++) length += buffers[at].iov_len;
+    }
+    char *rest;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        char *name_end = strchr(line, ' '), *low_end;
+        if (!name_end) continue;
+        *name_end = 0;
+        long long low = strtoll(name_end + 1, &low_end, 10), high = strtoll(low_end, NULL, 10);
+        if (strstr(path, line) && from < high && low < from + length) return 1;
+    }
+    return 0;
 }
 
 /* Writes half of the first buffer, as a disk does that fills up or a process that dies. */
@@ -131,6 +187,10 @@ static long write_part(long number, const long a[5]) {
 
 static long answer(long number, const long a[5]) {
     static _Thread_local int parts;
+    if (reads(number)) {
+        if (!armed(unreadable) || !concerned((int)a[0])) return call(number, a);
+        return touches_unreadable(number, a) ? -EIO : call(number, a);
+    }
     const char *path = path_of(number, a);
     if (!(path ? path_concerned(path) : concerned((int)a[0]))) return call(number, a);
     int writes = number == SYS_write || number == SYS_pwrite64 || number == SYS_pwritev ||
@@ -141,6 +201,8 @@ static long answer(long number, const long a[5]) {
     }
     if (!writes && number != SYS_fdatasync && number != SYS_fsync) return call(number, a);
     if (number == SYS_fdatasync || number == SYS_fsync) {
+        /* Other signals interrupt the pause: their handlers run, and it goes on. */
+        while (armed(hang)) usleep(5000);
         return armed(failing_sync) ? -EIO : call(number, a);
     }
     if (armed(torn)) {
@@ -176,27 +238,37 @@ __attribute__((constructor)) static void begin(void) {
     name(full, dir, "full");
     name(torn, dir, "torn");
     name(failing_sync, dir, "sync");
+    name(hang, dir, "hang");
+    name(unreadable, dir, "unreadable");
+    name(step, dir, "step");
     name(under, where, "");
 
-    name(step, dir, "step");
     struct sigaction action = {.sa_sigaction = caught, .sa_flags = SA_SIGINFO | SA_RESTART};
     if (sigaction(SIGSYS, &action, NULL)) fail("sigaction");
-    static const unsigned calls[] = {
+    static const unsigned always[] = {
         SYS_pwritev, SYS_pwritev2, SYS_pwrite64, SYS_fdatasync, SYS_fsync,
-        /* From here on for `step` alone. */
+    };
+    static const unsigned for_reads[] = {SYS_read, SYS_readv, SYS_pread64, SYS_preadv, SYS_preadv2};
+    static const unsigned for_steps[] = {
         SYS_write, SYS_openat, SYS_mkdirat, SYS_unlinkat, SYS_renameat, SYS_renameat2,
 #ifdef SYS_rename
         SYS_rename, SYS_unlink, SYS_mkdir,
 #endif
     };
-    const unsigned count = getenv("FAULT_STEPS") ? sizeof calls / sizeof *calls : 5;
-    struct sock_filter filter[32];
+    unsigned caught_calls[32], count = 0;
+#define CATCH(calls)                                                     \
+    for (unsigned at = 0; at < sizeof calls / sizeof *calls; at++)       \
+        caught_calls[count++] = calls[at]
+    CATCH(always);
+    if (getenv("FAULT_READS")) CATCH(for_reads);
+    if (getenv("FAULT_STEPS")) CATCH(for_steps);
+    struct sock_filter filter[48];
     unsigned length = 0;
 #define LOAD(offset) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (offset))
 #define ADD(instruction) filter[length++] = (struct sock_filter)instruction
     ADD(LOAD(offsetof(struct seccomp_data, nr)));
     for (unsigned at = 0; at < count; at++)
-        ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, calls[at], count - at, 0));
+        ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, caught_calls[at], count - at, 0));
     ADD(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
     ADD(LOAD(offsetof(struct seccomp_data, args[5]))); /* its low half, on a little-endian machine */
     ADD(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OURS, 0, 1));

@@ -29,12 +29,21 @@ fn store(view: &View, out: &mut Families) -> fmt::Result {
     out.times("waypost_journal_commit_duration_seconds", help, &stats.syncs.read())?;
     let help = "Records of each group commit.";
     out.sizes("waypost_journal_commit_records", help, &stats.batches.read())?;
+    let help = "How long a group commit has taken, where that is longer than it may; else 0.";
+    let hangs =
+        view.hangs().map(|(name, hangs)| ([("journal", name.to_owned())], hangs.as_secs_f64()));
+    out.gauges("waypost_journal_commit_hangs_seconds", help, hangs)?;
+    let help = "journal.commit_timeout.";
+    let limit = view.settings.journal.commit_timeout.as_secs_f64();
+    out.gauge("waypost_journal_commit_limit_seconds", help, limit)?;
+    let help = "What the data directory may come to hold, but for the files of log brokers.";
+    out.gauge("waypost_data_dir_limit_bytes", help, view.footprint().total_bytes())?;
     if let Some(left) = view.disk_left_bytes() {
         let help = "What may still be written to the disk of the data directory.";
         out.gauge("waypost_disk_left_bytes", help, left)?;
     }
     let help = "journal.reserve_bytes: kept on the disk for a start on a full one.";
-    out.gauge("waypost_disk_reserve_limit_bytes", help, view.reserve_bytes)?;
+    out.gauge("waypost_disk_reserve_limit_bytes", help, view.settings.journal.reserve_bytes)?;
     let kept = view.dead_letters.room();
     out.gauge("waypost_dead_letters_kept", "Dead letters on disk.", kept.records)?;
     out.gauge("waypost_dead_letters_bytes", "Bytes of dead letters.", kept.bytes)?;

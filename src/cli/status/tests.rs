@@ -1,5 +1,5 @@
 use super::*;
-use crate::admin::Reason;
+use crate::admin::{HangStatus, Reason};
 
 fn status() -> Status {
     let broker = |name: &str, kind: &str| {
@@ -43,6 +43,11 @@ fn status() -> Status {
         "known_events": { "now": 120_034, "max": 1_000_000 },
         "journal": { "count": 9, "bytes": 1_258_291, "max_bytes": 8_u64 << 30 },
         "disk_left_bytes": 51_u64 << 30,
+        "data_dir": {
+            "limit_bytes": 36_u64 << 30, "journal_bytes": 8_u64 << 30, "parked_bytes": 26_u64 << 30,
+            "dead_letters_bytes": 1 << 30, "keys_bytes": 1 << 30, "quarantine_bytes": 0,
+            "reserve_bytes": 0, "commands_bytes": 0,
+        },
         "dead_letters": { "count": 4, "bytes": 5000, "max_bytes": 1 << 30 },
         "brokers": [
             broker("stream", "kafka"), down, broker("unrouted", "unrouted"),
@@ -64,6 +69,7 @@ waypost 1.2.3 is ready, up 3h (pid 42)
 events in     12.3 a second over the last 59s; 120034 since the start
 connections   7 of 4096; 2.0 KiB of bodies in flight
 journal       1.2 MiB of 8.0 GiB; 51.0 GiB left on the disk
+data dir      up to 36.0 GiB: journal 8.0 GiB, parked 26.0 GiB, rest 2.0 GiB
 dead letters  4; 4.9 KiB of 1.0 GiB
 remembered    120034 of 1.0M keys of events
 routes        0123456789ab since 2026-01-02T03:04:05.678Z
@@ -84,6 +90,19 @@ a-broker-with-a…  rabbitmq  DOWN 1d            1.2M      2h     12.3       3
 ";
     assert_eq!(text, expected);
     assert!(text.lines().all(|line| line.chars().count() <= 80));
+}
+
+#[test]
+fn a_disk_that_does_not_answer_is_told_with_what_waits_for_it() {
+    let mut status = status();
+    status.hangs = [("main", 7.9), ("dead_letters", 130.0)]
+        .map(|(journal, seconds)| HangStatus { journal: journal.to_owned(), seconds })
+        .to_vec();
+    let text = text(&status);
+    for (what, waits) in [("main", "7s"), ("dead letters", "2m")] {
+        let line = format!("    THE DISK DOES NOT ANSWER: {what} has waited for it for {waits}\n");
+        assert!(text.contains(&line), "{text}");
+    }
 }
 
 #[test]

@@ -30,30 +30,51 @@ fn pair(registered: u8, looked_up: u8) -> Keys {
     keys
 }
 
+/// No test waits as long for a claim, unless it is about that.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn claim(window: &Arc<Window>, keys: Keys, now_ms: u64) -> Option<Claim> {
+    window.claim(keys, now_ms, PATIENCE).await.expect("it is decided in time")
+}
+
+/// Both clocks go on.
+async fn after(time: Duration) {
+    tokio::time::advance(time).await;
+}
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
 async fn known(window: &Arc<Window>, n: u8, now_ms: u64) -> bool {
-    window.claim(keys(n), now_ms).await.is_none()
+    claim(&window, keys(n), now_ms).await.is_none()
 }
 
 async fn commit(window: &Arc<Window>, keys: Keys, now_ms: u64) {
-    window.claim(keys, now_ms).await.expect("an event of its own").commit(now_ms);
+    claim(&window, keys, now_ms).await.expect("an event of its own").commit(now_ms);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_committed_key_is_known_until_its_window_ends() {
     let window = Window::new(LIMITS, vec![]);
     commit(&window, keys(1), 1_000).await;
     assert!(known(&window, 1, 1_000).await);
+    after(s(10)).await;
     assert!(known(&window, 1, 11_000).await);
+    after(s(1)).await;
     assert!(!known(&window, 1, 12_000).await);
     assert!(window.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_window_of_part_of_a_second_is_not_shorter_than_it_says() {
     let limits = Limits { window: Duration::from_millis(1500), ..LIMITS };
     let window = Window::new(limits, vec![]);
+    after(Duration::from_millis(900)).await;
     commit(&window, keys(1), 900).await;
+    after(Duration::from_millis(1500)).await;
     assert!(known(&window, 1, 2_400).await);
+    after(Duration::from_millis(600)).await;
     assert!(!known(&window, 1, 3_000).await);
 }
 
@@ -64,7 +85,7 @@ async fn a_key_that_must_be_young_is_none_from_that_age_on() {
         let mut keys = Keys::default();
         keys.look_up(key(1), 3);
         let window = window.clone();
-        async move { window.claim(keys, now_ms).await.is_none() }
+        async move { claim(&window, keys, now_ms).await.is_none() }
     };
     assert!(young(3_999).await);
     assert!(!young(4_999).await);
@@ -89,7 +110,7 @@ const BY_THE_FIRST: ForOne = ForOne { taker: 1, giver: 0 };
 
 /// Whether an event takes what is good for one; `None` where it is known.
 async fn taken_by(window: &Arc<Window>, keys: Keys, now_ms: u64) -> Option<bool> {
-    let claim = window.claim(keys, now_ms).await?;
+    let claim = claim(&window, keys, now_ms).await?;
     let is_taken = claim.is_taken();
     claim.commit(now_ms);
     Some(is_taken)
@@ -153,7 +174,7 @@ async fn who_takes_of_one_sort_takes_all_of_it_and_none_of_another() {
 async fn what_was_taken_stays_so_though_the_clock_was_set_back() {
     let window = Window::new(WIDE, vec![]);
     commit(&window, good_for_one(1, 100), 50_000).await;
-    let claim = window.claim(takes(2, 100), 3_000).await.unwrap();
+    let claim = claim(&window, takes(2, 100), 3_000).await.unwrap();
     // What the journal keeps.
     let kept = [(key(100), 50_000)].into_iter();
     let kept = kept.chain(claim.keys().iter().map(|key| (*key, claim.time_ms(3_000)))).collect();
@@ -169,10 +190,10 @@ async fn of_two_at_a_time_one_takes_what_is_good_for_one() {
     let window = Window::new(WIDE, vec![]);
     commit(&window, good_for_one(1, 100), 0).await;
     for outcome in [false, true] {
-        let first = window.claim(takes(2, 100), 0).await.unwrap();
+        let first = claim(&window, takes(2, 100), 0).await.unwrap();
         let other = tokio::spawn({
             let window = window.clone();
-            async move { window.claim(takes(3, 100), 0).await.map(|claim| claim.is_taken()) }
+            async move { claim(&window, takes(3, 100), 0).await.map(|claim| claim.is_taken()) }
         });
         tokio::task::yield_now().await;
         assert!(!other.is_finished());
@@ -188,10 +209,10 @@ async fn of_two_at_a_time_one_takes_what_is_good_for_one() {
 #[tokio::test]
 async fn that_it_was_taken_survives_a_restart() {
     let window = Window::new(WIDE, vec![]);
-    let claim = window.claim(good_for_one(1, 100), 0).await.unwrap();
-    let mut kept: Vec<(Key, u64)> = claim.keys().iter().map(|key| (*key, 0)).collect();
-    claim.commit(0);
-    let claim = window.claim(takes(2, 100), 0).await.unwrap();
+    let given = claim(&window, good_for_one(1, 100), 0).await.unwrap();
+    let mut kept: Vec<(Key, u64)> = given.keys().iter().map(|key| (*key, 0)).collect();
+    given.commit(0);
+    let claim = claim(&window, takes(2, 100), 0).await.unwrap();
     kept.extend(claim.keys().iter().map(|key| (*key, 0)));
     let window = Window::new(WIDE, kept);
     assert_eq!(taken_by(&window, takes(2, 100), 0).await, None);
@@ -201,7 +222,7 @@ async fn that_it_was_taken_survives_a_restart() {
 #[tokio::test]
 async fn a_dropped_claim_leaves_no_trace() {
     let window = Window::new(LIMITS, vec![]);
-    drop(window.claim(with_body(1, 2), 0).await);
+    drop(claim(&window, with_body(1, 2), 0).await);
     assert!(!known(&window, 1, 0).await);
     assert!(window.is_empty());
     assert!(window.state().claimed.is_empty());
@@ -216,17 +237,21 @@ async fn the_oldest_make_room_for_the_newest() {
     assert!(known(&window, 5, 0).await);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_key_that_is_registered_again_counts_from_its_newest_time() {
     let window = Window::new(WIDE, vec![]);
-    for now_ms in [0, 60_000, 60_000] {
-        commit(&window, pair(1, 9), now_ms).await;
+    commit(&window, pair(1, 9), 0).await;
+    after(s(60)).await;
+    for _ in 0..2 {
+        commit(&window, pair(1, 9), 60_000).await;
     }
     // The first time is out of the window, the second is not.
+    after(s(100)).await;
     assert!(known(&window, 1, 160_000).await);
     assert_eq!(window.len(), 1);
+    after(s(1)).await;
     assert!(!known(&window, 1, 161_000).await);
-    assert!(window.state().ages.is_empty());
+    assert!(window.state().ages.is_empty() && window.state().lows.is_empty());
 
     // So when it is pushed out by others, and when times come in another order than they are.
     let window = Window::new(LIMITS, vec![(key(1), 5_000), (key(2), 5_000), (key(1), 7_000)]);
@@ -261,10 +286,10 @@ async fn a_second_sender_waits_for_the_first_and_sees_its_outcome() {
     for second in [keys(1), with_body(2, 1), with_body(1, 2)] {
         for committed in [true, false] {
             let window = Window::new(LIMITS, vec![]);
-            let first = window.claim(with_body(1, 9), 0).await.unwrap();
+            let first = claim(&window, with_body(1, 9), 0).await.unwrap();
             let other = tokio::spawn({
                 let (window, second) = (window.clone(), second.clone());
-                async move { window.claim(second, 0).await.is_none() }
+                async move { claim(&window, second, 0).await.is_none() }
             });
             tokio::task::yield_now().await;
             assert!(!other.is_finished());
@@ -284,17 +309,17 @@ async fn an_event_is_known_by_any_of_its_keys() {
     let window = Window::new(WIDE, vec![]);
     commit(&window, with_body(1, 9), 0).await;
     assert_eq!(window.len(), 2);
-    assert!(window.claim(with_body(2, 9), 0).await.is_none());
-    assert!(window.claim(with_body(1, 8), 0).await.is_none());
+    assert!(claim(&window, with_body(2, 9), 0).await.is_none());
+    assert!(claim(&window, with_body(1, 8), 0).await.is_none());
     assert!(!known(&window, 2, 0).await, "what was refused left no trace");
-    assert!(window.claim(with_body(3, 8), 0).await.is_some());
+    assert!(claim(&window, with_body(3, 8), 0).await.is_some());
 }
 
 #[tokio::test]
 async fn what_is_registered_alone_makes_nobody_wait_and_nothing_the_same() {
     let window = Window::new(WIDE, vec![]);
-    let first = window.claim(pair(1, 2), 0).await.unwrap();
-    let second = window.claim(pair(1, 2), 0).await.unwrap();
+    let first = claim(&window, pair(1, 2), 0).await.unwrap();
+    let second = claim(&window, pair(1, 2), 0).await.unwrap();
     let waiting = tokio::spawn({
         let window = window.clone();
         async move { known(&window, 1, 0).await }
@@ -312,10 +337,10 @@ async fn what_is_registered_alone_makes_nobody_wait_and_nothing_the_same() {
 #[tokio::test]
 async fn who_is_dropped_while_it_waits_holds_up_nobody() {
     let window = Window::new(WIDE, vec![]);
-    let first = window.claim(keys(1), 0).await.unwrap();
+    let first = claim(&window, keys(1), 0).await.unwrap();
     let waiting = tokio::spawn({
         let window = window.clone();
-        async move { window.claim(with_body(2, 1), 0).await.is_some() }
+        async move { claim(&window, with_body(2, 1), 0).await.is_some() }
     });
     tokio::task::yield_now().await;
     waiting.abort();
@@ -348,27 +373,44 @@ proptest! {
     fn it_knows_what_a_list_of_all_keys_knows(
         events in prop::collection::vec((asked(), 0..15u64, prop::bool::weighted(0.1)), 0..40),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        // Its clock, also outside of what it runs.
+        let _entered = runtime.enter();
         let limits = Limits { window: Duration::from_secs(20), max_keys: 1000 };
         let mut window = Window::new(limits, vec![]);
-        let (mut all, mut now_s): (Vec<(Key, u64)>, u64) = (vec![], 0);
+        // With the time at which each was registered, by the wall clock and by running time.
+        let (mut all, mut now_s): (Vec<(Key, u64, u64)>, u64) = (vec![], 0);
         for (asked, later_s, reopened) in events {
             now_s += later_s;
+            runtime.block_on(after(s(later_s)));
             if reopened {
-                window = Window::new(limits, all.clone());
+                let kept = all.iter().map(|(key, wall_s, _)| (*key, wall_s * 1000)).collect();
+                window = Window::new(limits, kept);
+                // What has passed since the last key cannot be told from downtime.
+                let down_s = all.last().map_or(0, |(_, wall_s, _)| now_s - wall_s);
+                let mut run_s = now_s - down_s;
+                for at in (0..all.len()).rev() {
+                    run_s -= all.get(at + 1).map_or(0, |(_, later_s, _)| later_s - all[at].1);
+                    all[at].2 = run_s + down_s;
+                }
             }
             let expected = asked.1.iter().any(|(n, younger_than_s)| {
-                let ages = all.iter().filter(|(known, _)| *known == key(*n));
-                let mut ages = ages.map(|(_, time_ms)| now_s - time_ms / 1000);
-                ages.any(|age_s| age_s <= 20 && age_s < younger_than_s.map_or(u64::MAX, u64::from))
+                all.iter().filter(|(known, ..)| *known == key(*n)).any(|(_, wall_s, run_s)| {
+                    let young_s = younger_than_s.map_or(u64::MAX, u64::from);
+                    now_s - run_s <= 20 && now_s - wall_s < young_s
+                })
             });
-            let claim = runtime.block_on(window.claim(keys_of(&asked), now_s * 1000));
+            let claim = runtime.block_on(claim(&window, keys_of(&asked), now_s * 1000));
             prop_assert_eq!(claim.is_none(), expected);
             if let Some(claim) = claim.filter(|_| asked.2) {
-                all.extend(claim.keys().iter().map(|key| (*key, now_s * 1000)));
+                all.extend(claim.keys().iter().map(|key| (*key, now_s, now_s)));
                 claim.commit(now_s * 1000);
             }
             prop_assert!(window.state().claimed.is_empty());
+            let lowest_s = window.state().known.values().map(|time| time.wall_s).min();
+            let before_s = window.holds_none_before_ms(now_s * 1000) / 1000;
+            prop_assert!(before_s <= lowest_s.map_or(now_s, u64::from));
         }
     }
 }
@@ -397,7 +439,7 @@ fn of_those_that_exclude_each_other_one_gets_in_and_nobody_waits_for_ever() {
                 runtime.spawn(async move {
                     let mut keys = Keys::default();
                     known_by.iter().for_each(|n| keys.also_known_by(key(*n)));
-                    let claim = window.claim(keys, 0).await?;
+                    let claim = claim(&window, keys, 0).await?;
                     tokio::task::yield_now().await;
                     if fails {
                         return None;
@@ -434,14 +476,89 @@ fn of_those_that_exclude_each_other_one_gets_in_and_nobody_waits_for_ever() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn looking_leaves_no_trace() {
     let window = Window::new(LIMITS, vec![]);
     assert!(!window.knows(&keys(1), 0));
     commit(&window, keys(1), 0).await;
-    assert!(window.knows(&keys(1), 10_000) && !window.knows(&keys(1), 11_000));
-    let claim = window.claim(keys(2), 11_000).await.expect("an event of its own");
+    after(s(10)).await;
+    assert!(window.knows(&keys(1), 10_000));
+    after(s(1)).await;
+    assert!(!window.knows(&keys(1), 11_000));
+    let claim = claim(&window, keys(2), 11_000).await.expect("an event of its own");
     assert!(!window.knows(&keys(2), 11_000), "it is not in yet");
     drop(claim);
     assert!(!known(&window, 2, 11_000).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_an_outcome_that_does_not_come_is_told_so_and_holds_nothing() {
+    let window = Window::new(WIDE, vec![]);
+    let first = claim(&window, keys(1), 0).await.unwrap();
+    let started = Instant::now();
+    for (patience, waited) in [(s(5), s(5)), (s(0), s(5))] {
+        assert!(matches!(window.claim(with_body(2, 1), 0, patience).await, Err(Undecided)));
+        assert_eq!(started.elapsed(), waited);
+    }
+    assert!(claim(&window, keys(2), 0).await.is_some(), "who gave up holds none of its keys");
+    // However long it takes: it is known then, and not before.
+    after(s(1000)).await;
+    assert!(matches!(window.claim(keys(1), 0, s(1)).await, Err(Undecided)));
+    first.commit(0);
+    assert!(known(&window, 1, 0).await);
+    assert!(window.state().claimed.is_empty());
+}
+
+/// A clock that is set while the daemon runs, or while it is down.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_forgets_nothing_early_and_makes_nothing_young_for_long() {
+    const HOUR_S: u64 = 3600;
+    const DAY_S: u64 = 24 * HOUR_S;
+    const NOW_S: u64 = 1_000 * DAY_S;
+    let limits = Limits { window: s(DAY_S), max_keys: 1000 };
+    // What passes by running time, by how much the wall clock is set besides (in hours), and whether
+    // there is a start then; what is known of a key then, and whether it is young.
+    let step = |runs_s: u64, set_h: i64, starts: bool| (runs_s, set_h, starts);
+    let cases = [
+        ("nothing is set", vec![step(HOUR_S - 1, 0, false)], true, true),
+        ("nothing is set", vec![step(HOUR_S, 0, false)], true, false),
+        ("nothing is set", vec![step(DAY_S, 0, false)], true, false),
+        ("nothing is set", vec![step(DAY_S + 1, 0, false)], false, false),
+        ("forward", vec![step(60, 72, false)], true, false),
+        ("forward", vec![step(60, 72, false), step(60, -72, false)], true, true),
+        ("forward", vec![step(DAY_S + 1, 72, false)], false, false),
+        ("back", vec![step(60, -72, false)], true, true),
+        ("back", vec![step(HOUR_S, -72, false)], true, false),
+        ("back", vec![step(DAY_S + 1, -72, false)], false, false),
+        ("down for long, or set forward at a start", vec![step(60, 72, true)], true, false),
+        ("and once more", vec![step(60, 72, true), step(60, 72, true)], true, false),
+        // A gap of which nothing is known any more counts an hour.
+        ("and back again", vec![step(60, 72, true), step(60, -72, true)], true, false),
+        ("set back at a start", vec![step(60, -72, true)], true, true),
+        ("set back at a start", vec![step(60, -72, true), step(HOUR_S, 0, false)], true, false),
+        ("a start, and a day", vec![step(60, 72, true), step(DAY_S + 1, 0, false)], false, false),
+    ];
+    for (what, steps, is_known, is_young) in cases {
+        let (mut kept, mut wall_s) = (vec![(key(1), NOW_S * 1000)], NOW_S);
+        let mut window = Window::new(limits, kept.clone());
+        for (runs_s, set_h, starts) in &steps {
+            after(s(*runs_s)).await;
+            wall_s = (wall_s + runs_s).checked_add_signed(set_h * HOUR_S as i64).unwrap();
+            if *starts {
+                window = Window::new(limits, kept.clone());
+            }
+            // Something comes at each of these times.
+            commit(&window, pair(2, 9), wall_s * 1000).await;
+            kept.push((key(2), wall_s * 1000));
+        }
+        let knows = |younger_than_s| {
+            let mut keys = Keys::default();
+            keys.look_up(key(1), younger_than_s);
+            window.knows(&keys, wall_s * 1000)
+        };
+        assert_eq!(knows(u32::MAX), is_known, "{what}: {steps:?}");
+        assert_eq!(knows(HOUR_S as u32), is_young, "{what}: {steps:?}");
+        let before_ms = window.holds_none_before_ms(wall_s * 1000);
+        assert!(!is_known || before_ms <= NOW_S * 1000, "its file stays: {what}: {steps:?}");
+    }
 }

@@ -65,8 +65,8 @@ async fn a_hold_does_not_keep_the_main_journal_from_its_relief() {
         world.append_with(&refs(more), &"x".repeat(64 << 10)).await;
     };
     let is_relieved = |world: &World| {
-        let (main, cursor) = (&world.shared.main, world.cursor());
-        main.end() == Position(40) && main.bytes_from(cursor) <= LIMITS.backlog_bytes
+        let main = &world.shared.main;
+        main.fence().ordinal() == 40 && main.behind("b").0.bytes <= LIMITS.backlog_bytes
     };
     tokio::join!(world.run_until(is_relieved), backlog);
     assert_eq!(world.confirmed(), Vec::<String>::new());

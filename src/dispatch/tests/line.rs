@@ -19,7 +19,7 @@ fn log_topic() -> Address {
 }
 
 async fn append_to(world: &World, id: &str, address: Address) {
-    world.shared.main.append_durable(entry_to(id, "b", "{}", address)).await.unwrap();
+    append_in_the_end(&world.shared.main, entry_to(id, "b", "{}", address)).await;
 }
 
 /// Waits until a broker that leaves has looked whether requests still run on an older table.
@@ -42,11 +42,11 @@ async fn another_type_takes_over_after_what_the_old_one_was_owed_and_gets_only_i
         append_to(&world, "good-1", old.clone()).await;
         let told = AtomicBool::new(false);
         let run = world.run_with(of_type(of_old, &world.script), |world, orders| {
-            if world.cursor() == Position(1) && once(&told) {
+            if world.settled() == 1 && once(&told) {
                 let farewell = farewell(&[request.lock().unwrap().as_ref().unwrap()], 3_600_000);
                 orders.tell(Order { client: Some(of_type(of_next, &next)), farewell });
             }
-            world.cursor() == Position(5)
+            world.settled() == 5
         });
         // Of both types, as long as requests still run on the old table; then of the new one alone.
         let mixed = async {
@@ -83,7 +83,7 @@ async fn a_topic_of_before_those_of_log_were_told_apart_goes_where_it_was_owed()
             let kafka = of_type(broker::Kind::Kafka, &next);
             orders.tell(Order { client: Some(kafka), farewell: farewell(&[], 3_600_000) });
         }
-        world.cursor() == Position(2)
+        world.settled() == 2
     });
     let later = async {
         some_ticks().await;
@@ -106,12 +106,12 @@ async fn what_is_held_over_fills_the_window_and_the_old_client_still_gets_its_ow
     append_to(&world, "good-1", subject()).await;
     let told = AtomicBool::new(false);
     let run = world.run_and(|world, orders| {
-        if world.cursor() == Position(1) && once(&told) {
+        if world.settled() == 1 && once(&told) {
             let farewell = farewell(&[request.lock().unwrap().as_ref().unwrap()], 3_600_000);
             let log = of_type(broker::Kind::Log, &next);
             orders.tell(Order { client: Some(log), farewell });
         }
-        world.cursor() == Position(new.len() as u64 + 3)
+        world.settled() == new.len() as u64 + 3
     });
     let slow = async {
         while !told.load(Relaxed) {
@@ -181,7 +181,7 @@ async fn a_successor_that_is_removed_before_its_turn_still_gets_what_it_is_owed(
     assert_eq!(world.confirmed(), ["gated-1"]);
     assert_eq!(*next.confirmed.lock().unwrap(), ["new-1"]);
     assert_eq!(world.dead(), Vec::<String>::new());
-    assert_eq!(world.stats().main.cursor(), Position(2));
+    assert_eq!(world.settled(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,7 +193,7 @@ async fn of_three_types_each_gets_what_was_accepted_for_it() {
         (Some(of_type(broker::Kind::Log, &second)), Some(("new-1", log_topic()))),
         (Some(of_type(broker::Kind::Kafka, &third)), Some(("newer-1", topic))),
     ];
-    one_after_the_other(&world, words, |world| world.cursor() == Position(3)).await;
+    one_after_the_other(&world, words, |world| world.settled() == 3).await;
     assert_eq!(world.confirmed(), ["gated-1"]);
     assert_eq!(*second.confirmed.lock().unwrap(), ["new-1"]);
     assert_eq!(*third.confirmed.lock().unwrap(), ["newer-1"]);
@@ -208,7 +208,7 @@ async fn back_at_its_first_type_a_broker_still_gives_the_other_what_was_accepted
         (Some(of_type(broker::Kind::Log, &second)), Some(("new-1", log_topic()))),
         (Some(client(&third)), Some(("back-1", subject()))),
     ];
-    one_after_the_other(&world, words, |world| world.cursor() == Position(3)).await;
+    one_after_the_other(&world, words, |world| world.settled() == 3).await;
     assert_eq!(world.confirmed(), ["gated-1"]);
     assert_eq!(*second.confirmed.lock().unwrap(), ["new-1"]);
     assert_eq!(*third.confirmed.lock().unwrap(), ["back-1"], "not through the first one's client");

@@ -81,7 +81,9 @@ fn attempt(event_type: &str, body: &str) -> Known {
 
 async fn is_new(window: &Arc<Window>, (_, keys): Known, at_s: u64) -> bool {
     let at_ms = (START_S + at_s) * 1000;
-    let Some(claim) = window.claim(keys, at_ms).await else { return false };
+    let Some(claim) = window.claim(keys, at_ms, Duration::ZERO).await.unwrap() else {
+        return false;
+    };
     let is_new = !claim.is_taken();
     claim.commit(at_ms);
     is_new
@@ -89,8 +91,10 @@ async fn is_new(window: &Arc<Window>, (_, keys): Known, at_s: u64) -> bool {
 
 /// What came, in order, each so many seconds after the start, with whether it is an event.
 async fn assert_new(came: Vec<(u64, Known, bool)>) {
-    let window = Window::new(LIMITS, vec![]);
+    let (window, mut now_s) = (Window::new(LIMITS, vec![]), 0);
     for (n, (at_s, known, expected)) in came.into_iter().enumerate() {
+        tokio::time::advance(Duration::from_secs(at_s - now_s)).await;
+        now_s = at_s;
         assert_eq!(is_new(&window, known, at_s).await, expected, "the one at place {n}");
     }
 }
@@ -99,7 +103,7 @@ const WAKEUP: &str = r#"{"wakeup":{"wakeup_id":"w1","agent_id":"a1"},"generated_
 const NOTIFICATION: &str = r#"{"notification_id":"n1","data":{"message_id":"m1"}}"#;
 const MESSAGE: &str = r#"{"event_type":"agent.message","data":{"message_id":"m1"}}"#;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_notification_whose_webhook_came_before_is_no_event() {
     assert_new(vec![
         (0, webhook("on_wakeup_ready", 0, WAKEUP), true),
@@ -111,7 +115,7 @@ async fn a_notification_whose_webhook_came_before_is_no_event() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_webhook_whose_notification_came_before_is_no_event() {
     for first in [
         project("n1", "on_wakeup_ready", WAKEUP),
@@ -122,7 +126,7 @@ async fn a_webhook_whose_notification_came_before_is_no_event() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn webhook_and_agents_notification_of_a_message_are_one() {
     for kind in ["agent.message", "on_wakeup_ready", "agent.notified"] {
         let (pushed, polled) =
@@ -136,7 +140,7 @@ async fn webhook_and_agents_notification_of_a_message_are_one() {
     assert_new(vec![(0, pushed(), true), (9, agent("m1", None, "agent.message"), true)]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn both_lists_of_one_message_bring_one_event() {
     let project = || project("n1", "agent.message", r#"{"message_id":"m1"}"#);
     let agent = || agent("m1", None, "agent.message");
@@ -144,7 +148,7 @@ async fn both_lists_of_one_message_bring_one_event() {
     assert_new(vec![(0, agent(), true), (9, project(), false), (10, agent(), false)]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_second_message_of_the_same_wakeup_is_an_event() {
     let of = |message: &str| format!(r#"{{"message_id":"{message}","wakeup_id":"w1"}}"#);
     assert_new(vec![
@@ -156,7 +160,7 @@ async fn a_second_message_of_the_same_wakeup_is_an_event() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_second_message_of_a_wakeup_that_was_pushed_without_messages_is_an_event() {
     let wakeup = r#"{"wakeup_id":"w1"}"#;
     assert_new(vec![
@@ -173,7 +177,7 @@ async fn a_second_message_of_a_wakeup_that_was_pushed_without_messages_is_an_eve
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_equal_notification_with_another_message_is_two_events() {
     let payload = |message: &str| format!(r#"{{"notification_id":"n1","message_id":"{message}"}}"#);
     assert_new(vec![
@@ -183,7 +187,7 @@ async fn an_equal_notification_with_another_message_is_two_events() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_same_ids_under_another_type_are_another_event() {
     assert_new(vec![
         (0, webhook("on_wakeup_ready", 0, WAKEUP), true),
@@ -192,7 +196,7 @@ async fn the_same_ids_under_another_type_are_another_event() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_retry_that_is_signed_anew_is_known_for_an_hour_by_the_id_in_its_body() {
     assert_new(vec![
         (0, webhook("on_wakeup_ready", 0, WAKEUP), true),
@@ -205,7 +209,7 @@ async fn a_retry_that_is_signed_anew_is_known_for_an_hour_by_the_id_in_its_body(
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_equal_body_without_an_id_is_another_event_unless_the_time_is_the_same() {
     let body = r#"{"event_type":"on_recurring_event_due","data":{"agent_id":"a1"}}"#;
     assert_new(vec![
@@ -216,7 +220,7 @@ async fn an_equal_body_without_an_id_is_another_event_unless_the_time_is_the_sam
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn where_the_source_says_so_an_equal_body_is_known_for_the_whole_window() {
     let source = Source { dedupe: Dedupe::Body, ..source() };
     let pushed = |at_s| webhook_of(&source, "on_diary_generated", at_s, "{}");
@@ -231,7 +235,7 @@ async fn where_the_source_says_so_an_equal_body_is_known_for_the_whole_window() 
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_repaired_attempt_whose_body_came_before_is_no_event() {
     assert_new(vec![
         (0, webhook("on_diary_generated", 0, "{}"), true),
@@ -267,7 +271,7 @@ async fn what_came_before_a_restart_is_known_after_it() {
         (9, agent("m3", Some("w3"), "agent.notified")),
     ] {
         let time_ms = (START_S + at_s) * 1000;
-        let claim = window.claim(keys, time_ms).await.unwrap();
+        let claim = window.claim(keys, time_ms, Duration::ZERO).await.unwrap().unwrap();
         let entry = Entry { payload: event.body, keys: claim.keys().to_vec(), time_ms };
         journal.append_durable(entry).await.unwrap();
         claim.commit(time_ms);
