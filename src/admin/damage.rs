@@ -10,10 +10,24 @@ use crate::journal::{Journal, QuarantineUse, Trouble, UnreadRegion};
 /// Regions that are shown each; the others are counted.
 const MAX_SHOWN: usize = 100;
 
-/// A journal, by its directory below the data directory: `journal`, `dead-letters`, `parked/BROKER`.
+/// A journal, and what it is for.
 pub(super) struct Named {
-    pub name: String,
+    /// `main`, `dead_letters` or `parked`.
+    pub kind: &'static str,
+    /// Whose parked messages it holds; empty for the others.
+    pub broker: String,
     pub journal: Journal,
+}
+
+impl Named {
+    /// Its directory below the data directory.
+    fn dir(&self) -> PathBuf {
+        match self.kind {
+            "main" => "journal".into(),
+            "dead_letters" => "dead-letters".into(),
+            _ => PathBuf::from("parked").join(&self.broker),
+        }
+    }
 }
 
 /// See the module.
@@ -39,7 +53,6 @@ impl DamageStatus {
 /// Damaged files of one journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    pub journal: String,
     pub dir: PathBuf,
     /// What is in quarantine there, and the bound.
     pub files: u64,
@@ -60,7 +73,6 @@ pub struct Unreadable {
 /// One region that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Region {
-    pub journal: String,
     pub file: PathBuf,
     pub offset: u64,
     pub bytes: u64,
@@ -70,13 +82,12 @@ pub struct Region {
 }
 
 impl Unreadable {
-    fn add(&mut self, journal: &str, region: UnreadRegion) {
+    fn add(&mut self, region: UnreadRegion) {
         self.regions += 1;
         self.records += region.records;
         if self.some.len() < MAX_SHOWN {
             let UnreadRegion { file, offset, len: bytes, records, for_seconds, error } = region;
-            let journal = journal.to_owned();
-            self.some.push(Region { journal, file, offset, bytes, records, for_seconds, error });
+            self.some.push(Region { file, offset, bytes, records, for_seconds, error });
         }
     }
 }
@@ -84,28 +95,34 @@ impl Unreadable {
 impl View {
     /// All journals that the daemon delivers from.
     pub(super) fn journals(&self) -> Vec<Named> {
-        let own = [("journal", &self.main), ("dead-letters", &self.dead_letters)];
-        let own = own.map(|(name, journal)| (name.to_owned(), journal.clone()));
+        let own = |kind, journal: &Journal| Named {
+            kind,
+            broker: String::new(),
+            journal: journal.clone(),
+        };
         let brokers = self.brokers.load();
-        let parked =
-            brokers.iter().map(|broker| (format!("parked/{}", broker.name), broker.parked.clone()));
-        let all = own.into_iter().chain(parked);
-        all.map(|(name, journal)| Named { name, journal }).collect()
+        let parked = brokers.iter().map(|broker| Named {
+            broker: broker.name.to_string(),
+            ..own("parked", &broker.parked)
+        });
+        let own = [own("main", &self.main), own("dead_letters", &self.dead_letters)];
+        own.into_iter().chain(parked).collect()
     }
 
     /// What is damaged and what cannot be read. Asks the disk, so it may block.
     pub(super) fn damage(&self) -> DamageStatus {
         let mut status = DamageStatus::default();
-        for Named { name, journal } in self.journals() {
+        for named in self.journals() {
+            let journal = &named.journal;
             let Trouble { damaged_regions, lost_regions, unread } = journal.trouble();
             status.damaged_regions += damaged_regions;
             status.lost_regions += lost_regions;
-            unread.into_iter().for_each(|region| status.unreadable.add(&name, region));
+            unread.into_iter().for_each(|region| status.unreadable.add(region));
             let QuarantineUse { files, bytes, max_bytes } = journal.quarantine();
             if damaged_regions + files > 0 {
-                let dir = self.data_dir.join(&name);
+                let dir = self.data_dir.join(named.dir());
                 let dir = if files > 0 { dir.join("quarantine") } else { dir };
-                status.kept.push(Kept { journal: name, dir, files, bytes, max_bytes });
+                status.kept.push(Kept { dir, files, bytes, max_bytes });
             }
         }
         status.lost_records = self.brokers.load().iter().map(|broker| self.lost(broker)).sum();

@@ -81,6 +81,6 @@ fn damage(view: &View, out: &mut Families) -> fmt::Result {
     out.gauges("waypost_journal_quarantine_limit_bytes", help, limits)
 }
 
-fn label(named: &Named) -> Labels<1> {
-    [("journal", named.name.clone())]
+fn label(named: &Named) -> Labels<2> {
+    [("journal", named.kind.to_owned()), ("broker", named.broker.clone())]
 }

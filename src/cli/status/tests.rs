@@ -141,9 +141,9 @@ fn damage_and_what_cannot_be_read_are_told_with_what_to_do() {
     status.damage = serde_json::from_value(serde_json::json!({
         "damaged_regions": 3, "lost_regions": 0, "lost_records": 0,
         "kept": [
-            { "journal": "journal", "dir": "data/journal", "files": 0, "bytes": 0,
+            { "dir": "data/journal", "files": 0, "bytes": 0,
               "max_bytes": 1 << 28 },
-            { "journal": "parked/live", "dir": "data/parked/live/quarantine", "files": 2,
+            { "dir": "data/parked/live/quarantine", "files": 2,
               "bytes": 2 << 20, "max_bytes": 1 << 28 },
         ],
         "unreadable": { "regions": 0, "records": 0, "some": [] },
@@ -168,7 +168,7 @@ damage        3 damaged regions in the journals
     status.damage = serde_json::from_value(serde_json::json!({
         "damaged_regions": 0, "lost_regions": 0, "lost_records": 0, "kept": [],
         "unreadable": { "regions": 1, "records": 12, "some": [{
-            "journal": "journal", "file": "data/journal/7.seg", "offset": 4096, "bytes": 8192,
+            "file": "data/journal/7.seg", "offset": 4096, "bytes": 8192,
             "records": 12, "for_seconds": 130, "error": "Input/output error\u{1b}[2J",
         }] },
     }))
