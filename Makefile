@@ -7,6 +7,7 @@ DATA_DIR ?= data
 
 # How much `make soak` does: about an hour.
 KILLS ?= 400
+REPUBLISH_KILLS ?= 100
 CRASH_CASES ?= 500
 HANG_SECONDS ?= 240
 SICK_ROUNDS ?= 4
@@ -54,13 +55,14 @@ soak: ## kill the daemon, lose power, make brokers sick, for an hour (KILLS=400 
 	@scripts/install.sh test
 	seed=$$(date +%s) && \
 		WAYPOST_KILLS=$(KILLS) WAYPOST_KILL_SEED=$$seed \
+		WAYPOST_REPUBLISH_KILLS=$(REPUBLISH_KILLS) \
 		WAYPOST_CRASH_CASES=$(CRASH_CASES) WAYPOST_CRASH_SEED=$$seed \
 		WAYPOST_HANG_SECONDS=$(HANG_SECONDS) \
 		WAYPOST_SICK_ROUNDS=$(SICK_ROUNDS) WAYPOST_SICK_SECONDS=$(SICK_SECONDS) \
 		WAYPOST_RELOADS=$(RELOADS) WAYPOST_RELOAD_STEP=1 \
 		WAYPOST_AGENTS=$(AGENTS) WAYPOST_POLL_KILLS=$(POLL_KILLS) WAYPOST_POLL_SEED=$$seed \
-		cargo test --locked --test main -- --nocapture kill_nine journal_crash sick_ reload::many reload::crash \
-			sonzai_poll_kill sonzai_poll_many
+		cargo test --locked --test main -- --nocapture kill_nine kill_republish journal_crash sick_ \
+			reload::many reload::crash sonzai_poll_kill sonzai_poll_many
 
 bench: ## what an event costs, beside a bare server and against real brokers (ARGS="--help" tells more)
 	@scripts/install.sh test

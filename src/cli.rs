@@ -96,7 +96,7 @@ pub fn main() -> ExitCode {
     match execute() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("waypost: {error}");
+            tell(&format!("waypost: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -177,8 +177,14 @@ fn print(text: &str) -> Result<bool, Error> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Error::new(error)),
+        Err(error) => Err(Error(format!("cannot write to standard output: {error}"))),
     }
+}
+
+/// Writes a line to standard error, which whoever called may have closed: then nobody is left to be told.
+fn tell(line: &str) {
+    use io::Write;
+    io::stderr().write_all(format!("{line}\n").as_bytes()).ok();
 }
 
 /// Payload text for a terminal: control characters escaped, cut at a length.

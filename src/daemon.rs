@@ -22,6 +22,7 @@ use crate::{
     service,
     settings::Settings,
     sonzai,
+    telemetry::Lines,
 };
 
 mod addresses;
@@ -101,6 +102,8 @@ pub struct Boot {
     pub read_again: ReadAgain,
     /// The routing table to start with.
     pub start: Start,
+    /// What waits to be written to the log.
+    pub log: Arc<Lines>,
 }
 
 /// What a daemon is told while it runs.

@@ -27,7 +27,7 @@
 //!
 //! [`daemon`] wires all of this together and is the only module that knows all others; [`cli`] runs
 //! it, and is what people call. [`admin`] is the operators' listener: whoever counts owns its
-//! [`meter`]s, and there everything counted is shown. `service` tells systemd.
+//! [`meter`]s, and there everything counted is shown. `service` tells systemd, and [`telemetry`] is the log.
 //!
 //! # Who may import whom
 //!
@@ -53,6 +53,10 @@
 //!    broker that is named no more is served until it has what such requests owe it.
 //! 7. A secret is held in a type that does not print, and never reaches a log, an error, a message or
 //!    the journal.
+//! 8. The log changes nothing: nobody waits for a line, or fails for one.
+
+// They panic where nobody reads. Commands have `cli::print` and `cli::tell`, and the daemon its log.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 pub mod admin;
 pub mod admit;

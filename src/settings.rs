@@ -301,12 +301,20 @@ impl Default for Sonzai {
 }
 
 /// What the log looks like.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     pub format: LogFormat,
     /// A level, or directives like `waypost=debug,info`.
     pub level: Option<String>,
+    /// Lines that wait for whoever reads the log, of 1 KiB on average; more are dropped.
+    pub max_queued_lines: usize,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { format: LogFormat::Auto, level: None, max_queued_lines: 8192 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -386,6 +394,7 @@ impl Settings {
             ),
             ("sonzai.max_concurrent_lists", self.sonzai.max_concurrent_lists as u64, 1, 256),
             ("sonzai.max_agents", self.sonzai.max_agents as u64, 1, 1_000_000),
+            ("log.max_queued_lines", self.log.max_queued_lines as u64, 64, 1_000_000),
         ] {
             if !(least..=most).contains(&value) {
                 let bounds = if most == u64::MAX {

@@ -5,6 +5,8 @@ use std::{fs, thread::sleep, time::Duration};
 use serde_json::{Value, json};
 
 use crate::common::{
+    faults::{Fault, Faults},
+    log_files,
     operator::Scrape,
     polling::{Polling, counts, eventually, lines, options, poll_project, status},
 };
@@ -225,5 +227,27 @@ routes:
     assert_eq!(number("taken") + polling.pending(), ITEMS, "{status}");
     let log = daemon.log();
     assert_eq!(lines(&log, "cannot poll"), 1, "{log}");
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_has_not_answered_for_is_not_taken_and_is_one_event_once_it_has() {
+    const ITEMS: usize = 3;
+    let polling = Polling::project(options()).await;
+    let dir = polling.dir.path();
+    let faults = Faults::new(dir, &dir.join("data/journal"));
+    let timeout = ("WAYPOST_JOURNAL__COMMIT_TIMEOUT", "1s");
+    let daemon = polling.start_with(&[&faults.settings()[..], &[timeout]].concat());
+    faults.arm(Fault::Hang);
+    polling.emit(r#"{"type":"on_wakeup_ready","count":3}"#);
+    eventually("it is told", || status(&daemon)["trouble"]["kind"] == "no_room");
+    // It is tried again meanwhile, and nothing comes of it.
+    sleep(Duration::from_secs(3));
+    assert_eq!(polling.pending(), ITEMS as u64);
+    faults.disarm(Fault::Hang);
+    eventually("all are taken", || polling.pending() == 0 && status(&daemon)["trouble"].is_null());
+    let scrape = Scrape::of(&daemon);
+    assert_eq!(scrape.get("waypost_journal_appended_records_total"), ITEMS as f64);
+    assert_eq!(log_files::wait_for(&daemon.data_dir(), ITEMS).len(), ITEMS);
     assert!(daemon.stop().success());
 }

@@ -31,6 +31,7 @@ use crate::{
     server::{Load, tls::Tls},
     settings::Settings,
     sonzai::service as sonzai,
+    telemetry::Lines,
 };
 
 /// The name of a counter that is no broker's.
@@ -65,6 +66,7 @@ pub struct View {
     pub brokers: Arc<ArcSwap<Vec<Broker>>>,
     pub commands: AllShown,
     pub rates: Rates,
+    pub log: Arc<Lines>,
 }
 
 /// A broker and how its dispatcher stands.

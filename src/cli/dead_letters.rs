@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Error, print, printable};
+use super::{Error, print, printable, tell};
 use crate::{
     clock::rfc3339,
     dispatch::{dead_letter, kept::Kept},
@@ -55,7 +55,7 @@ pub fn main(command: Command, settings: &Settings) -> Result<(), Error> {
                 print(&if arguments.json { as_json(&kept) } else { as_text(&kept) })?;
             }
             Err(error) => {
-                eprintln!("waypost: {error}");
+                tell(&format!("waypost: {error}"));
                 damaged = Some(error);
             }
         }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use http::Method;
 use http_body_util::BodyExt;
 
-use super::{Error, block_on, operator, print};
+use super::{Error, block_on, operator, print, tell};
 use crate::{
     admin::config::{Attempt, Outcome},
     settings::Settings,
@@ -44,10 +44,10 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error
         print(&String::from_utf8_lossy(&body))?;
     } else if attempt.outcome == Outcome::Rejected {
         let problems = attempt.problems.join("\n");
-        eprintln!("{problems}\nwaypost: the routing table stays as it was");
+        tell(&format!("{problems}\nwaypost: the routing table stays as it was"));
     } else {
         print(&text(&attempt))?;
-        attempt.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+        attempt.warnings.iter().for_each(|warning| tell(warning));
     }
     Ok(match attempt.outcome {
         Outcome::Rejected => ExitCode::FAILURE,

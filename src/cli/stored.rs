@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use secrecy::SecretString;
 
+use super::tell;
 use crate::{
     routing::{Place, Table},
     sonzai::store,
@@ -34,9 +35,9 @@ pub fn give(table: &mut Table, data_dir: &Path) -> Texts {
                 let each = content.secrets().map(|(of, secret)| (place(of), secret.clone()));
                 texts.insert(name, each.collect());
             }
-            Err(error) => eprintln!(
+            Err(error) => tell(&format!(
                 "waypost: {error}; so the secrets that Sonzai gave for source `{name}` are left out here"
-            ),
+            )),
         }
     }
     table.give_keyrings(|name| keyrings.get(&**name).cloned().unwrap_or_default());

@@ -114,7 +114,7 @@ impl Hands {
     ) -> Result<(), GivenUp> {
         let name = &self.settings.name;
         let identity = Identity::of(name, command);
-        let mut begun_ms = match self.ledger.past(&identity, now_ms()) {
+        let mut begun_ms = match self.ledger.past(&identity) {
             Past::Done => {
                 self.stats.duplicates.inc();
                 return Ok(());

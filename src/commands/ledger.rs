@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::message::Command;
 use crate::{
-    dedupe::Limits,
+    dedupe::{self, Limits, Running},
     journal::{AppendError, Entry, Error, Journal, Key, Options, Place, Storage},
 };
 
@@ -81,14 +81,24 @@ pub struct Ledger {
     journal: Journal,
     place: Place,
     limits: Limits,
+    running: Running,
     known: Mutex<Known>,
 }
 
 #[derive(Default)]
 struct Known {
-    times: FxHashMap<Key, u64>,
+    times: FxHashMap<Key, Time>,
     /// The same keys, oldest first; of one that was noted again the older places count no more.
-    ages: VecDeque<(Key, u64)>,
+    ages: VecDeque<(Key, Time)>,
+}
+
+/// When something was noted. It is forgotten by running time: a clock that jumps would have a command
+/// done twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Time {
+    /// By the wall clock, since the Unix epoch.
+    at_ms: u64,
+    run_s: u32,
 }
 
 impl Ledger {
@@ -98,33 +108,35 @@ impl Ledger {
         dir: &Path,
         limits: Limits,
         commit_timeout: Duration,
-        now_ms: u64,
     ) -> Result<Ledger, Error> {
         let options = Options {
             segment_bytes: SEGMENT_BYTES,
             max_bytes: MAX_BYTES,
             tail_bytes: TAIL_BYTES,
             commit_timeout,
-            keys_since_ms: now_ms.saturating_sub(limits.window.as_millis() as u64),
             max_keys: limits.max_keys,
             ..Options::default()
         };
         let opened = Journal::open(storage, dir, options)?;
         let place = opened.journal.place(PLACE)?;
         let mut known = Known::default();
-        opened.keys.into_iter().for_each(|(key, time_ms)| known.learn(key, time_ms, limits));
-        Ok(Ledger { journal: opened.journal, place, limits, known: Mutex::new(known) })
+        let times_s = opened.keys.iter().map(|(_, at_ms)| dedupe::seconds(*at_ms));
+        for ((key, at_ms), run_s) in opened.keys.iter().zip(dedupe::of_earlier(times_s)) {
+            known.learn(*key, Time { at_ms: *at_ms, run_s }, limits);
+        }
+        let (running, known) = (Running::start(), Mutex::new(known));
+        Ok(Ledger { journal: opened.journal, place, limits, running, known })
     }
 
     /// What is known of a command.
-    pub fn past(&self, command: &Identity, now_ms: u64) -> Past {
+    pub fn past(&self, command: &Identity) -> Past {
         let mut known = self.known();
-        known.forget(now_ms, self.limits);
+        known.forget(self.running.now_s(), self.limits);
         if known.times.contains_key(&command.key(Mark::Done)) {
             return Past::Done;
         }
         let begun = known.times.get(&command.key(Mark::Begun));
-        begun.map_or(Past::Unknown, |at_ms| Past::Begun { at_ms: *at_ms })
+        begun.map_or(Past::Unknown, |time| Past::Begun { at_ms: time.at_ms })
     }
 
     /// Whether one of our commands made this wakeup.
@@ -150,8 +162,9 @@ impl Ledger {
     async fn note(&self, keys: Vec<Key>, time_ms: u64) -> Result<(), AppendError> {
         let entry = Entry { keys: keys.clone(), ..Entry::new(Default::default(), time_ms) };
         self.journal.append_durable(entry).await?;
+        let time = Time { at_ms: time_ms, run_s: self.running.now_s() };
         let mut known = self.known();
-        keys.into_iter().for_each(|key| known.learn(key, time_ms, self.limits));
+        keys.into_iter().for_each(|key| known.learn(key, time, self.limits));
         Ok(())
     }
 
@@ -160,7 +173,9 @@ impl Ledger {
         // Keys are all there is to its entries.
         self.place.settle_all();
         self.journal.release().await?;
-        let before_ms = now_ms.saturating_sub(self.limits.window.as_millis() as u64);
+        let fresh_ms = now_ms.saturating_sub(self.limits.window.as_millis() as u64);
+        let oldest_ms = self.known().times.values().map(|time| time.at_ms).min();
+        let before_ms = oldest_ms.map_or(fresh_ms, |oldest_ms| oldest_ms.min(fresh_ms));
         self.journal.forget_keys(before_ms).await
     }
 
@@ -180,19 +195,19 @@ impl Ledger {
 }
 
 impl Known {
-    fn learn(&mut self, key: Key, time_ms: u64, limits: Limits) {
-        self.times.insert(key, time_ms);
-        self.ages.push_back((key, time_ms));
-        self.forget(time_ms, limits);
+    fn learn(&mut self, key: Key, time: Time, limits: Limits) {
+        self.times.insert(key, time);
+        self.ages.push_back((key, time));
+        self.forget(time.run_s, limits);
     }
 
-    fn forget(&mut self, now_ms: u64, limits: Limits) {
-        let oldest_ms = now_ms.saturating_sub(limits.window.as_millis() as u64);
-        while let Some(&(key, time_ms)) = self.ages.front()
-            && (time_ms < oldest_ms || self.ages.len() > limits.max_keys)
+    fn forget(&mut self, now_s: u32, limits: Limits) {
+        let oldest_s = now_s.saturating_sub(limits.window_s());
+        while let Some(&(key, time)) = self.ages.front()
+            && (time.run_s < oldest_s || self.ages.len() > limits.max_keys)
         {
             self.ages.pop_front();
-            if self.times.get(&key) == Some(&time_ms) {
+            if self.times.get(&key) == Some(&time) {
                 self.times.remove(&key);
             }
         }
@@ -230,8 +245,7 @@ mod tests {
 
     fn open(dir: &Path, max_keys: usize) -> Ledger {
         let limits = Limits { window: Duration::from_secs(24 * 3600), max_keys };
-        Ledger::open(Arc::new(RealDisk), dir, limits, Duration::from_secs(60), NOW_MS)
-            .expect("a ledger")
+        Ledger::open(Arc::new(RealDisk), dir, limits, Duration::from_secs(60)).expect("a ledger")
     }
 
     fn identity(name: &str, source: &str, id: &str) -> Identity {
@@ -245,7 +259,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [begun, done, other] = ["1", "2", "3"].map(|id| identity("w", "s", id));
         let ledger = open(dir.path(), 100);
-        assert_eq!(ledger.past(&begun, NOW_MS), Past::Unknown);
+        assert_eq!(ledger.past(&begun), Past::Unknown);
         ledger.begin(&begun, NOW_MS).await.unwrap();
         ledger.begin(&done, NOW_MS).await.unwrap();
         ledger.finish(&done, ("sonzai", "w1"), NOW_MS + 1).await.unwrap();
@@ -253,14 +267,28 @@ mod tests {
         drop(ledger);
 
         let ledger = open(dir.path(), 100);
-        let past = |command, now_ms| ledger.past(command, now_ms);
-        assert_eq!(past(&begun, NOW_MS), Past::Begun { at_ms: NOW_MS });
-        assert_eq!((past(&done, NOW_MS), past(&other, NOW_MS)), (Past::Done, Past::Unknown));
+        assert_eq!(ledger.past(&begun), Past::Begun { at_ms: NOW_MS });
+        assert_eq!((ledger.past(&done), ledger.past(&other)), (Past::Done, Past::Unknown));
         assert!(ledger.made("sonzai", "w1"));
         assert!(!ledger.made("sonzai", "w2") && !ledger.made("other", "w1"));
-        ledger.free(NOW_MS).await.unwrap();
-        assert_eq!(past(&done, NOW_MS + 24 * HOUR_MS), Past::Done);
-        assert_eq!(past(&done, NOW_MS + 24 * HOUR_MS + 2), Past::Unknown);
+        // Whatever the wall clock says by now.
+        ledger.free(NOW_MS + 1000 * HOUR_MS).await.unwrap();
+        ledger.close().await;
+        drop(ledger);
+        assert_eq!(open(dir.path(), 100).past(&done), Past::Done);
+    }
+
+    #[test]
+    fn what_was_noted_is_forgotten_once_the_window_has_passed_by_running_time() {
+        let limits = Limits { window: Duration::from_secs(24 * 3600), max_keys: 100 };
+        let mut known = Known::default();
+        for (n, run_s) in [(1, 1000), (2, 1001), (1, 1002)] {
+            known.learn([n; 16], Time { at_ms: NOW_MS, run_s }, limits);
+        }
+        for (later_s, expected) in [(1, [true, true]), (2, [true, false]), (3, [false, false])] {
+            known.forget(1000 + 24 * 3600 + later_s, limits);
+            assert_eq!([1, 2].map(|n| known.times.contains_key(&[n; 16])), expected, "{later_s}");
+        }
     }
 
     #[tokio::test]
@@ -272,10 +300,10 @@ mod tests {
         ledger.begin(&b, NOW_MS + 1).await.unwrap();
         ledger.begin(&a, NOW_MS + 2).await.unwrap();
         ledger.begin(&a, NOW_MS + 3).await.unwrap();
-        assert_eq!(ledger.past(&a, NOW_MS + 3), Past::Begun { at_ms: NOW_MS + 3 });
-        assert_eq!(ledger.past(&b, NOW_MS + 3), Past::Begun { at_ms: NOW_MS + 1 });
+        assert_eq!(ledger.past(&a), Past::Begun { at_ms: NOW_MS + 3 });
+        assert_eq!(ledger.past(&b), Past::Begun { at_ms: NOW_MS + 1 });
         ledger.begin(&a, NOW_MS + 4).await.unwrap();
-        assert_eq!(ledger.past(&b, NOW_MS + 4), Past::Unknown);
+        assert_eq!(ledger.past(&b), Past::Unknown);
     }
 
     #[test]

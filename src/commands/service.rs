@@ -301,7 +301,7 @@ impl Parts {
     fn open_ledger(&self) -> Result<Ledger, journal::Error> {
         let dir = self.data_dir.join("commands");
         let within = self.commit_timeout;
-        let open = || Ledger::open(self.storage.clone(), &dir, self.remembered, within, now_ms());
+        let open = || Ledger::open(self.storage.clone(), &dir, self.remembered, within);
         self.reserve.open(open, journal::Error::is_no_space)
     }
 }

@@ -77,7 +77,7 @@ impl Running {
         doors: Doors,
         told: &Told,
     ) -> Result<Running, Error> {
-        let Boot { settings, read_again, start, .. } = boot;
+        let Boot { settings, read_again, start, log, .. } = boot;
         let Doors { listener, transport, watch, admin_listener } = doors;
         let Opened { main, dead_letters, window, token, opener } = opened;
         let (takes_commands, commands_service) = opener.commands();
@@ -133,6 +133,7 @@ impl Running {
             brokers: fleet.shown(),
             commands: takes_commands.shown(),
             rates: Rates::default(),
+            log,
         });
         let receiving = ingress.clone();
         let requests = AbortOnDropHandle::new(tokio::spawn(server::serve(

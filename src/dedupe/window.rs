@@ -19,7 +19,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::keys::{Key, Keys, LookUp, Registered};
+use super::{
+    keys::{Key, Keys, LookUp, Registered},
+    running::{self, Running, START_S},
+};
 use crate::meter::Counter;
 
 /// How long and how many.
@@ -32,14 +35,6 @@ pub struct Limits {
     pub max_keys: usize,
 }
 
-/// How much of the time between two keys of an earlier process counts as running time at the most: how
-/// much of it was downtime or a jump of its wall clock cannot be told any more. More, and a jump would
-/// make what lies before it seem old; less, and a quiet source's keys would stay for long.
-const GAP_S: u32 = 3600;
-
-/// Running time at a start, in seconds: far from 0, so that what is older has a time as well.
-const START_S: u32 = u32::MAX / 2;
-
 /// Another event with one of the keys is being appended, and whether it is durable was not known in
 /// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +44,7 @@ pub struct Undecided;
 /// The known keys and those being committed.
 pub struct Window {
     limits: Limits,
-    started: Instant,
+    running: Running,
     state: Mutex<State>,
     /// Events that took a key which is good for one.
     taken: Counter,
@@ -74,7 +69,7 @@ struct State {
 struct Time {
     /// Since the Unix epoch.
     wall_s: u32,
-    /// Since some start, plus [`START_S`].
+    /// Of [`Running`].
     run_s: u32,
 }
 
@@ -102,21 +97,14 @@ impl Window {
         // At once for all of them: a start that rehashes a million keys again and again takes longer.
         state.known.reserve(keys.len());
         state.ages.reserve(keys.len());
-        let mut run_s = START_S.saturating_sub(span_s(&keys));
-        let mut last_s = None;
-        for (key, time_ms) in keys {
-            let wall_s = seconds(time_ms);
-            run_s += gap_s(last_s.replace(wall_s), wall_s);
+        let times_s = keys.iter().map(|(_, time_ms)| seconds(*time_ms));
+        for ((key, time_ms), run_s) in keys.iter().zip(running::of_earlier(times_s)) {
             if START_S - run_s <= limits.window_s() {
-                state.learn(key, Time { wall_s, run_s }, limits);
+                state.learn(*key, Time { wall_s: seconds(*time_ms), run_s }, limits);
             }
         }
-        Arc::new(Window {
-            limits,
-            started: Instant::now(),
-            state: Mutex::new(state),
-            taken: Counter::default(),
-        })
+        let (running, state, taken) = (Running::start(), Mutex::new(state), Counter::default());
+        Arc::new(Window { limits, running, state, taken })
     }
 
     /// Claims all of an event's keys in one step, waiting while somebody else has a claim on one
@@ -214,8 +202,7 @@ impl Window {
 
     /// Now, where the wall clock says `wall_ms`.
     fn now(&self, wall_ms: u64) -> Time {
-        let ran_s = u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX);
-        Time { wall_s: seconds(wall_ms), run_s: START_S.saturating_add(ran_s) }
+        Time { wall_s: seconds(wall_ms), run_s: self.running.now_s() }
     }
 
     pub fn limits(&self) -> &Limits {
@@ -245,27 +232,13 @@ impl Window {
 }
 
 /// Whole seconds since the Unix epoch; enough until 2106.
-fn seconds(time_ms: u64) -> u32 {
+pub fn seconds(time_ms: u64) -> u32 {
     u32::try_from(time_ms / 1000).unwrap_or(u32::MAX)
-}
-
-/// How much of the time between two keys counts; what the wall clock was set back by is none.
-fn gap_s(earlier_s: Option<u32>, later_s: u32) -> u32 {
-    earlier_s.map_or(0, |earlier_s| later_s.saturating_sub(earlier_s).min(GAP_S))
-}
-
-/// From the first of these keys to the last, by what counts of the gaps between them.
-fn span_s(keys: &[(Key, u64)]) -> u32 {
-    let times_s = keys.iter().map(|(_, time_ms)| seconds(*time_ms));
-    let (_, span_s) = times_s.fold((None, 0_u32), |(last_s, span_s), time_s| {
-        (Some(time_s), span_s.saturating_add(gap_s(last_s, time_s)))
-    });
-    span_s
 }
 
 impl Limits {
     /// The window in seconds, rounded up: nothing is forgotten too early.
-    fn window_s(&self) -> u32 {
+    pub fn window_s(&self) -> u32 {
         let rest = u64::from(self.window.subsec_nanos() > 0);
         u32::try_from(self.window.as_secs().saturating_add(rest)).unwrap_or(u32::MAX)
     }

@@ -58,6 +58,7 @@ fn a_misspelt_or_ill_typed_setting_is_refused_by_name() {
             "[dispatch]\nwindow_messages = 0",
             "`dispatch.window_messages` is 0; it must be 1 to 4096",
         ),
+        ("[log]\nmax_queued_lines = 0", "`log.max_queued_lines` is 0; it must be 64 to 1000000"),
         ("[ingress]\nmax_head_bytes = 100", "`ingress.max_head_bytes` is 100"),
         (
             "[ingress]\nbody_timeout = '0s'",

@@ -10,6 +10,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::raw::Raw;
+
 /// How long the daemon may take to start or to end; recovery included, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -66,6 +68,17 @@ impl Daemon {
         Daemon::await_ready(dir, Daemon::spawn(command, dir, routes, &[]))
     }
 
+    /// The same, with something else than a file for its standard error.
+    pub fn start_logging_to(
+        dir: &Path,
+        routes: &str,
+        settings: &[(&str, &str)],
+        stderr: impl Into<Stdio>,
+    ) -> Daemon {
+        let child = Daemon::spawn_logging_to(stderr.into(), waypost(), dir, routes, settings);
+        Daemon::await_ready(dir, (child, log_file(dir)))
+    }
+
     /// Does something with its process before it listens.
     pub fn start_meanwhile(dir: &Path, routes: &str, meanwhile: impl FnOnce(&Child)) -> Daemon {
         let started = Daemon::spawn(waypost(), dir, routes, &[]);
@@ -112,16 +125,37 @@ impl Daemon {
         child.wait().expect("its end");
     }
 
+    /// Starts a daemon that is expected to end by itself, with something else than a file for its standard
+    /// error.
+    pub fn fails_logging_to(
+        dir: &Path,
+        routes: &str,
+        settings: &[(&str, &str)],
+        stderr: impl Into<Stdio>,
+    ) -> ExitStatus {
+        wait(&mut Daemon::spawn_logging_to(stderr.into(), waypost(), dir, routes, settings))
+    }
+
     fn spawn(
-        mut command: Command,
+        command: Command,
         dir: &Path,
         routes: &str,
         settings: &[(&str, &str)],
     ) -> (Child, PathBuf) {
-        fs::write(dir.join("routes.yaml"), routes).expect("to write routes.yaml");
-        let log = dir.join("daemon.log");
+        let log = log_file(dir);
         let out = File::options().create(true).append(true).open(&log).expect("a log file");
-        let child = command
+        (Daemon::spawn_logging_to(out.into(), command, dir, routes, settings), log)
+    }
+
+    fn spawn_logging_to(
+        stderr: Stdio,
+        mut command: Command,
+        dir: &Path,
+        routes: &str,
+        settings: &[(&str, &str)],
+    ) -> Child {
+        fs::write(dir.join("routes.yaml"), routes).expect("to write routes.yaml");
+        command
             .arg("run")
             .current_dir(dir)
             .env_clear()
@@ -129,10 +163,9 @@ impl Daemon {
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(out)
+            .stderr(stderr)
             .spawn()
-            .expect("to start waypost");
-        (child, log)
+            .expect("to start waypost")
     }
 
     /// Runs another command of the program in the daemon's directory: its status and output.
@@ -150,7 +183,22 @@ impl Daemon {
 
     /// Everything logged so far, by this daemon and those before it in the same directory.
     pub fn log(&self) -> String {
-        read(&self.dir.join("daemon.log"))
+        while self.still_logs() == Some(true) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.written()
+    }
+
+    /// Whether lines are not written yet; `None` where it does not say.
+    fn still_logs(&self) -> Option<bool> {
+        let mut admin = Raw::try_connect(self.admin_listen).ok()?;
+        admin.try_say("GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").ok()?;
+        let page = admin.hear().filter(|answer| answer.status == 200)?.body;
+        Some(!page.lines().any(|line| line == "waypost_log_queued_lines 0"))
+    }
+
+    fn written(&self) -> String {
+        read(&log_file(&self.dir))
     }
 
     /// The most resident memory it has ever had.
@@ -210,7 +258,7 @@ impl Drop for Daemon {
         self.child.kill().ok();
         self.child.wait().ok();
         if std::thread::panicking() {
-            eprintln!("the daemon's log:\n{}", tail(&self.log()));
+            eprintln!("the daemon's log:\n{}", tail(&self.written()));
         }
     }
 }
@@ -274,6 +322,11 @@ fn wait(child: &mut Child) -> ExitStatus {
         assert!(started.elapsed() < WITHIN, "the daemon does not end");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Where a daemon in this directory logs to.
+fn log_file(dir: &Path) -> PathBuf {
+    dir.join("daemon.log")
 }
 
 fn read(log: &Path) -> String {

@@ -62,6 +62,8 @@ impl Faults {
         // The library sees paths as the kernel tells them.
         let dir = dir.canonicalize().expect("the directory");
         let under = dir.join(under.strip_prefix(&dir).unwrap_or(under));
+        // Without the slash that a path ends with where it is `dir` itself.
+        let under: PathBuf = under.components().collect();
         let settings = [
             ("LD_PRELOAD", text(&library)),
             ("FAULT_DIR", text(&armed)),

@@ -1,4 +1,5 @@
-//! A disk in memory that keeps only what was synced, and fails on purpose.
+//! A disk in memory that keeps only what was synced, and fails on purpose: here in what is not yet
+//! durable, in `trouble` in what is.
 //!
 //! Contents and names live twice: as a process sees them, and as the platter holds them. What lies
 //! between is a list of changes. A sync applies a file's (or a directory's) changes to the platter;
@@ -16,6 +17,11 @@ use std::{
 };
 
 use waypost::journal::{File, LockGuard, Storage};
+
+mod trouble;
+
+pub use trouble::Times;
+use trouble::Trouble;
 
 /// Writes tear at this granularity, or anywhere when a write's beginning alone is kept.
 const SECTOR_BYTES: usize = 512;
@@ -62,8 +68,7 @@ struct State {
     cut_at: Option<usize>,
     room_bytes: Option<u64>,
     failing_syncs: usize,
-    /// Files and the ranges of them that cannot be read.
-    unreadable: Vec<(usize, Range<u64>)>,
+    trouble: Trouble,
     lie_about_sync: bool,
     lie_about_sync_dir: bool,
     locks: BTreeSet<PathBuf>,
@@ -84,7 +89,7 @@ impl SimDisk {
             cut_at: None,
             room_bytes: None,
             failing_syncs: 0,
-            unreadable: Vec::new(),
+            trouble: Trouble::default(),
             lie_about_sync: false,
             lie_about_sync_dir: false,
             locks: BTreeSet::new(),
@@ -133,9 +138,7 @@ impl SimDisk {
 
     /// Every read that touches this range of a file fails with `EIO` from now on.
     pub fn fail_reads(&self, path: &Path, range: Range<u64>) {
-        let mut state = self.state();
-        let inode = state.image.names[path];
-        state.unreadable.push((inode, range));
+        self.refuse_reads(path, range, Times::UntilHealed);
     }
 
     /// From now on `sync_data` says yes and does nothing: the same as deleting it from the code.
@@ -170,6 +173,7 @@ impl SimDisk {
 
     /// One changing operation.
     fn operate<T>(&self, change: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        self.let_happen();
         let mut state = self.state();
         if state.cut_at.is_some_and(|cut| state.operations >= cut) {
             return Err(io::Error::other("the process has died"));
@@ -400,6 +404,8 @@ impl File for SimFile {
                 *room -= grows.min(*room);
             }
             let written = data.len();
+            let held = &state.image.files[self.inode].seen;
+            state.trouble.write(self.inode, held, offset, &mut data);
             let change = Change::Write(offset, data);
             let contents = state.image.contents(self.inode);
             change.apply(&mut contents.seen);
@@ -409,15 +415,12 @@ impl File for SimFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let state = self.disk.state();
+        let mut state = self.disk.state();
+        let state = &mut *state;
         let bytes = &state.image.files[self.inode].seen;
         let bytes = bytes.get(offset as usize..).unwrap_or_default();
         let len = bytes.len().min(buf.len());
-        let end = offset + len as u64;
-        let touches = |range: &Range<u64>| range.start < end && offset < range.end;
-        if state.unreadable.iter().any(|(inode, range)| *inode == self.inode && touches(range)) {
-            return Err(io::Error::other("input/output error"));
-        }
+        state.trouble.read(self.inode, offset..offset + len as u64)?;
         buf[..len].copy_from_slice(&bytes[..len]);
         Ok(len)
     }

@@ -1,4 +1,4 @@
-//! The process, by the names that every Prometheus client uses, and the build.
+//! The process, by the names that every Prometheus client uses, its log, and the build.
 //!
 //! Linux tells the rest in `/proc` (proc(5)); what cannot be read there is left out.
 
@@ -29,6 +29,12 @@ pub(super) fn write(view: &View, out: &mut Families) -> fmt::Result {
     if let Some(max) = getrlimit(Resource::Nofile).current {
         out.gauge("process_max_fds", "The most open file descriptors.", max)?;
     }
+    let help = "Lines of the log that could not be written, or were not read in time.";
+    out.counter("waypost_log_dropped_lines_total", help, view.log.dropped())?;
+    let help = "Lines of the log that are not written yet.";
+    out.gauge("waypost_log_queued_lines", help, view.log.queued() as u64)?;
+    let help = "The most that wait, of 1 KiB on average.";
+    out.gauge("waypost_log_queued_limit_lines", help, view.log.max() as u64)?;
     let build = [
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("os", std::env::consts::OS.to_owned()),

@@ -9,7 +9,7 @@ use super::{
     routes::Resolved,
 };
 use crate::{
-    cli::Error,
+    cli::{Error, tell},
     clock::rfc3339,
     dispatch::{dead_letter, kept::Kept},
     event::{Event, Record},
@@ -82,11 +82,11 @@ impl Found {
                         found.record = Some((position.ordinal(), record));
                     }
                     Ok(_) => {}
-                    Err(error) => eprintln!("waypost: journal record {position}: {error}"),
+                    Err(error) => tell(&format!("waypost: journal record {position}: {error}")),
                 },
                 Item::Void { .. } => {}
                 Item::Damaged { from, to, why } => {
-                    eprintln!("waypost: journal records {from} to {to} are damaged: {why}");
+                    tell(&format!("waypost: journal records {from} to {to} are damaged: {why}"));
                 }
             }
         }
@@ -94,7 +94,7 @@ impl Found {
             match letter {
                 Ok(kept) if kept.event.id == id => found.dead_letters.push(kept),
                 Ok(_) => {}
-                Err(error) => eprintln!("waypost: {error}"),
+                Err(error) => tell(&format!("waypost: {error}")),
             }
         }
         Ok(found)

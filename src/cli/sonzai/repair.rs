@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::super::{Error, block_on, operator, print, printable};
+use super::super::{Error, block_on, operator, print, printable, tell};
 use crate::{
     admin::Token,
     settings::Settings,
@@ -165,7 +165,7 @@ impl Shown {
                 bar.set_position(done);
                 bar.set_message(format!("{found} found, {new} new"));
             }
-            None if begins => eprintln!("{}: {total} to look at", places(step)),
+            None if begins => tell(&format!("{}: {total} to look at", places(step))),
             None => {}
         }
     }

@@ -7,7 +7,7 @@ use chrono::{DateTime, FixedOffset, SecondsFormat, TimeDelta, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::super::{Error, block_on, print, printable, read_table};
+use super::super::{Error, block_on, print, printable, read_table, tell};
 use crate::{
     clock::now_ms,
     nearest::listed,
@@ -164,7 +164,8 @@ fn list(arguments: List, settings: &Settings) -> Result<(), Error> {
         client.wakeups(&agent, status.as_deref(), limit).await.map_err(Error::new)
     })?;
     if listed.unreadable > 0 {
-        eprintln!("waypost: {} wakeups cannot be read, and are left out", listed.unreadable);
+        let count = listed.unreadable;
+        tell(&format!("waypost: {count} wakeups cannot be read, and are left out"));
     }
     let text = match (common.json, &status) {
         (true, _) => format!("{}\n", json!(listed.items.iter().map(document).collect::<Vec<_>>())),

@@ -20,6 +20,12 @@ pub async fn create_stream_by(client: Client, config: stream::Config) {
     created.unwrap_or_else(|error| panic!("stream {name} was not created: {error}"));
 }
 
+/// Deletes a stream and all that is known of it.
+pub async fn delete_stream(url: &str, name: &str) {
+    let deleted = jetstream::new(connect(url).await).delete_stream(name).await;
+    deleted.unwrap_or_else(|error| panic!("stream {name} was not deleted: {error}"));
+}
+
 /// Everything in the stream, in order. Waits until it is enough.
 pub async fn read_stream(url: &str, stream: &str, until: impl Into<Until<'_>>) -> Vec<Consumed> {
     read_stream_by(connect(url).await, stream, until).await
