@@ -22,6 +22,7 @@ mod full_disk;
 mod harness;
 mod hung_disk;
 mod ingress;
+mod journal_commands;
 mod journal_crash;
 mod journal_damage;
 mod journal_use;

@@ -20,6 +20,17 @@ pub(super) struct Named {
 }
 
 impl Named {
+    /// What is damaged, and what cannot be read; nothing is known of either while the disk hangs: whoever
+    /// asked it might never come back. Blocks.
+    pub fn trouble(&self) -> Trouble {
+        self.journal.hangs().map_or_else(|| self.journal.trouble(), |_| Trouble::default())
+    }
+
+    /// What is in quarantine; not told while the disk hangs. Blocks.
+    pub fn quarantine(&self) -> Option<QuarantineUse> {
+        self.journal.hangs().map_or_else(|| Some(self.journal.quarantine()), |_| None)
+    }
+
     /// Its directory below the data directory.
     fn dir(&self) -> PathBuf {
         match self.kind {
@@ -113,12 +124,11 @@ impl View {
     pub(super) fn damage(&self) -> DamageStatus {
         let mut status = DamageStatus::default();
         for named in self.journals() {
-            let journal = &named.journal;
-            let Trouble { damaged_regions, lost_regions, unread } = journal.trouble();
+            let Trouble { damaged_regions, lost_regions, unread } = named.trouble();
             status.damaged_regions += damaged_regions;
             status.lost_regions += lost_regions;
             unread.into_iter().for_each(|region| status.unreadable.add(region));
-            let QuarantineUse { files, bytes, max_bytes } = journal.quarantine();
+            let QuarantineUse { files, bytes, max_bytes } = named.quarantine().unwrap_or_default();
             if damaged_regions + files > 0 {
                 let dir = self.data_dir.join(named.dir());
                 let dir = if files > 0 { dir.join("quarantine") } else { dir };

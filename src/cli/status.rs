@@ -165,7 +165,8 @@ fn damage(out: &mut String, status: &Status) -> std::fmt::Result {
     let (regions, records) = (count(unreadable.regions), count(unreadable.records));
     writeln!(
         out,
-        "UNREADABLE    {regions} regions, up to {records} records: lost is nothing, it is tried again"
+        "unreadable    {regions} regions cannot be read, up to {records} records: nothing is lost \
+         yet, and they are tried again"
     )?;
     for region in unreadable.some.iter().take(MAX_REGIONS) {
         writeln!(

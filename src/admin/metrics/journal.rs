@@ -63,13 +63,13 @@ fn damage(view: &View, out: &mut Families) -> fmt::Result {
     let errors = each(|journal| journal.troubles_met().1);
     out.counters("waypost_journal_read_errors_total", help, errors)?;
     let help = "Regions that the disk cannot read at present.";
-    let unread = journals.iter().map(|named| named.journal.trouble().unread.len() as u64);
+    let unread = journals.iter().map(|named| named.trouble().unread.len() as u64);
     out.gauge("waypost_journal_unreadable_regions", help, unread.sum::<u64>())?;
     let help = "Released files that could not be removed, each time.";
     let failures = each(|journal| journal.stats().unlink_failures.get());
     out.counters("waypost_journal_unlink_failures_total", help, failures)?;
-    let kept: Vec<_> =
-        journals.iter().map(|named| (label(named), named.journal.quarantine())).collect();
+    let kept = journals.iter().filter_map(|named| Some((label(named), named.quarantine()?)));
+    let kept: Vec<_> = kept.collect();
     let help = "Files in quarantine: damaged ones, and what is known of their damage.";
     let files = kept.iter().map(|(label, kept)| (label.clone(), kept.files));
     out.gauges("waypost_journal_quarantine_files", help, files)?;

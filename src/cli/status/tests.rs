@@ -175,7 +175,7 @@ damage        3 damaged regions in the journals
     .unwrap();
     assert!(status.damage.is_trouble());
     let expected = "
-UNREADABLE    1 regions, up to 12 records: lost is nothing, it is tried again
+unreadable    1 regions cannot be read, up to 12 records: nothing is lost yet, and they are tried again
     data/journal/7.seg at 4096, 8192 bytes, for 2m: Input/output error\\u{1b}[2J
     see to the disk; `waypost journal skip` gives up on what it never reads again
 ";
