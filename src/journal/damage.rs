@@ -241,6 +241,13 @@ impl Ledger {
         known.map(|known| known.lost = true).is_some()
     }
 
+    /// Whether this was lost to somebody, by what is known in quarantine.
+    pub fn was_lost(&self, region: &Region) -> bool {
+        let notes = notes(&*self.storage, &Quarantine::dir_of(&self.dir));
+        let mut known = notes.iter().flat_map(|path| self.read(path));
+        known.any(|known| known.lost && known.covers(region))
+    }
+
     /// It was lost, with these keys: to be told.
     pub fn lost(&self, base: u64, region: &Region, keys: Vec<Key>) {
         let mut state = lock(&self.state);
@@ -337,12 +344,13 @@ impl Ledger {
 
     /// What lies there was read after all, by whomever it could not be read before.
     pub fn readable(&self, base: u64, from: u64, to: u64) {
-        let healed = |(of, at): &(u64, u64), unread: &mut Unread| {
-            *of == base && *at < to && from < unread.region.to
+        let healed: Vec<Unread> = {
+            let unread = &mut lock(&self.state).unread;
+            let of_segment = unread.range((base, 0)..(base, to));
+            let healed = of_segment.filter(|(_, unread)| from < unread.region.to);
+            let healed: Vec<_> = healed.map(|(at, _)| *at).collect();
+            healed.iter().filter_map(|at| unread.remove(at)).collect()
         };
-        let mut state = lock(&self.state);
-        let healed: Vec<Unread> = state.unread.extract_if(.., healed).map(|(_, it)| it).collect();
-        drop(state);
         let file = self.path(base).display().to_string();
         for unread in healed {
             let (from, for_seconds) = (unread.region.from, unread.since.elapsed().as_secs());
