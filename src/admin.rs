@@ -11,7 +11,8 @@
 //!
 //! `POST /-/reload` reads the routing table again and says what became of it; `POST
 //! /api/sonzai/webhooks` shows and changes what is registered at Sonzai ([`Asked`]); `POST
-//! /api/sonzai/repair` fetches what an outage lost ([`repair`]). All want the token, too.
+//! /api/sonzai/repair` fetches what an outage lost ([`repair`]); `POST /api/journal/skip` and `POST
+//! /api/journal/salvage` mend what a broken disk left ([`journals`]). All want the token, too.
 //!
 //! Anything that shows payloads or changes something wants the token. Where the listener is on
 //! loopback, requests for all but `/livez` must name it by address or as `localhost`: a page in
@@ -26,7 +27,7 @@ use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -41,6 +42,8 @@ use crate::{
 use config::{Outcome, Reloads};
 
 pub mod config;
+mod damage;
+mod journals;
 mod metrics;
 mod rates;
 mod ready;
@@ -49,6 +52,8 @@ mod tail;
 mod token;
 mod view;
 
+pub use damage::{DamageStatus, Region, Unreadable};
+pub use journals::{Salvage, SalvageAnswer, SalvagedRecord, Skip, SkipAnswer, Verdict};
 pub use rates::Rates;
 pub use ready::Reason;
 pub use status::{BrokerStatus, CommandStatus, DataDirStatus, HangStatus, SourceStatus, Status};
@@ -79,9 +84,11 @@ enum Page {
     Reload,
     SonzaiWebhooks,
     SonzaiRepair,
+    JournalSkip,
+    JournalSalvage,
 }
 
-const PAGES: [(&str, Page); 9] = [
+const PAGES: [(&str, Page); 11] = [
     ("/livez", Page::Livez),
     ("/readyz", Page::Readyz),
     ("/metrics", Page::Metrics),
@@ -91,6 +98,8 @@ const PAGES: [(&str, Page); 9] = [
     ("/-/reload", Page::Reload),
     ("/api/sonzai/webhooks", Page::SonzaiWebhooks),
     ("/api/sonzai/repair", Page::SonzaiRepair),
+    ("/api/journal/skip", Page::JournalSkip),
+    ("/api/journal/salvage", Page::JournalSalvage),
 ];
 
 impl Page {
@@ -107,14 +116,23 @@ impl Page {
     fn wants_token(self) -> bool {
         match self {
             Page::Livez | Page::Readyz | Page::Metrics | Page::Status | Page::Config => false,
-            Page::Tail | Page::Reload | Page::SonzaiWebhooks | Page::SonzaiRepair => true,
+            Page::Tail
+            | Page::Reload
+            | Page::SonzaiWebhooks
+            | Page::SonzaiRepair
+            | Page::JournalSkip
+            | Page::JournalSalvage => true,
         }
     }
 
     /// The methods to ask with.
     fn methods(self) -> &'static [Method] {
         match self {
-            Page::Reload | Page::SonzaiWebhooks | Page::SonzaiRepair => &[Method::POST],
+            Page::Reload
+            | Page::SonzaiWebhooks
+            | Page::SonzaiRepair
+            | Page::JournalSkip
+            | Page::JournalSalvage => &[Method::POST],
             _ => &[Method::GET, Method::HEAD],
         }
     }
@@ -131,6 +149,8 @@ struct Inner {
     /// Whether only this machine can reach the listener.
     on_loopback: bool,
     reloads: Reloads,
+    /// Held by whoever salvages: one at a time, so that what it takes in memory is bounded.
+    salvaging: Semaphore,
     /// Ends the streams, which would hold up a drain for ever.
     stop: CancellationToken,
 }
@@ -144,7 +164,8 @@ impl Admin {
         reloads: Reloads,
         stop: CancellationToken,
     ) -> Admin {
-        Admin(Arc::new(Inner { view, feed, token, on_loopback, reloads, stop }))
+        let salvaging = Semaphore::new(1);
+        Admin(Arc::new(Inner { view, feed, token, on_loopback, reloads, salvaging, stop }))
     }
 
     /// Answers one request.
@@ -183,6 +204,8 @@ impl Admin {
             Page::Reload => self.reload().await,
             Page::SonzaiWebhooks => self.sonzai_webhooks(body).await,
             Page::SonzaiRepair => self.sonzai_repair(body).await,
+            Page::JournalSkip => self.journal_skip(body).await,
+            Page::JournalSalvage => self.journal_salvage(body).await,
             Page::Tail => {
                 let lines = tail::lines(&self.0.feed, self.0.stop.clone());
                 with_type(NDJSON, BoxBody::new(StreamBody::new(lines)))
@@ -205,7 +228,8 @@ impl Admin {
 
     /// Answers what is asked about webhooks at Sonzai; 422 for what cannot be done as things are.
     async fn sonzai_webhooks(self, body: Incoming) -> Response<Body> {
-        let asked: Asked = match read(body, r#"{"action": "list"}"#).await {
+        let example = r#"{"action": "list"}"#;
+        let asked: Asked = match read(body, MAX_BODY_BYTES, example).await {
             Ok(asked) => asked,
             Err(refused) => return refused,
         };
@@ -218,7 +242,8 @@ impl Admin {
     /// Repairs from Sonzai's history: a line of JSON now and then, the last one the summary. It ends
     /// with whoever asked.
     async fn sonzai_repair(self, body: Incoming) -> Response<Body> {
-        let request: repair::Request = match read(body, r#"{"since_seconds": 7200}"#).await {
+        let example = r#"{"since_seconds": 7200}"#;
+        let request: repair::Request = match read(body, MAX_BODY_BYTES, example).await {
             Ok(request) => request,
             Err(refused) => return refused,
         };
@@ -251,11 +276,15 @@ impl Admin {
 }
 
 /// What an operator sends, or why it is refused; `example` is what it may look like.
-async fn read<T: DeserializeOwned>(body: Incoming, example: &str) -> Result<T, Response<Body>> {
-    let body = match timeout(BODY_WITHIN, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+async fn read<T: DeserializeOwned>(
+    body: Incoming,
+    max_bytes: usize,
+    example: &str,
+) -> Result<T, Response<Body>> {
+    let body = match timeout(BODY_WITHIN, Limited::new(body, max_bytes).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(_)) => {
-            let words = format!("send at most {MAX_BODY_BYTES} bytes, and all of them");
+            let words = format!("send at most {max_bytes} bytes, and all of them");
             return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, &words));
         }
         Err(_) => return Err(refused(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),

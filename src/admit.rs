@@ -88,9 +88,7 @@ impl Admit {
         room: impl Send + 'static,
     ) -> Result<Admitted, Error> {
         let (id, time_ms) = (event.id.clone(), event.time_ms);
-        // While the disk does not answer nobody's outcome is about to be known.
-        let patience = self.journal.hangs().map_or(self.patience, |_| Duration::ZERO);
-        let Some(claim) = self.window.claim(keys, time_ms, patience).await? else {
+        let Some(claim) = self.window.claim(keys, time_ms, self.patience()).await? else {
             return Ok(Admitted { id, outcome: Outcome::Duplicate });
         };
         let (record, outcome) = if claim.is_taken() {
@@ -105,16 +103,52 @@ impl Admit {
             self.backlogs.check(&messages)?;
             (Record { event, messages }, Outcome::Appended)
         };
-        let payload = record.encode();
-        let entry = Entry { payload, keys: claim.keys().to_vec(), time_ms: claim.time_ms(time_ms) };
+        self.append(&record, claim, time_ms, room).await?;
+        Ok(Admitted { id, outcome })
+    }
+
+    /// Admits a record as it was once, with the keys that were stored with it: what it owes is not
+    /// decided again. It is known by the first of them, which is its own; others may be of several
+    /// events. They count from `now_ms` on, so that doing this again makes no second one.
+    pub async fn readmit(
+        &self,
+        record: &Record,
+        keys: &[dedupe::Key],
+        now_ms: u64,
+    ) -> Result<Outcome, Error> {
+        let mut known_by = keys.first().map(|own| dedupe::Keys::known_by(*own)).unwrap_or_default();
+        keys.iter().skip(1).for_each(|key| known_by.register(*key));
+        let Some(claim) = self.window.claim(known_by, now_ms, self.patience()).await? else {
+            return Ok(Outcome::Duplicate);
+        };
+        self.backlogs.check(&record.messages)?;
+        self.append(record, claim, now_ms, ()).await?;
+        Ok(Outcome::Appended)
+    }
+
+    /// How long to wait for the outcome of somebody else's append.
+    fn patience(&self) -> Duration {
+        // While the disk does not answer nobody's outcome is about to be known.
+        self.journal.hangs().map_or(self.patience, |_| Duration::ZERO)
+    }
+
+    /// Durable on return. Who goes away meanwhile leaves the append going on.
+    async fn append(
+        &self,
+        record: &Record,
+        claim: dedupe::Claim,
+        time_ms: u64,
+        room: impl Send + 'static,
+    ) -> Result<(), AppendError> {
+        let (payload, keys) = (record.encode(), claim.keys().to_vec());
+        let entry = Entry { payload, keys, time_ms: claim.time_ms(time_ms) };
         let known = move |outcome: &Result<_, _>| {
             if outcome.is_ok() {
                 claim.commit(time_ms);
             }
             drop(room);
         };
-        self.journal.append_then(entry, known).await?;
-        Ok(Admitted { id, outcome })
+        self.journal.append_then(entry, known).await.map(drop)
     }
 }
 

@@ -15,6 +15,7 @@ mod client;
 mod dead_letters;
 pub mod explain;
 mod input;
+mod journal;
 mod operator;
 mod reload;
 mod run;
@@ -38,6 +39,7 @@ Examples:
   waypost reload                                 put a changed routes.yaml in force, or say why not
   waypost status                                 how the daemon and its brokers are doing
   waypost dead-letters list                      what was given up on, and why
+  waypost journal verify                         whether what is on disk can be read
   waypost sonzai webhooks sync                   what to register at Sonzai, from routes.yaml
   waypost sonzai repair --since 2h               fetch what an outage lost
   waypost sonzai stub                            a stand-in for Sonzai's API, to try things out
@@ -67,6 +69,8 @@ enum Command {
     Status(status::Arguments),
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    #[command(subcommand)]
+    Journal(journal::Command),
     #[command(subcommand)]
     Sonzai(sonzai::Command),
 }
@@ -116,6 +120,7 @@ fn execute() -> Result<ExitCode, Error> {
         Command::Tail(arguments) => tail::main(arguments, &settings)?,
         Command::Status(arguments) => return status::main(arguments, &settings),
         Command::DeadLetters(command) => dead_letters::main(command, &settings)?,
+        Command::Journal(command) => return journal::main(command, &settings),
         Command::Sonzai(command) => return sonzai::main(command, &settings),
     }
     Ok(ExitCode::SUCCESS)

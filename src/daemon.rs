@@ -27,6 +27,7 @@ use crate::{
 
 mod addresses;
 mod brokers;
+mod damage;
 mod facts;
 mod fleet;
 mod open;

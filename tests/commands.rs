@@ -280,6 +280,9 @@ fn every_command_explains_itself_by_example() {
         &["tail"],
         &["status"],
         &["dead-letters", "list"],
+        &["journal", "verify"],
+        &["journal", "skip"],
+        &["journal", "salvage"],
         &["sonzai", "stub"],
     ] {
         let outcome = waypost(dir.path(), &[command, &["--help"]].concat(), &[]);
@@ -289,8 +292,10 @@ fn every_command_explains_itself_by_example() {
             assert!(outcome.out.contains(part), "{part}: {}", outcome.out);
         }
     }
-    let outcome = waypost(dir.path(), &["dead-letters", "--help"], &[]);
-    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    for group in ["dead-letters", "journal"] {
+        let outcome = waypost(dir.path(), &[group, "--help"], &[]);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    }
     assert_eq!(waypost(dir.path(), &["--version"], &[]).code, Some(0));
     let misspelt = waypost(dir.path(), &["sned"], &[]);
     assert_eq!(misspelt.code, Some(2));

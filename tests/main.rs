@@ -23,6 +23,7 @@ mod harness;
 mod hung_disk;
 mod ingress;
 mod journal_beside;
+mod journal_commands;
 mod journal_contract;
 mod journal_crash;
 mod journal_damage;

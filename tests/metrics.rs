@@ -133,6 +133,14 @@ fn the_alerts_that_come_along_parse_and_name_only_metrics_that_there_are() {
 }
 
 #[test]
+fn an_alert_on_the_journals_comes_when_it_should_and_goes() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/alerts.yaml");
+    let output = promtool(&["test", "rules", file], "");
+    let said = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).concat();
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
 fn every_metric_is_documented_and_every_documented_metric_is_there() {
     let (_dir, daemon) = start_with_tls();
     let families = families(&Scrape::of(&daemon));

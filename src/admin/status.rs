@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     config::Facts,
+    damage::DamageStatus,
     ready::Reason,
     view::{Broker, Role, View},
 };
@@ -47,6 +48,9 @@ pub struct Status {
     #[serde(default)]
     pub data_dir: DataDirStatus,
     pub dead_letters: Store,
+    /// What of the journals is damaged, or cannot be read at present.
+    #[serde(default)]
+    pub damage: DamageStatus,
     /// Of each source with `poll:`.
     #[serde(default)]
     pub polls: Vec<Poll>,
@@ -184,6 +188,9 @@ pub struct BrokerStatus {
     pub confirmed_per_second: f64,
     /// Since the start; those that are kept are in the status of all.
     pub dead_letters: u64,
+    /// Records that it may have been owed and that were damaged on disk, since the start.
+    #[serde(default)]
+    pub lost_records: u64,
 }
 
 /// One place of `commands:`.
@@ -249,6 +256,7 @@ impl View {
             hangs: self.hang_status(),
             data_dir: DataDirStatus::of(self.footprint()),
             dead_letters: Store::of(&self.dead_letters),
+            damage: self.damage(),
             polls: self.polls(),
             brokers: self
                 .brokers
@@ -318,6 +326,7 @@ impl View {
             confirmed: stats.confirmed.get(),
             confirmed_per_second,
             dead_letters: stats.dead_letters.get(),
+            lost_records: self.lost(broker),
         }
     }
 }

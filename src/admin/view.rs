@@ -18,7 +18,7 @@ use super::{
     ready::{self, Reason},
 };
 use crate::{
-    admit::Backlogs,
+    admit::{Admit, Backlogs},
     broker,
     clock::now_ms,
     commands::stats::AllShown,
@@ -47,6 +47,8 @@ pub struct View {
     pub table: Arc<ArcSwap<Table>>,
     pub config: Arc<Config>,
     pub ingress: Ingress,
+    /// For what is salvaged.
+    pub admit: Admit,
     pub sonzai: sonzai::Service,
     /// Where the ingress speaks it.
     pub tls: Option<Arc<Tls>>,
@@ -192,6 +194,11 @@ impl Broker {
             (Role::Listed(_), Some(kind)) => Role::Listed(kind),
             (role, _) => role,
         }
+    }
+
+    /// Whether what is appended for it from now on is delivered, or becomes a dead letter.
+    pub fn is_served(&self) -> bool {
+        self.role.is_there() || self.role == Role::Unrouted
     }
 
     /// Messages set aside that are neither confirmed nor given up on.

@@ -17,6 +17,9 @@ use crate::{
 /// Longest reason that is shown.
 const MAX_REASON_CHARS: usize = 300;
 
+/// Regions that cannot be read which are shown each.
+const MAX_REGIONS: usize = 10;
+
 /// Longest name of a broker or source in a table; longer ones are cut.
 const NAME_CHARS: usize = 16;
 
@@ -24,7 +27,8 @@ const NAME_CHARS: usize = 16;
 ///
 /// LAG is how many records of the journal a broker has not got past; OLDEST how long the first
 /// message that it is owed has waited. Exits with 0 if the daemon answers and can take events, else
-/// with 1: also while its disk does not answer.
+/// with 1: also while its disk does not answer or cannot read a part of a journal, and as long as
+/// files are kept whose damage cost somebody something.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -53,12 +57,13 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error
     } else {
         text(&status)
     })?;
-    Ok(if status.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_well = status.ready && !status.damage.is_trouble();
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn text(status: &Status) -> String {
     let mut out = String::new();
-    for part in [head, routes, sources, polls, brokers, commands] {
+    for part in [head, damage, routes, sources, polls, brokers, commands] {
         part(&mut out, status).expect("writing to a string does not fail");
     }
     out
@@ -118,6 +123,64 @@ fn head(out: &mut String, status: &Status) -> std::fmt::Result {
     )?;
     let known = status.known_events;
     writeln!(out, "remembered    {} of {} keys of events", count(known.now), count(known.max))
+}
+
+/// What of the journals is damaged, or cannot be read at present, and what to do.
+fn damage(out: &mut String, status: &Status) -> std::fmt::Result {
+    let damage = &status.damage;
+    if damage.damaged_regions > 0 {
+        let (regions, lost) = (count(damage.damaged_regions), damage.lost_regions);
+        writeln!(out, "damage        {regions} damaged regions in the journals")?;
+        match lost {
+            0 => writeln!(out, "    nothing was lost by them: all brokers had what they held")?,
+            _ => {
+                let records = count(damage.lost_records);
+                writeln!(
+                    out,
+                    "    RECORDS WERE LOST in {}: see `waypost dead-letters list`; {records} since \
+                     the start",
+                    count(lost)
+                )?;
+                let hint = "`waypost journal salvage FILE` sends on what can be read after all";
+                writeln!(out, "    {hint}")?;
+            }
+        }
+    }
+    for kept in &damage.kept {
+        let dir = kept.dir.display();
+        match kept.files {
+            0 => writeln!(out, "    kept in {dir}, and in its quarantine once it is done with")?,
+            files => writeln!(
+                out,
+                "    kept in {dir} ({files} files, {} of {}): move them away to be done with it",
+                size(kept.bytes),
+                size(kept.max_bytes)
+            )?,
+        }
+    }
+    let unreadable = &damage.unreadable;
+    if unreadable.regions == 0 {
+        return Ok(());
+    }
+    let (regions, records) = (count(unreadable.regions), count(unreadable.records));
+    writeln!(
+        out,
+        "unreadable    {regions} regions cannot be read, up to {records} records: nothing is lost \
+         yet, and they are tried again"
+    )?;
+    for region in unreadable.some.iter().take(MAX_REGIONS) {
+        writeln!(
+            out,
+            "    {} at {}, {} bytes, for {}: {}",
+            region.file.display(),
+            region.offset,
+            region.bytes,
+            span(region.for_seconds),
+            printable(&region.error, MAX_REASON_CHARS)
+        )?;
+    }
+    let hint = "see to the disk; `waypost journal skip` gives up on what it never reads again";
+    writeln!(out, "    {hint}")
 }
 
 /// The routing table, and what is not as the files say.
@@ -371,6 +434,10 @@ fn notes(broker: &BrokerStatus) -> Vec<String> {
     if broker.dead_letters > 0 {
         let dead = count(broker.dead_letters);
         notes.push(format!("{dead} dead letters since the start: see `waypost dead-letters list`"));
+    }
+    if broker.lost_records > 0 {
+        let lost = count(broker.lost_records);
+        notes.push(format!("{lost} records were LOST to it since the start: damaged on disk"));
     }
     notes
 }

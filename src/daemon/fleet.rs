@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, brokers,
+    damage::Teller,
     open::{Opener, dispatch_limits, parked_journal},
 };
 use crate::{
@@ -251,6 +252,13 @@ impl Fleet {
         }
         let member = Member { role, drain_for: DRAIN_FOR, orders, shown };
         self.members.insert(name.clone(), member);
+        let teller = Teller {
+            journal: parked.clone(),
+            whose: name.clone(),
+            dead_letters: self.opener.shared.dead_letters.clone(),
+            data_dir: self.opener.settings.data_dir.clone(),
+            window: None,
+        };
         let stop = self.stop.clone();
         self.running.spawn(async move {
             let outcome = tokio::select! {
@@ -259,6 +267,7 @@ impl Fleet {
                 ended = dispatcher.run(client, stop) => {
                     ended.map_err(|cause| Error::Dispatcher { broker: name.clone(), cause })
                 }
+                never = teller.run() => match never {},
             };
             (name, outcome)
         });

@@ -11,7 +11,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Boot, Doors, Error, Told, facts,
+    Boot, Doors, Error, Told,
+    damage::{self, Teller},
+    facts,
     fleet::{Fleet, Prepared},
     open::{Opened, dispatch_limits},
     reclaim::reclaim,
@@ -98,8 +100,12 @@ impl Running {
         let known = window.clone();
         let admit = Admit::new(main.clone(), window.clone(), backlogs, commit_timeout);
         let ingress = Ingress::new(table.clone(), admit.clone(), ingress_limits(settings));
-        let parts =
-            sonzai::Parts { settings: settings.sonzai, stores, table: table.clone(), admit };
+        let parts = sonzai::Parts {
+            settings: settings.sonzai,
+            stores,
+            table: table.clone(),
+            admit: admit.clone(),
+        };
         let (sonzai, works_for_sonzai) = sonzai::Service::new(parts, stop.requests.clone());
         sonzai.commit(&table.load(), sonzai.prepare(&table.load())?);
         let limits = server_limits(settings);
@@ -112,6 +118,7 @@ impl Running {
             table: table.clone(),
             config: config.clone(),
             ingress: ingress.clone(),
+            admit,
             sonzai: sonzai.clone(),
             tls: transport.tls.clone(),
             connections: Arc::new(Load::new(&limits)),
@@ -160,6 +167,21 @@ impl Running {
         let told = stop.brokers.clone();
         let frees = reclaim(main.clone(), known, reserve, told);
         tasks.spawn(named("what frees the journal", frees));
+        for (journal, whose, window) in [
+            (&main, damage::MAIN, Some(view.window.clone())),
+            (&dead_letters, damage::DEAD_LETTERS, None),
+        ] {
+            let (journal, data_dir) = (journal.clone(), settings.data_dir.clone());
+            let dead_letters = shared.dead_letters.clone();
+            let teller = Teller { journal, whose, dead_letters, data_dir, window };
+            let told = stop.brokers.clone();
+            tasks.spawn(named("what tells of damage", async move {
+                match told.run_until_cancelled(teller.run()).await {
+                    Some(never) => match never {},
+                    None => Ok(()),
+                }
+            }));
+        }
         // It ends with the requests: a command in hand is finished while brokers still are.
         let carried_out = commands_service.run(stop.requests.clone());
         tasks.spawn(named("what carries out commands", async move {

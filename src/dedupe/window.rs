@@ -192,6 +192,14 @@ impl Window {
         Attempt::Claimed(stored, takes_since_s)
     }
 
+    /// Forgets keys of what is lost, so that its sender's next try gets in. Claims go on.
+    pub fn forget_keys(&self, keys: &[Key]) {
+        let mut state = self.state();
+        for key in keys {
+            state.known.remove(key);
+        }
+    }
+
     /// Now, where the wall clock says `wall_ms`.
     fn now(&self, wall_ms: u64) -> Time {
         Time { wall_s: seconds(wall_ms), run_s: self.running.now_s() }

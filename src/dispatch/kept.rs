@@ -21,9 +21,12 @@ use bytestring::ByteString;
 use tokio::sync::oneshot;
 
 use crate::{
-    event::{self, Event, Message, Record},
+    event::{self, Event, Format, Message, Record},
     journal::{AppendError, Entry, Journal},
 };
+
+/// The type of what is kept to tell of damage. No source has its source: names are not empty.
+const DAMAGE: ByteString = ByteString::from_static("waypost.journal.damage");
 
 /// One message with its event, and what was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,37 @@ const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1 + 4 + 8 + 8 + 4;
 
 impl Kept {
+    /// Tells that records were lost by damage: no message, and no event of a source.
+    pub fn of_damage(
+        id: ByteString,
+        broker: ByteString,
+        body: Bytes,
+        reason: ByteString,
+        at_ms: u64,
+    ) -> Kept {
+        let event = Event {
+            id,
+            source: ByteString::new(),
+            kind: DAMAGE,
+            subject: None,
+            time_ms: at_ms,
+            content_type: Some(ByteString::from_static("application/json")),
+            traceparent: None,
+            extensions: Vec::new(),
+            headers: Vec::new(),
+            body,
+        };
+        let (route, headers) = Default::default();
+        let address = Err(reason.clone());
+        let message = Message { route, broker, address, format: Format::Binary, headers };
+        Kept { event, message, attempts: 0, first_ms: 0, at_ms, reason }
+    }
+
+    /// Whether it tells of damage: then there is nothing to publish.
+    pub fn is_damage(&self) -> bool {
+        self.event.source.is_empty() && self.event.kind == DAMAGE
+    }
+
     pub fn encode(self) -> Bytes {
         let record = Record { event: self.event, messages: vec![self.message] }.encode();
         let mut out = BytesMut::with_capacity(HEAD_BYTES + self.reason.len() + record.len());
@@ -138,6 +172,17 @@ mod tests {
             let _shorter = Kept::decode(bytes.slice(..cut.index(bytes.len())));
             prop_assert_eq!(Kept::decode(bytes).unwrap(), kept);
         }
+    }
+
+    #[test]
+    fn what_tells_of_damage_is_known_as_that_and_no_event_is() {
+        let letter = Kept::of_damage("1".into(), "live".into(), Bytes::new(), "why".into(), 7);
+        let read = Kept::decode(letter.clone().encode()).unwrap();
+        assert_eq!(read, letter);
+        assert!(read.is_damage());
+        // A source may have a type of this name.
+        let of_source = Event { source: "s".into(), ..letter.event.clone() };
+        assert!(!Kept { event: of_source, ..letter }.is_damage());
     }
 
     #[test]

@@ -100,7 +100,9 @@ fn messages(view: &View, brokers: &[Broker], out: &mut Families) -> fmt::Result 
         "waypost_broker_dead_letters_total",
         help,
         stats(brokers, |s| s.dead_letters.get()),
-    )
+    )?;
+    let help = "Records that the broker may have been owed and that were damaged on disk.";
+    out.counters("waypost_broker_lost_records_total", help, each(brokers, |b| view.lost(b)))
 }
 
 fn label(broker: &Broker) -> Labels<1> {

@@ -2,10 +2,18 @@
 
 use std::fmt;
 
-use super::Families;
-use crate::admin::view::View;
+use super::{Families, families::Labels};
+use crate::{
+    admin::{damage::Named, view::View},
+    journal::Journal,
+};
 
 pub(super) fn write(view: &View, out: &mut Families) -> fmt::Result {
+    store(view, out)?;
+    damage(view, out)
+}
+
+fn store(view: &View, out: &mut Families) -> fmt::Result {
     let (main, stats) = (&view.main, view.main.stats());
     let room = main.room();
     out.gauge("waypost_journal_bytes", "Bytes of the journal's segments.", room.bytes)?;
@@ -40,4 +48,39 @@ pub(super) fn write(view: &View, out: &mut Families) -> fmt::Result {
     out.gauge("waypost_dead_letters_kept", "Dead letters on disk.", kept.records)?;
     out.gauge("waypost_dead_letters_bytes", "Bytes of dead letters.", kept.bytes)?;
     out.gauge("waypost_dead_letters_limit_bytes", "dead_letters.max_bytes.", kept.max_bytes)
+}
+
+/// Of every journal, what of it is damaged or cannot be read. One look at the disk a journal.
+fn damage(view: &View, out: &mut Families) -> fmt::Result {
+    let journals = view.journals();
+    let each = |value: fn(&Journal) -> u64| {
+        journals.iter().map(move |named| (label(named), value(&named.journal)))
+    };
+    let help = "Regions that were found damaged.";
+    let damaged = each(|journal| journal.troubles_met().0);
+    out.counters("waypost_journal_damaged_regions_total", help, damaged)?;
+    let help = "Regions that the disk could not read when they were first asked for.";
+    let errors = each(|journal| journal.troubles_met().1);
+    out.counters("waypost_journal_read_errors_total", help, errors)?;
+    let help = "Regions that the disk cannot read at present.";
+    let unread = journals.iter().map(|named| named.trouble().unread.len() as u64);
+    out.gauge("waypost_journal_unreadable_regions", help, unread.sum::<u64>())?;
+    let help = "Released files that could not be removed, each time.";
+    let failures = each(|journal| journal.stats().unlink_failures.get());
+    out.counters("waypost_journal_unlink_failures_total", help, failures)?;
+    let kept = journals.iter().filter_map(|named| Some((label(named), named.quarantine()?)));
+    let kept: Vec<_> = kept.collect();
+    let help = "Files in quarantine: damaged ones, and what is known of their damage.";
+    let files = kept.iter().map(|(label, kept)| (label.clone(), kept.files));
+    out.gauges("waypost_journal_quarantine_files", help, files)?;
+    let help = "Bytes of those files.";
+    let bytes = kept.iter().map(|(label, kept)| (label.clone(), kept.bytes));
+    out.gauges("waypost_journal_quarantine_bytes", help, bytes)?;
+    let help = "journal.quarantine_max_bytes: of each journal.";
+    let limits = kept.iter().map(|(label, kept)| (label.clone(), kept.max_bytes));
+    out.gauges("waypost_journal_quarantine_limit_bytes", help, limits)
+}
+
+fn label(named: &Named) -> Labels<2> {
+    [("journal", named.kind.to_owned()), ("broker", named.broker.clone())]
 }

@@ -135,6 +135,54 @@ sonzai            fast        1200         7         9       3      2m  project 
 }
 
 #[test]
+fn damage_and_what_cannot_be_read_are_told_with_what_to_do() {
+    let mut status = status();
+    assert!(!text(&status).contains("damage"));
+    status.damage = serde_json::from_value(serde_json::json!({
+        "damaged_regions": 3, "lost_regions": 0, "lost_records": 0,
+        "kept": [
+            { "dir": "data/journal", "files": 0, "bytes": 0,
+              "max_bytes": 1 << 28 },
+            { "dir": "data/parked/live/quarantine", "files": 2,
+              "bytes": 2 << 20, "max_bytes": 1 << 28 },
+        ],
+        "unreadable": { "regions": 0, "records": 0, "some": [] },
+    }))
+    .unwrap();
+    assert!(!status.damage.is_trouble());
+    let expected = "
+damage        3 damaged regions in the journals
+    nothing was lost by them: all brokers had what they held
+    kept in data/journal, and in its quarantine once it is done with
+    kept in data/parked/live/quarantine (2 files, 2.0 MiB of 256.0 MiB): move them away to be done with it
+";
+    assert!(text(&status).contains(expected), "{}", text(&status));
+
+    (status.damage.lost_regions, status.damage.lost_records) = (2, 14);
+    status.brokers[1].lost_records = 14;
+    assert!(status.damage.is_trouble());
+    let lost = text(&status);
+    assert!(lost.contains("RECORDS WERE LOST in 2:") && lost.contains("salvage"), "{lost}");
+    assert!(lost.contains("    14 records were LOST to it since the start"), "{lost}");
+
+    status.damage = serde_json::from_value(serde_json::json!({
+        "damaged_regions": 0, "lost_regions": 0, "lost_records": 0, "kept": [],
+        "unreadable": { "regions": 1, "records": 12, "some": [{
+            "file": "data/journal/7.seg", "offset": 4096, "bytes": 8192,
+            "records": 12, "for_seconds": 130, "error": "Input/output error\u{1b}[2J",
+        }] },
+    }))
+    .unwrap();
+    assert!(status.damage.is_trouble());
+    let expected = "
+unreadable    1 regions cannot be read, up to 12 records: nothing is lost yet, and they are tried again
+    data/journal/7.seg at 4096, 8192 bytes, for 2m: Input/output error\\u{1b}[2J
+    see to the disk; `waypost journal skip` gives up on what it never reads again
+";
+    assert!(text(&status).contains(expected), "{}", text(&status));
+}
+
+#[test]
 fn why_it_is_not_ready_comes_first() {
     let reasons = vec![Reason::JournalFull, Reason::Draining];
     let text = text(&Status { ready: false, reasons, ..status() });
