@@ -197,6 +197,41 @@ async fn where_all_segments_are_gone_what_was_not_settled_is_told_and_no_positio
 }
 
 #[tokio::test]
+async fn the_lowest_segments_are_missed_where_somebody_still_needs_them() {
+    for is_settled in [false, true] {
+        let disk = SimDisk::new(1);
+        let journal = open(&disk).journal;
+        let place = journal.place("a").unwrap();
+        append(&journal, 0..9).await;
+        if is_settled {
+            place.settle_all();
+            place.save().unwrap();
+        }
+        journal.release().await.unwrap();
+        append(&journal, 9..18).await;
+        let end = read_place(&place).await[8].next_position();
+        drop(place);
+        journal.close().await;
+        disk.remove(&files(&disk, ".seg")[0]).unwrap();
+        let first = files(&disk, ".seg")[0].file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        for start in 0..2 {
+            let journal = open(&disk).journal;
+            let lost = told(&journal).await;
+            let lost: Vec<u64> =
+                lost.iter().flat_map(|it| it.from.ordinal()..it.to.ordinal()).collect();
+            let from = if is_settled { 9 } else { 0 };
+            let expected = if start == 0 { Vec::from_iter(from..first) } else { vec![] };
+            assert_eq!(lost, expected, "{is_settled}, start {start}");
+            let place = journal.place("a").unwrap();
+            assert_eq!(sort(&read_place(&place).await), (Vec::from_iter(first..18), vec![]));
+            assert!(journal.fence() >= end);
+            drop(place);
+            journal.close().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_segment_without_a_record_is_no_damage_of_the_one_that_takes_its_name() {
     let disk = written(0..0).await;
     let file = files(&disk, ".seg").remove(0);

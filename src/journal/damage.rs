@@ -241,6 +241,13 @@ impl Ledger {
         known.map(|known| known.lost = true).is_some()
     }
 
+    /// Whether this was lost to somebody, by what is known in quarantine.
+    pub fn was_lost(&self, region: &Region) -> bool {
+        let notes = notes(&*self.storage, &Quarantine::dir_of(&self.dir));
+        let mut known = notes.iter().flat_map(|path| self.read(path));
+        known.any(|known| known.lost && known.covers(region))
+    }
+
     /// It was lost, with these keys: to be told.
     pub fn lost(&self, base: u64, region: &Region, keys: Vec<Key>) {
         let mut state = lock(&self.state);

@@ -336,22 +336,36 @@ impl Places {
         }
     }
 
-    /// The lowest position that any place has not settled; the floor where there is none.
-    pub fn lowest(&self) -> u64 {
-        let members = lock(&self.members);
-        let cursors = members.values().map(|member| member.settled().cursor());
-        cursors.min().unwrap_or_else(|| self.floor())
-    }
-
-    /// Positions `from` up to, not including, `to` are lost to all. Whether that is so to any.
-    pub fn lose(&self, from: u64, to: u64) -> bool {
-        let members = lock(&self.members);
-        let lost = members.values().map(|member| {
-            let open = member.settled().open_in(from, to);
-            member.lost.add(open);
-            open
-        });
-        lost.sum::<u64>() > 0
+    /// What lies below `first`, the lowest segment, that somebody has not settled, but for `kept`: it
+    /// is lost to them. Below the floor all was released. Where there is no floor, one that retired may
+    /// be meant, unless all is gone.
+    pub fn missing_below(
+        &self,
+        first: u64,
+        kept: &[(u64, u64)],
+        is_all: bool,
+    ) -> Option<(u64, u64)> {
+        let floor = {
+            let floor = lock(&self.floor);
+            (is_all || floor.saved != Content::default()).then(|| floor.saved.settled.cursor())?
+        };
+        let mut missing: Option<(u64, u64)> = None;
+        for member in lock(&self.members).values() {
+            let mut here = member.settled();
+            here.settle(0, floor);
+            for (from, to) in kept {
+                here.settle(*from, *to);
+            }
+            member.lost.add(here.open_in(0, first));
+            let mut at = here.cursor();
+            while at < first {
+                let end = here.next_settled(at).unwrap_or(first).min(first);
+                let (from, to) = missing.unwrap_or((at, end));
+                missing = Some((from.min(at), to.max(end)));
+                at = here.next_open(end);
+            }
+        }
+        missing
     }
 
     /// What lies below `first` is gone, and was settled, but for `kept`.

@@ -74,7 +74,9 @@ impl Quarantine {
             );
             self.storage.remove(path).map_err(Error::io("remove", path))?;
         }
-        self.storage.sync_dir(dir).map_err(Error::sync(dir))?;
+        for dir in [&*self.dir, dir] {
+            self.storage.sync_dir(dir).map_err(Error::sync(dir))?;
+        }
         tracing::warn!(kept = %kept.display(), "a damaged segment is kept in quarantine");
         self.keep_note(base, end)
     }

@@ -200,13 +200,14 @@ impl Recovery<'_> {
             Some((segment, found)) => self.close_last(segment, found)?,
             None => self.places.proven(),
         };
-        if row.is_empty() && end > 0 {
-            self.all_is_gone(end);
-        }
         // One without a record makes room for the new one, which has its name.
         row.retain(|(segment, _)| segment.base < end);
         all.extend(row.into_iter().map(|(segment, _)| segment));
-        self.places.begin_at(first.unwrap_or(end).min(end), &kept);
+        let begin = first.unwrap_or(end).min(end);
+        if let Some((from, to)) = self.places.missing_below(begin, &kept, first.is_none()) {
+            self.gone(from, to);
+        }
+        self.places.begin_at(begin, &kept);
         let format = (self.identity, self.options.write_version);
         let active = Active::create(self.storage, self.dir, format, end, self.places)?;
         all.push(Segment::new(end, Some(active.meta.marker), active.len));
@@ -214,14 +215,17 @@ impl Recovery<'_> {
         Ok((Segments::new(all), active, keys, end))
     }
 
-    /// Places are here but no segment is: what they have not settled is lost.
-    fn all_is_gone(&self, end: u64) {
-        let (from, len, is_end) = (self.places.lowest().min(end), 0, false);
-        let (cause, why) = (Cause::Damage, "places are here but no segment is");
-        let region = Region { from, to: end, offset: 0, len, cause, is_end, why };
-        self.ledger.met(0, &region);
-        if self.places.lose(from, end) && self.ledger.is_news(0, &region) {
-            self.ledger.lost(0, &region, Vec::new());
+    /// Segments that hold what somebody has not settled are not here any more.
+    fn gone(&self, from: u64, to: u64) {
+        let (offset, len, is_end) = (0, 0, false);
+        let (cause, why) = (Cause::Damage, "segments are gone that were still needed");
+        let region = Region { from, to, offset, len, cause, is_end, why };
+        if self.ledger.was_lost(&region) {
+            return;
+        }
+        self.ledger.met(from, &region);
+        if self.ledger.is_news(from, &region) {
+            self.ledger.lost(from, &region, Vec::new());
         }
     }
 
