@@ -134,6 +134,7 @@ use place::{Member, Places};
 use quarantine::Quarantine;
 use release::Need;
 use segments::Segments;
+use settled::Settled;
 use tail::Tail;
 use writer::{ActiveKeys, Command, Pending, Writer};
 
@@ -210,6 +211,11 @@ impl Item {
             Item::Entry(position, _) => Position(position.0 + 1),
             Item::Damaged { to, .. } | Item::Void { to, .. } => *to,
         }
+    }
+
+    /// Whether all of it is settled.
+    fn is_in(&self, settled: &Settled) -> bool {
+        settled.covers(self.position().0, self.next_position().0)
     }
 
     /// Length of the payload in bytes.

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     fs,
     ops::Range,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -21,7 +22,11 @@ const SIZES: [usize; 5] = [1, 512, 4096, 8192, 65536];
 
 /// Segments that hold several units of the largest size.
 const PLAN: Plan = Plan {
-    settings: &[("WAYPOST_JOURNAL__SEGMENT_BYTES", "200000")],
+    settings: &[
+        ("WAYPOST_JOURNAL__SEGMENT_BYTES", "200000"),
+        // What waits is read from the disk.
+        ("WAYPOST_JOURNAL__TAIL_BYTES", "1000"),
+    ],
     had: 30,
     waiting: 725,
     padding: 1400,
@@ -82,7 +87,9 @@ impl Harm {
         for byte in &mut bytes[range.clone()] {
             *byte = if kind == Kind::Zeros { 0 } else { !*byte };
         }
-        fs::write(path, &bytes).expect("to damage a segment");
+        // In place: a daemon may have it open.
+        let file = fs::File::options().write(true).open(path).expect("a segment");
+        file.write_all_at(&bytes[range.clone()], range.start as u64).expect("to damage it");
         let touches =
             |found: &Found| found.bytes.start < range.end && range.start < found.bytes.end;
         let (touched, others) = records.into_iter().partition(touches);
@@ -127,7 +134,7 @@ async fn damage_costs_the_records_that_it_touches_and_no_more() {
         last.may_be_torn = last.range.end == last.damaged.len();
         harm.push(last);
         println!("{size} bytes of {kind:?}, {place:?} of the active segment");
-        check(&aftermath, &harm).await;
+        check(&aftermath, aftermath.start(), &harm).await;
     }
 }
 
@@ -139,11 +146,25 @@ async fn damage_at_the_head_of_a_large_segment_costs_one_record_or_two() {
     let aftermath = outage.copy().await;
     let harm = Harm::new(&aftermath.segments()[0], Place::Header, 8192, Kind::Zeros);
     assert!(harm.touched.len() <= 2);
-    check(&aftermath, &[harm]).await;
+    check(&aftermath, aftermath.start(), &[harm]).await;
 }
 
-/// Everything that must come of damage in a data directory, from the start after it on.
-async fn check(aftermath: &Aftermath<'_>, harm: &[Harm]) {
+/// What a reader finds goes the same way as what a start does.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_is_found_while_the_daemon_runs_costs_no_more() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut outage, daemon) = Outage::begin(PLAN, &[], dir).await;
+    let segments = outage.aftermath().segments();
+    assert!(segments.len() > CLOSED, "{segments:?}");
+    let closed = segments.iter().zip(PLACES);
+    let harm: Vec<Harm> =
+        closed.map(|(path, place)| Harm::new(path, place, 8192, Kind::Zeros)).collect();
+    outage.nats.restart();
+    check(&outage.aftermath(), daemon, &harm).await;
+}
+
+/// Everything that must come of damage in a data directory once its daemon and the broker are there.
+async fn check(aftermath: &Aftermath<'_>, daemon: Daemon, harm: &[Harm]) {
     let waiting: BTreeSet<&str> = aftermath.outage.waiting().collect();
     let cost: BTreeSet<&str> = harm.iter().flat_map(|harm| harm.costs(&waiting)).collect();
     let told = |harm: &&Harm| harm.costs(&waiting).next().is_some();
@@ -151,7 +172,6 @@ async fn check(aftermath: &Aftermath<'_>, harm: &[Harm]) {
     // What may have been a torn write counts as lost or does not.
     let torn = harm.iter().filter(|harm| harm.may_be_torn).filter(told).count();
 
-    let daemon = aftermath.start();
     let delivered = outage::await_nothing_waits(&daemon, LIVE);
     let confirmed = delivered.get(&outage::series("waypost_broker_confirmed_total", LIVE));
     let delivered = aftermath.outage.delivered(confirmed as usize).await;
@@ -176,14 +196,14 @@ async fn check(aftermath: &Aftermath<'_>, harm: &[Harm]) {
     let (status, text) = daemon.command(&["status"]);
     assert_eq!(status.code(), Some(1), "{text}");
     assert!(text.lines().any(|line| line.contains("damaged")), "{text}");
-    let dir = aftermath.dir.path();
+    let dir = &*aftermath.dir;
     eventually("a dead letter a region", || {
         (regions - torn..=regions).contains(&outage::damage_told(dir).len())
     })
     .await;
     let letters = outage::damage_told(dir);
     for harm in harm.iter().filter(|harm| told(harm) && !harm.may_be_torn) {
-        let name = harm.path.file_name().and_then(|name| name.to_str()).expect("a name");
+        let name = harm.path.file_stem().and_then(|name| name.to_str()).expect("a name");
         assert!(letters.iter().any(|letter| letter.contains(name)), "{name}: {letters:?}");
     }
     for harm in harm {
@@ -251,7 +271,7 @@ async fn damage_to_what_every_broker_has_had_costs_nothing_and_is_told() {
             counted(scrape, "waypost_journal_damaged_regions_total") >= 1.0
         });
         assert_eq!(counted(&scrape, "waypost_broker_lost_records_total"), 0.0);
-        assert_eq!(outage::damage_told(aftermath.dir.path()), [""; 0]);
+        assert_eq!(outage::damage_told(&aftermath.dir), [""; 0]);
         let (_, text) = daemon.command(&["status"]);
         assert!(text.lines().any(|line| line.contains("damaged")), "{text}");
         eventually("the file is kept", || harm.is_kept()).await;

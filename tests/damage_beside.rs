@@ -60,7 +60,7 @@ async fn assert_nothing_is_lost(aftermath: &Aftermath<'_>, daemon: &Daemon, what
     assert!(waiting.iter().all(|id| delivered.contains(*id)), "{what}");
     let scrape = outage::await_nothing_waits(daemon, LIVE);
     assert_eq!(scrape.nonzero("waypost_broker_lost_records_total"), [], "{what}");
-    assert_eq!(outage::damage_told(aftermath.dir.path()), [""; 0], "{what}");
+    assert_eq!(outage::damage_told(&aftermath.dir), [""; 0], "{what}");
 }
 
 /// Whatever remembers how far a broker has got.
@@ -157,7 +157,7 @@ async fn damage_among_parked_messages_costs_those_that_it_touches_and_is_told() 
     let outage = parked().await;
     for (start, len) in [(0, 8192), (4096, 1), (20_000, 512), (16_384, 16_384)] {
         let aftermath = outage.copy().await;
-        let files = segments::files(&aftermath.dir.path().join("data/parked/live"), "seg");
+        let files = segments::files(&aftermath.dir.join("data/parked/live"), "seg");
         let full = |path: &&PathBuf| fs::metadata(path).expect("a file").len() > 40_000;
         let path = files.iter().find(full).unwrap_or_else(|| panic!("a large one: {files:?}"));
         let bytes = fs::read(path).expect("a file");
@@ -181,8 +181,7 @@ async fn damage_among_parked_messages_costs_those_that_it_touches_and_is_told() 
         let (status, text) = daemon.command(&["status"]);
         assert_eq!(status.code(), Some(1), "{text}");
         assert!(text.lines().any(|line| line.contains("damaged")), "{text}");
-        eventually("one dead letter", || outage::damage_told(aftermath.dir.path()).len() == 1)
-            .await;
+        eventually("one dead letter", || outage::damage_told(&aftermath.dir).len() == 1).await;
         for id in &cost {
             assert_eq!(aftermath.post_again(&daemon, id).await, *id);
         }

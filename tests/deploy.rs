@@ -9,7 +9,10 @@ use std::{
 };
 
 use serde_json::Value;
-use waypost::settings::{Flags, Settings};
+use waypost::{
+    footprint::Footprint,
+    settings::{Flags, Settings},
+};
 
 use crate::common::{
     daemon::{self, Daemon},
@@ -257,6 +260,11 @@ fn the_pod_is_alone_has_no_rights_and_is_given_time_to_end() {
 
     let claim = text(&set, "/spec/volumeClaimTemplates/0/spec/resources/requests/storage");
     let gib: u64 = claim.strip_suffix("Gi").and_then(|gib| gib.parse().ok()).expect("GiB");
-    let journal: u64 = variable(&container, "WAYPOST_JOURNAL__MAX_BYTES").parse().expect("bytes");
-    assert!(gib << 30 > journal + Settings::default().dead_letters.max_bytes);
+    let bytes = |name| variable(&container, name).parse().expect("bytes");
+    let mut settings = Settings::default();
+    settings.journal.max_bytes = bytes("WAYPOST_JOURNAL__MAX_BYTES");
+    settings.dispatch.backlog_max_bytes = bytes("WAYPOST_DISPATCH__BACKLOG_MAX_BYTES");
+    // Of three brokers, and of the built-in one.
+    let footprint = Footprint::of(&settings, [settings.backlog_bytes(); 4]);
+    assert!(gib << 30 > footprint.total_bytes(), "{footprint:?}");
 }

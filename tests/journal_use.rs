@@ -11,19 +11,23 @@ use std::{
 
 use futures_util::{FutureExt, future::join_all};
 use waypost::journal::{
-    AppendError, Entry, Error, Item, Journal, Opened, Options, Position, RealDisk, Storage,
-    read_all,
+    AppendError, Entry, Error, Item, Journal, Options, Position, RealDisk, Storage, read_all,
 };
 
 use crate::common::{
     journal_disk::{
-        DIR, append, entry, files, key, open, payload, read_from, small, sort, try_open, written,
+        DIR, append, entry, files, key, open, open_with, payload, read_from, read_place, small,
+        sort, try_open, written,
     },
     sim_disk::SimDisk,
 };
 
-fn open_with(disk: &SimDisk, options: Options) -> Opened {
-    Journal::open(Arc::new(disk.clone()), Path::new(DIR), options).unwrap()
+/// Everybody has settled all, durably, and what is not needed is gone.
+async fn release_all(journal: &Journal) {
+    let place = journal.place("all").unwrap();
+    place.settle_all();
+    place.save().unwrap();
+    journal.release().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +44,7 @@ async fn the_real_disk_keeps_the_promise_too() {
     };
     let journal = open().unwrap().journal;
     assert!(matches!(open(), Err(Error::Locked { .. })));
-    let mut reader = journal.reader(Position(0));
+    let mut reader = journal.reader(Position::FIRST);
     let reading = tokio::spawn(async move {
         let mut items = Vec::new();
         while items.len() < 2000 {
@@ -55,41 +59,25 @@ async fn the_real_disk_keeps_the_promise_too() {
     });
     let mut positions: Vec<Position> = join_all(appends).await.into_iter().flatten().collect();
     positions.sort_unstable();
-    assert_eq!(positions, (0..2000).map(Position).collect::<Vec<_>>());
     let read = reading.await.unwrap();
-    let mut cursor = journal.cursor("broker").unwrap();
-    cursor.save(Position(1990)).unwrap();
-    journal.release(cursor.position()).await.unwrap();
-    let first = journal.first();
-    assert!(first > Position(0) && first <= Position(1990));
+    assert_eq!(positions, read.iter().map(Item::position).collect::<Vec<_>>());
+    let place = journal.place("broker").unwrap();
+    for position in &positions[..1990] {
+        place.settle(*position);
+    }
+    place.save().unwrap();
+    journal.release().await.unwrap();
+    let kept = journal.room().records as usize;
+    assert!((10..1990).contains(&kept), "{kept}");
+    drop(place);
     journal.close().await;
 
     let opened = open().unwrap();
     assert_eq!(opened.keys.len(), 2000);
-    assert_eq!(opened.journal.cursor("broker").unwrap().position(), Position(1990));
-    assert_eq!(read_from(&opened.journal, first).await, read[first.0 as usize..]);
-    assert!(opened.damage.is_empty());
-}
-
-#[tokio::test]
-async fn what_waits_is_committed_before_close_and_refused_after() {
-    let disk = SimDisk::new(1);
-    let journal = open(&disk).journal;
-    let (tell, told) = std::sync::mpsc::channel();
-    for number in 0..20 {
-        let tell = tell.clone();
-        journal.append(entry(number), Box::new(move |result| tell.send(result).unwrap())).await;
-    }
-    let (other, mut reader) = (journal.clone(), journal.reader(Position(0)));
-    journal.close().await;
-    assert_eq!(told.try_iter().filter(Result::is_ok).count(), 20);
-    let late = other.append_durable(entry(20)).await;
-    assert!(matches!(late, Err(AppendError::Closed)), "{late:?}");
-    assert!(matches!(other.release(Position(9)).await, Err(Error::Closed)));
-    while reader.position() < Position(20) {
-        reader.next(100, 1000).await.unwrap();
-    }
-    assert!(matches!(reader.next(1, 1).await, Err(Error::Closed)));
+    assert_eq!(read_place(&opened.journal.place("broker").unwrap()).await, read[1990..]);
+    let from = positions[2000 - kept];
+    assert_eq!(read_from(&opened.journal, from).await, read[2000 - kept..]);
+    assert_eq!(opened.journal.trouble(), Default::default());
 }
 
 #[tokio::test]
@@ -125,10 +113,10 @@ async fn a_completion_is_called_once_or_dropped_with_its_append() {
         // Polled once and dropped: queued if there was room.
         queued += usize::from(journal.append(entry(number), done).now_or_never().is_some());
     }
-    let end = journal.clone();
+    let other = journal.clone();
     journal.close().await;
     assert_eq!(called.load(Ordering::SeqCst), queued);
-    assert_eq!(end.end(), Position(queued as u64));
+    assert_eq!(other.room().records, queued as u64);
     assert_eq!(Arc::strong_count(&alive), 1, "every claim was given back");
 }
 
@@ -144,7 +132,7 @@ async fn an_entry_that_is_too_large_is_refused_at_once() {
 async fn a_reader_that_is_dropped_while_reading_loses_nothing() {
     let disk = written(0..30).await;
     let journal = open(&disk).journal;
-    let mut reader = journal.reader(Position(0));
+    let mut reader = journal.reader(Position::FIRST);
     let mut items = Vec::new();
     while items.len() < 30 {
         // Given up at the first point where it waits.
@@ -153,7 +141,7 @@ async fn a_reader_that_is_dropped_while_reading_loses_nothing() {
         if let Some(read) = journal.reader(position).next(2, 1000).now_or_never() {
             read.unwrap();
         }
-        reader = journal.reader(Position(items.len() as u64));
+        reader = journal.reader(items.last().map_or(Position::FIRST, Item::next_position));
         items.extend(reader.next(4, 1000).await.unwrap());
     }
     assert_eq!(sort(&items).0, Vec::from_iter(0..30));
@@ -162,50 +150,42 @@ async fn a_reader_that_is_dropped_while_reading_loses_nothing() {
 #[tokio::test]
 async fn a_reader_waits_for_what_is_durable() {
     let journal = open_with(&SimDisk::new(1), Options::default()).journal;
-    let mut reader = journal.reader(Position(0));
+    let mut reader = journal.reader(Position::FIRST);
     assert!(reader.next(1, 1).now_or_never().is_none());
     append(&journal, 0..1).await;
     // From memory: without a visit to the disk there is nothing to wait for.
     let items = reader.next(1, 1).now_or_never().unwrap().unwrap();
-    assert_eq!(items, [Item::Entry(Position(0), payload(0))]);
+    assert_eq!(items, [Item::Entry(Position::FIRST, payload(0))]);
 }
 
 #[tokio::test]
 async fn only_whole_segments_below_are_released_and_never_the_active_one() {
     let disk = SimDisk::new(1);
     let journal = open(&disk).journal;
+    let place = journal.place("a").unwrap();
     append(&journal, 0..10).await;
-    let bytes = journal.bytes();
-    journal.release(Position(1)).await.unwrap();
-    assert_eq!((journal.first(), journal.bytes()), (Position(0), bytes));
-    assert!(journal.bytes_from(Position(0)) == bytes && journal.bytes_from(Position(10)) == 0);
-    journal.release(Position(10)).await.unwrap();
-    assert!(journal.first() > Position(0) && journal.first() < Position(10));
-    assert_eq!(journal.bytes(), journal.bytes_from(Position(9)));
+    let full = journal.room();
+    let first = read_from(&journal, Position::FIRST).await[0].position();
+    place.settle(first);
+    place.save().unwrap();
+    journal.release().await.unwrap();
+    assert_eq!(journal.room(), full);
+    place.settle_all();
+    place.save().unwrap();
+    journal.release().await.unwrap();
+    let left = journal.room();
+    assert!(left.bytes < full.bytes && (1..10).contains(&left.records), "{left:?}");
     assert_eq!(files(&disk, ".seg").len(), 1);
-    let items = read_from(&journal, Position(0)).await;
-    let (delivered, gone) = sort(&items);
-    assert_eq!(gone, Vec::from_iter(0..journal.first().0));
-    assert_eq!(delivered, Vec::from_iter(journal.first().0..10));
-}
-
-#[tokio::test]
-async fn one_record_that_fills_the_journal_can_be_released_once_the_next_is_refused() {
-    let disk = SimDisk::new(1);
-    let options = Options { segment_bytes: 5_000, max_bytes: 20_000, ..Options::default() };
-    let journal = open_with(&disk, options).journal;
-    let large = || Entry::new(vec![7; 12_000].into(), 1);
-    journal.append_durable(large()).await.unwrap();
-    assert!(matches!(journal.append_durable(large()).await, Err(AppendError::Full)));
-    journal.release(journal.end()).await.unwrap();
-    journal.append_durable(large()).await.unwrap();
+    let (delivered, gone) = sort(&read_from(&journal, Position::FIRST).await);
+    assert_eq!(gone, Vec::from_iter(0..10 - left.records));
+    assert_eq!(delivered, Vec::from_iter(10 - left.records..10));
 }
 
 #[tokio::test]
 async fn keys_outlive_their_segment_until_they_are_too_old() {
     let disk = written(0..12).await;
     let journal = open(&disk).journal;
-    journal.release(journal.end()).await.unwrap();
+    release_all(&journal).await;
     journal.close().await;
     let times = |options: Options| {
         let opened = open_with(&SimDisk::holding(disk.image(), 1), options);
@@ -237,26 +217,12 @@ async fn keys_that_no_opening_would_return_go_with_their_segment() {
     let sidecars = files(&disk, ".keys").len();
     journal.forget_keys(0).await.unwrap();
     assert_eq!(files(&disk, ".keys").len(), sidecars, "their segments are still here");
-    journal.release(journal.end()).await.unwrap();
+    release_all(&journal).await;
     journal.forget_keys(0).await.unwrap();
     assert!(files(&disk, ".keys").len() < sidecars);
     journal.close().await;
     let keys = open_with(&disk, options()).keys;
     assert_eq!(keys, (20..24).map(|n| (key(n), n)).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn a_cursor_is_created_at_the_oldest_position_and_kept_by_name() {
-    let disk = written(0..12).await;
-    let journal = open(&disk).journal;
-    journal.release(Position(6)).await.unwrap();
-    let first = journal.first();
-    assert_eq!(journal.cursor("a/b").unwrap().position(), first);
-    journal.cursor("c").unwrap().save(Position(11)).unwrap();
-    journal.release(Position(11)).await.unwrap();
-    assert!(journal.first() > first);
-    assert_eq!(journal.cursor("a/b").unwrap().position(), journal.first());
-    assert_eq!(journal.cursor_names().unwrap(), ["a/b", "c"]);
 }
 
 #[tokio::test]
@@ -288,12 +254,12 @@ async fn a_completion_that_panics_ends_the_journal_and_says_so() {
 #[tokio::test]
 async fn a_reader_follows_segments_that_grow_and_roll_under_it() {
     let journal = open(&SimDisk::new(3)).journal;
-    let mut reader = journal.reader(Position(0));
+    let mut reader = journal.reader(Position::FIRST);
     let mut items = Vec::new();
     for number in 0..40 {
         append(&journal, number..number + 1).await;
         // Every third time only, so that it is sometimes in the middle and sometimes at the end.
-        while number % 3 == 0 && reader.position() < journal.end() {
+        while number % 3 == 0 && reader.position() < journal.fence() {
             items.extend(reader.next(2, usize::MAX).await.unwrap());
         }
     }

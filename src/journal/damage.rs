@@ -107,12 +107,19 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// The same positions; where there are none, the same bytes.
     fn is(&self, region: &Region) -> bool {
-        (self.from, self.to, self.offset) == (region.from, region.to, region.offset)
+        let is_empty = self.from == self.to;
+        (self.from, self.to) == (region.from, region.to)
+            && (!is_empty || self.offset == region.offset)
     }
 
     fn covers(&self, region: &Region) -> bool {
         self.from <= region.from && region.to <= self.to
+    }
+
+    fn is_to_tell(&self) -> bool {
+        self.lost && !self.told
     }
 }
 
@@ -139,6 +146,9 @@ struct State {
     lost: VecDeque<Damage>,
     /// Whose file is behind.
     unsaved: BTreeSet<u64>,
+    /// Of segments that are in quarantine, by the file of what is known: of some of it is still to be
+    /// told that it was lost.
+    kept: BTreeMap<PathBuf, Vec<Known>>,
 }
 
 struct Unread {
@@ -163,10 +173,23 @@ impl Ledger {
         let mut state = lock(&ledger.state);
         for base in names.iter().filter_map(|name| segment::base_of(name, SUFFIX)) {
             let known = ledger.read(&dir.join(file_name(base)));
-            for known in known.iter().filter(|known| known.lost && !known.told) {
+            for known in known.iter().filter(|known| known.is_to_tell()) {
                 state.lost.push_back(ledger.damage(base, known, Vec::new()));
             }
             state.damaged.insert(base, known);
+        }
+        for path in notes(&*ledger.storage, &Quarantine::dir_of(dir)) {
+            let known = ledger.read(&path);
+            let file = path.with_extension("seg");
+            for known in known.iter().filter(|known| known.is_to_tell()) {
+                state.lost.push_back(Damage {
+                    file: file.clone(),
+                    ..ledger.damage(0, known, Vec::new())
+                });
+            }
+            if known.iter().any(Known::is_to_tell) {
+                state.kept.insert(path, known);
+            }
         }
         drop(state);
         Ok(ledger)
@@ -210,16 +233,19 @@ impl Ledger {
     /// Whether it is news that this is lost to anybody.
     pub fn is_news(&self, base: u64, region: &Region) -> bool {
         let mut state = lock(&self.state);
-        let known = state.damaged.entry(base).or_default();
-        let known = known.iter_mut().find(|known| known.covers(region) && !known.lost);
+        let Some(known) = state.damaged.get_mut(&base) else { return false };
+        if known.iter().any(|known| known.covers(region) && known.lost) {
+            return false;
+        }
+        let known = known.iter_mut().find(|known| known.covers(region));
         known.map(|known| known.lost = true).is_some()
     }
 
     /// It was lost, with these keys: to be told.
     pub fn lost(&self, base: u64, region: &Region, keys: Vec<Key>) {
         let mut state = lock(&self.state);
-        let known = state.damaged.get(&base).into_iter().flatten();
-        let known = known.into_iter().find(|known| known.covers(region));
+        let mut known = state.damaged.get(&base).into_iter().flatten();
+        let known = known.find(|known| known.covers(region) && known.lost);
         let Some(damage) = known.map(|known| self.damage(base, known, keys)) else { return };
         state.lost.push_back(damage);
         self.save(&mut state, base);
@@ -243,13 +269,22 @@ impl Ledger {
     pub fn told(&self, damage: &Damage) {
         let mut state = lock(&self.state);
         state.lost.retain(|lost| lost != damage);
-        let known = state.damaged.entry(damage.base).or_default();
         let is = |known: &&mut Known| {
-            (known.from, known.to, known.offset) == (damage.from.0, damage.to.0, damage.offset)
+            known.is_to_tell()
+                && (known.from, known.to, known.offset)
+                    == (damage.from.0, damage.to.0, damage.offset)
         };
-        if let Some(known) = known.iter_mut().find(is) {
+        let in_force = state.damaged.get_mut(&damage.base);
+        if let Some(known) = in_force.and_then(|known| known.iter_mut().find(is)) {
             known.told = true;
-            self.save(&mut state, damage.base);
+            return self.save(&mut state, damage.base);
+        }
+        let kept = state.kept.iter_mut().find_map(|(path, known)| {
+            known.iter_mut().find(is)?.told = true;
+            Some(path.clone())
+        });
+        if let Some(path) = kept {
+            self.save_kept(&mut state, &path);
         }
     }
 
@@ -258,12 +293,20 @@ impl Ledger {
         lock(&self.state).damaged.get(&base).cloned().unwrap_or_default()
     }
 
-    /// The segment has left, with what was known of it; its damage still counts while it is kept.
-    pub fn gone(&self, base: u64) {
+    /// The segment has left. What was known of it went to this file, if anything was: it still counts
+    /// while it is kept, and is still told.
+    pub fn gone(&self, base: u64, kept: Option<PathBuf>) {
         let mut state = lock(&self.state);
-        state.damaged.remove(&base);
-        state.unsaved.remove(&base);
+        let known = state.damaged.remove(&base).unwrap_or_default();
+        let is_unsaved = state.unsaved.remove(&base);
         state.unread.retain(|(of, _), _| *of != base);
+        let Some(path) = kept.filter(|_| is_unsaved || known.iter().any(Known::is_to_tell)) else {
+            return;
+        };
+        state.kept.insert(path.clone(), known);
+        if is_unsaved {
+            self.save_kept(&mut state, &path);
+        }
     }
 
     /// The disk cannot read a region: since when. Told by the log the first time.
@@ -292,12 +335,24 @@ impl Ledger {
         since
     }
 
-    /// What lies there was read after all.
-    pub fn readable(&self, base: u64, from: u64) {
-        let Some(unread) = lock(&self.state).unread.remove(&(base, from)) else { return };
+    /// What lies there was read after all, by whomever it could not be read before.
+    pub fn readable(&self, base: u64, from: u64, to: u64) {
+        let healed = |(of, at): &(u64, u64), unread: &mut Unread| {
+            *of == base && *at < to && from < unread.region.to
+        };
+        let mut state = lock(&self.state);
+        let healed: Vec<Unread> = state.unread.extract_if(.., healed).map(|(_, it)| it).collect();
+        drop(state);
         let file = self.path(base).display().to_string();
-        let for_seconds = unread.since.elapsed().as_secs();
-        tracing::info!(file, from, for_seconds, "the disk can read that part of the journal again");
+        for unread in healed {
+            let (from, for_seconds) = (unread.region.from, unread.since.elapsed().as_secs());
+            tracing::info!(
+                file,
+                from,
+                for_seconds,
+                "the disk can read that part of the journal again"
+            );
+        }
     }
 
     /// What cannot be read at present.
@@ -358,18 +413,35 @@ impl Ledger {
 
     /// What is not written now, on a full disk for instance, is written later.
     fn save(&self, state: &mut State, base: u64) {
-        let mut text = Vec::new();
-        for known in state.damaged.get(&base).into_iter().flatten() {
-            serde_json::to_writer(&mut text, known).expect("numbers and text");
-            text.push(b'\n');
-        }
-        let written = storage::publish(&*self.storage, &self.dir, &file_name(base), |file| {
-            storage::write_all(file, 0, &mut [IoSlice::new(&text)])
-        });
-        if let Err(error) = written {
+        let known = state.damaged.get(&base).map(Vec::as_slice).unwrap_or_default();
+        if let Err(error) = self.write(&self.dir, &file_name(base), known) {
             tracing::warn!(%error, "what is known of damage cannot be written down yet");
             state.unsaved.insert(base);
         }
+    }
+
+    /// The same in quarantine, where nothing more comes to it.
+    fn save_kept(&self, state: &mut State, path: &Path) {
+        let Some(known) = state.kept.get(path) else { return };
+        let (dir, name) = (path.parent().unwrap_or(&self.dir), path.file_name());
+        let name = name.and_then(|name| name.to_str()).unwrap_or_default();
+        if let Err(error) = self.write(dir, name, known) {
+            tracing::warn!(%error, "what is known of damage cannot be written down: it may be told again");
+        } else if !known.iter().any(Known::is_to_tell) {
+            state.kept.remove(path);
+        }
+    }
+
+    fn write(&self, dir: &Path, name: &str, known: &[Known]) -> Result<(), Error> {
+        let mut text = Vec::new();
+        for known in known {
+            serde_json::to_writer(&mut text, known).expect("numbers and text");
+            text.push(b'\n');
+        }
+        storage::publish(&*self.storage, dir, name, |file| {
+            storage::write_all(file, 0, &mut [IoSlice::new(&text)])
+        })?;
+        Ok(())
     }
 
     fn damage(&self, base: u64, known: &Known, keys: Vec<Key>) -> Damage {
@@ -397,6 +469,13 @@ impl Ledger {
             state.damaged.iter().flat_map(|(base, known)| known.iter().map(|k| (*base, k)));
         regions.map(|(base, known)| self.damage(base, known, Vec::new())).collect()
     }
+}
+
+/// The files of known damage in a directory.
+pub(super) fn notes(storage: &dyn Storage, dir: &Path) -> Vec<PathBuf> {
+    let names = storage.list(dir).unwrap_or_default();
+    let notes = names.into_iter().filter(|name| name.ends_with(SUFFIX));
+    notes.map(|name| dir.join(name)).collect()
 }
 
 /// What a file of known damage says; a line that makes no sense is left out.

@@ -67,8 +67,10 @@ impl Window<'_> {
             self.lost(base)?;
             return Ok(Vec::new());
         };
-        let keys = scan(self.storage, self.dir, segment)?;
-        write_when_there_is_room(self.storage, self.dir, base, &keys)?;
+        let Scanned { keys, is_whole } = scan(self.storage, self.dir, segment)?;
+        if is_whole {
+            write_when_there_is_room(self.storage, self.dir, base, &keys)?;
+        }
         Ok(keys)
     }
 
@@ -84,27 +86,32 @@ impl Window<'_> {
     }
 }
 
+/// What a segment's records are known by.
+#[derive(Default)]
+pub(super) struct Scanned {
+    pub keys: Vec<TimedKey>,
+    /// Whether the disk could read all of it.
+    pub is_whole: bool,
+}
+
 /// The keys in the readable records of a segment.
-pub(super) fn scan(
-    storage: &dyn Storage,
-    dir: &Path,
-    segment: &Located,
-) -> Result<Vec<TimedKey>, Error> {
-    let Some(marker) = segment.marker else { return Ok(Vec::new()) };
+pub(super) fn scan(storage: &dyn Storage, dir: &Path, segment: &Located) -> Result<Scanned, Error> {
+    let Some(marker) = segment.marker else { return Ok(Scanned::default()) };
     let path = segment.path(dir);
     let file = storage.open_read(&path).map_err(Error::io("open", &path))?;
     let Located { base: from, limit, bytes: end, .. } = *segment;
     let bounds = Bounds { from, limit, offset: DATA_START, end, verify_from: 0 };
     let mut scanner = Scanner::new(file, marker, bounds);
-    let mut keys = Vec::new();
+    let (mut keys, mut is_whole) = (Vec::new(), true);
     loop {
         match scanner.step() {
             Step::Record(frame) => {
                 keys.extend(frame.keys().iter().map(|key| (*key, frame.header.time_ms)));
             }
             // Reported when the segment is read.
-            Step::Note(_) | Step::Region(_) => {}
-            Step::End(_) => return Ok(keys),
+            Step::Region(region) => is_whole &= region.cause == Cause::Damage,
+            Step::Note(_) => {}
+            Step::End(_) => return Ok(Scanned { keys, is_whole }),
         }
     }
 }
@@ -150,7 +157,7 @@ impl Shared {
         };
         let Some(located) = self.segments.locate(base) else { return Ok(Vec::new()) };
         let readable: FxHashSet<Key> =
-            scan(storage, dir, &located)?.into_iter().map(|(key, _)| key).collect();
+            scan(storage, dir, &located)?.keys.into_iter().map(|(key, _)| key).collect();
         let (kept, lost): (Vec<TimedKey>, Vec<TimedKey>) =
             known.into_iter().partition(|(key, _)| readable.contains(key));
         let lost: Vec<Key> = lost.into_iter().map(|(key, _)| key).collect();

@@ -50,7 +50,7 @@ const MAX_NAME_BYTES: usize = 200;
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
 /// The file beside the places that holds the floor.
-const FLOOR: &str = "floor";
+pub(super) const FLOOR: &str = "floor";
 
 /// How much a place had settled at a moment: later is greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -336,6 +336,24 @@ impl Places {
         }
     }
 
+    /// The lowest position that any place has not settled; the floor where there is none.
+    pub fn lowest(&self) -> u64 {
+        let members = lock(&self.members);
+        let cursors = members.values().map(|member| member.settled().cursor());
+        cursors.min().unwrap_or_else(|| self.floor())
+    }
+
+    /// Positions `from` up to, not including, `to` are lost to all. Whether that is so to any.
+    pub fn lose(&self, from: u64, to: u64) -> bool {
+        let members = lock(&self.members);
+        let lost = members.values().map(|member| {
+            let open = member.settled().open_in(from, to);
+            member.lost.add(open);
+            open
+        });
+        lost.sum::<u64>() > 0
+    }
+
     /// What lies below `first` is gone, and was settled, but for `kept`.
     pub fn begin_at(&self, first: u64, kept: &[(u64, u64)]) {
         for member in lock(&self.members).values() {
@@ -359,9 +377,9 @@ impl Places {
         end: u64,
     ) -> Result<Arc<Member>, Error> {
         let file_name = file_name(name)?;
+        let from = self.floor().max(first);
         let member = {
             let mut members = lock(&self.members);
-            let from = lock(&self.floor).content.settled.cursor().max(first);
             let new = || Arc::new(Member::new(name.to_owned(), Settled::below(from)));
             members.entry(name.to_owned()).or_insert_with(new).clone()
         };
@@ -371,7 +389,11 @@ impl Places {
             if state.is_open {
                 return Err(Error::PlaceInUse(name.to_owned()));
             }
-            (state.is_open, state.is_retired) = (true, false);
+            if std::mem::take(&mut state.is_retired) {
+                // What was released meanwhile was owed to nobody.
+                state.settled.settle(0, from);
+            }
+            state.is_open = true;
             state.settled.clone()
         };
         let content = Content { settled: settled.with_ranges(MAX_RANGES), end };
@@ -487,18 +509,22 @@ impl Places {
             floor.content.settled.settle(0, lowest);
         }
         floor.content.end = floor.content.end.max(end);
-        if floor.content == floor.saved {
-            return Ok(());
-        }
         let content = floor.content.clone();
-        match &mut floor.file {
-            Some(file) => file.save(&content)?,
-            None => {
-                let opened = SlotFile::open(storage, journal, FLOOR, self.version, &content)?;
-                floor.file = Some(opened);
+        if content != floor.saved {
+            match &mut floor.file {
+                Some(file) => file.save(&content)?,
+                None => match SlotFile::open(storage, journal, FLOOR, self.version, &content) {
+                    Ok(opened) => floor.file = Some(opened),
+                    // What is released makes room; until then a new place begins at what there is.
+                    Err(error) if error.is_no_space() => {
+                        tracing::warn!(%error, "the floor is written down later");
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                },
             }
+            floor.saved = content.clone();
         }
-        floor.saved = content.clone();
         drop(floor);
         for name in self.useless(content.settled.cursor()) {
             self.forget(storage, &name)?;

@@ -47,7 +47,7 @@ impl Quarantine {
         Ok(kept)
     }
 
-    /// Moves a damaged segment here, whole, with what is known of it. Past the bound its damaged parts
+    /// Moves a damaged segment here, whole, with what is known of it; returns where that is. Past the bound its damaged parts
     /// are kept, with a block around them, as far as there is room, and the rest is deleted.
     pub fn keep_segment(
         &self,
@@ -55,7 +55,7 @@ impl Quarantine {
         base: u64,
         end: u64,
         known: &[Known],
-    ) -> Result<(), Error> {
+    ) -> Result<PathBuf, Error> {
         let size = self.storage.open_read(path).and_then(|file| file.size());
         let size = size.map_err(Error::io("read", path))?;
         let name = segment::file_name_of(base, end);
@@ -74,19 +74,27 @@ impl Quarantine {
             );
             self.storage.remove(path).map_err(Error::io("remove", path))?;
         }
-        let note = dir.join(damage::file_name(base));
-        let kept_note = kept.with_extension(&damage::SUFFIX[1..]);
-        match self.storage.rename(&note, &kept_note) {
+        self.storage.sync_dir(dir).map_err(Error::sync(dir))?;
+        tracing::warn!(kept = %kept.display(), "a damaged segment is kept in quarantine");
+        self.keep_note(base, end)
+    }
+
+    /// Moves here what is known of the damage of a segment. Returns where it is now, or would be.
+    pub fn keep_note(&self, base: u64, end: u64) -> Result<PathBuf, Error> {
+        let journal = self.dir.parent().unwrap_or(Path::new("."));
+        let note = journal.join(damage::file_name(base));
+        let name = segment::file_name_of(base, end);
+        let kept = self.dir.join(name).with_extension(&damage::SUFFIX[1..]);
+        match self.storage.rename(&note, &kept) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::io("move", &note)(error));
             }
             _ => {}
         }
-        for dir in [&*self.dir, dir] {
+        for dir in [&*self.dir, journal] {
             self.storage.sync_dir(dir).map_err(Error::sync(dir))?;
         }
-        tracing::warn!(kept = %kept.display(), "a damaged segment is kept in quarantine");
-        Ok(())
+        Ok(kept)
     }
 
     /// Copies a whole segment here, which is about to be replaced.
@@ -126,9 +134,7 @@ impl Quarantine {
 
     /// The files of what is known of the damage that is kept.
     pub fn notes(&self) -> Vec<PathBuf> {
-        let names = self.storage.list(&self.dir).unwrap_or_default();
-        let notes = names.into_iter().filter(|name| name.ends_with(damage::SUFFIX));
-        notes.map(|name| self.dir.join(name)).collect()
+        damage::notes(&*self.storage, &self.dir)
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     Error, Item, Position, Shared, Stop, Watermark,
     place::Member,
     scan::{Bounds, Cause, Region, Scanner, Step},
+    segment::{self, Head},
     segments::Located,
     settled::Settled,
     window::CHUNK_BYTES,
@@ -61,6 +62,14 @@ struct Hole {
     region: Region,
     tries: u32,
     again: Instant,
+}
+
+impl Hole {
+    /// To be tried again after a while.
+    fn later(self) -> Hole {
+        let tries = self.tries + 1;
+        Hole { tries, again: Instant::now() + AGAIN.jittered(tries), ..self }
+    }
 }
 
 struct Visit {
@@ -133,10 +142,13 @@ impl Reader {
             let Some(visit) = &mut self.visit else { continue };
             let read = (&mut visit.task).await;
             let hole = self.visit.take().and_then(|visit| visit.hole);
-            let chunk = read.map_err(|_| Error::Panicked)??;
-            match hole {
-                Some(hole) => self.came_back(hole, chunk),
-                None => self.went_on(chunk),
+            match (hole, read.map_err(|_| Error::Panicked)?) {
+                (Some(hole), Ok(chunk)) => self.came_back(hole, chunk),
+                (None, Ok(chunk)) => self.went_on(chunk),
+                (hole, Err(error)) => {
+                    self.holes.extend(hole.map(Hole::later));
+                    return Err(error);
+                }
             }
         }
     }
@@ -214,15 +226,17 @@ impl Reader {
         let Chunk { items, walk, unread } = chunk;
         self.walk = walk;
         if let Some(first) = items.front() {
-            self.readable(first.position().0);
+            self.gets_past(first.position().0);
         }
         self.ready = items;
+        if let Some(skips) = &self.skips {
+            self.ready.retain(|item| !item.is_in(skips));
+        }
         let Some((base, region)) = unread.filter(|_| self.ready.is_empty()) else { return };
         let since = self.shared.ledger.unread(base, &region, region.why);
-        let tries = self.obstacle.take().map_or(0, |hole| hole.tries) + 1;
-        let again = Instant::now() + AGAIN.jittered(tries);
+        let tries = self.obstacle.take().map_or(0, |hole| hole.tries);
         let to = region.to;
-        let hole = Hole { base, region, tries, again };
+        let hole = Hole { base, region, tries, again: Instant::now() }.later();
         if since.elapsed() < self.shared.options.read_patience {
             self.obstacle = Some(hole);
         } else {
@@ -233,29 +247,32 @@ impl Reader {
     }
 
     /// What was in the way can be read.
-    fn readable(&mut self, position: u64) {
-        if let Some(Hole { base, region, .. }) =
-            self.obstacle.take_if(|hole| hole.region.from <= position)
-        {
-            self.shared.ledger.readable(base, region.from);
-        }
+    fn gets_past(&mut self, position: u64) {
+        self.obstacle.take_if(|hole| hole.region.from <= position);
     }
 
-    fn came_back(&mut self, mut hole: Hole, chunk: Chunk) {
+    fn came_back(&mut self, hole: Hole, chunk: Chunk) {
         self.ready = chunk.items;
-        match chunk.unread {
-            Some((base, region)) if region.from > hole.region.from => {
-                self.shared.ledger.readable(base, hole.region.from);
-                let (tries, again) = (0, Instant::now());
-                self.holes.push(Hole { base, region, tries, again });
-            }
-            Some((base, region)) => {
-                self.shared.ledger.unread(base, &region, region.why);
-                hole.tries += 1;
-                hole.again = Instant::now() + AGAIN.jittered(hole.tries);
-                self.holes.push(Hole { region, ..hole });
-            }
-            None => self.shared.ledger.readable(hole.base, hole.region.from),
+        if let Some(member) = &self.member {
+            let settled = member.settled();
+            self.ready.retain(|item| !item.is_in(&settled));
+        }
+        let ledger = &self.shared.ledger;
+        let Some((base, region)) = chunk.unread else {
+            return ledger.readable(hole.base, hole.region.from, hole.region.to);
+        };
+        let (from, tries, again) = (region.to, 0, Instant::now());
+        if from < hole.region.to {
+            // What lies behind was not looked at.
+            let region = Region { from, ..hole.region.clone() };
+            self.holes.push(Hole { base, region, tries, again });
+        }
+        if region.from > hole.region.from {
+            ledger.readable(base, hole.region.from, region.from);
+            self.holes.push(Hole { base, region, tries, again });
+        } else {
+            ledger.unread(base, &region, region.why);
+            self.holes.push(Hole { region, ..hole }.later());
         }
     }
 
@@ -296,8 +313,10 @@ impl Shared {
         let mut walk = match walk.filter(fits) {
             Some(walk) => walk,
             None => match self.seek(&located, position) {
-                Ok(Some(walk)) => walk,
-                Ok(None) => return Ok(self.without_marker(&located, position, limit, member)),
+                Ok(Ok(walk)) => walk,
+                Ok(Err(cause)) => {
+                    return Ok(self.without_marker(&located, (position, limit), cause, member));
+                }
                 // Released, or set aside, since it was located.
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                     let gone = self.segments.locate(position).is_none();
@@ -312,6 +331,10 @@ impl Shared {
         };
         walk.scanner.extend(limit, located.bytes);
         let (items, unread) = self.scan(&mut walk, &located, position, member);
+        if let (Some(first), Some(last)) = (items.front(), items.back()) {
+            // Whoever met it: the opening may have, or another reader.
+            self.ledger.readable(located.base, first.position().0, last.next_position().0);
+        }
         let walk = unread.is_none().then_some(walk);
         Ok(Chunk { items, walk, unread: unread.map(|region| (located.base, region)) })
     }
@@ -334,33 +357,41 @@ impl Shared {
     fn without_marker(
         &self,
         located: &Located,
-        from: u64,
-        to: u64,
+        (from, to): (u64, u64),
+        cause: Cause,
         member: Option<&Member>,
     ) -> Chunk {
-        let (offset, len) = (0, located.bytes);
-        let why = "the segment's header is damaged, and its records cannot be told";
-        let (cause, is_end) = (Cause::Damage, false);
+        let (offset, len, is_end) = (0, located.bytes, false);
+        let why = match cause {
+            Cause::Damage => "the segment's header is damaged, and its records cannot be told",
+            Cause::ReadError => "the disk cannot read what the segment's records are told by",
+        };
         let region = Region { from, to, offset, len, cause, is_end, why };
+        if cause == Cause::ReadError && !self.ledger.is_skipped(located.base, &region) {
+            let (items, unread) = (VecDeque::new(), Some((located.base, region)));
+            return Chunk { items, walk: None, unread };
+        }
         let items = [self.damaged(located.base, &region, from, member)].into();
         Chunk { items, walk: None, unread: None }
     }
 
-    /// Opens a segment at the known place nearest to `position`; `None` if its marker is not known.
-    fn seek(&self, located: &Located, position: u64) -> Result<Option<Walk>, Error> {
+    /// Opens a segment at the known place nearest to `position`; or says why its marker is not known.
+    fn seek(&self, located: &Located, position: u64) -> Result<Result<Walk, Cause>, Error> {
         let path = located.path(&self.dir);
         let file = self.storage.open_read(&path).map_err(Error::io("open", &path))?;
         let marker = match located.marker {
-            Some(marker) => Some(marker),
-            None => {
-                super::segment::read(&*file, &path, located.base, Some(&self.identity))?.marker()
-            }
+            Some(marker) => marker,
+            None => match segment::read(&*file, &path, located.base, Some(&self.identity))?.head {
+                Head::Intact(meta) => meta.marker,
+                Head::Damaged(Some(marker)) | Head::Unread(Some(marker)) => marker,
+                Head::Damaged(None) => return Ok(Err(Cause::Damage)),
+                Head::Unread(None) => return Ok(Err(Cause::ReadError)),
+            },
         };
-        let Some(marker) = marker else { return Ok(None) };
         let (from, offset) = located.near;
         let (limit, end) = (located.limit, located.bytes);
         let bounds = Bounds { from, limit, offset, end, verify_from: position };
-        Ok(Some(Walk { base: located.base, scanner: Scanner::new(file, marker, bounds) }))
+        Ok(Ok(Walk { base: located.base, scanner: Scanner::new(file, marker, bounds) }))
     }
 
     /// Items up to about a chunk, or up to what cannot be read.
@@ -382,17 +413,20 @@ impl Shared {
                     items.push_back(Item::Entry(Position(frame.header.position), payload));
                 }
                 Step::Note(_) => {}
-                Step::Region(region) if region.to <= from => {
+                // Of a record that is not asked for, or of none.
+                Step::Region(region) if region.to <= region.from.max(from) => {
                     if region.cause == Cause::Damage {
                         self.ledger.met(walk.base, &region);
                     }
                 }
-                Step::Region(region) => {
-                    let is_skipped = || self.ledger.is_skipped(walk.base, &region);
-                    if region.cause == Cause::ReadError && !is_skipped() {
-                        let from = region.from.max(from);
-                        return (items, Some(Region { from, ..region }));
+                Step::Region(region) if region.cause == Cause::ReadError => {
+                    let rest = Region { from: region.from.max(from), ..region };
+                    if !self.ledger.is_skipped(walk.base, &rest) {
+                        return (items, Some(rest));
                     }
+                    items.push_back(self.damaged(walk.base, &rest, from, member));
+                }
+                Step::Region(region) => {
                     let may_be_void = |limit: u64| region.from + located.unsure >= limit;
                     let is_void = region.is_end && located.limit.is_some_and(may_be_void);
                     items.push_back(match is_void {

@@ -7,7 +7,7 @@
 //! it overwrites is the same. Then the segment is closed, and a new one begun.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs,
     io::{self, IoSlice},
     path::{Path, PathBuf},
@@ -16,14 +16,14 @@ use std::{
 
 use super::{
     Error, Key, Options,
-    damage::{self, Ledger},
+    damage::Ledger,
     frame::{HEADER_BYTES, Header},
     identity::Identity,
     keys::{self, Window},
     place::{self, Places},
     quarantine::Quarantine,
     scan::{Bounds, Cause, Ending, Region, Scanner, Step},
-    segment::{self, DATA_START, Found, Head, PLAIN, TRAILER_BYTES, Trailer},
+    segment::{self, DATA_START, Found, Head, PLAIN, Trailer},
     segments::{Segment, Segments, aside_dir_of},
     sidecar::TimedKey,
     storage::{self, File, LockGuard, Storage},
@@ -157,6 +157,8 @@ struct Last {
     /// Where the last whole frame ends; what lies behind was not written whole.
     torn_at: Option<u64>,
     is_damaged: bool,
+    /// Whether the disk could not read all of it.
+    is_unread: bool,
 }
 
 impl Last {
@@ -165,6 +167,13 @@ impl Last {
         self.newest_ms = self.newest_ms.max(header.time_ms);
         self.frame(header, offset);
         self.keys.extend(keys.iter().map(|key| (header.position, (*key, header.time_ms))));
+    }
+
+    fn met(&mut self, cause: Cause) {
+        match cause {
+            Cause::Damage => self.is_damaged = true,
+            Cause::ReadError => self.is_unread = true,
+        }
     }
 
     fn frame(&mut self, header: &Header, offset: u64) {
@@ -192,8 +201,7 @@ impl Recovery<'_> {
             None => self.places.proven(),
         };
         if row.is_empty() && end > 0 {
-            let why = "places are here but no segment is";
-            self.damaged(0, (0, end), (0, 0), why);
+            self.all_is_gone(end);
         }
         // One without a record makes room for the new one, which has its name.
         row.retain(|(segment, _)| segment.base < end);
@@ -204,6 +212,17 @@ impl Recovery<'_> {
         all.push(Segment::new(end, Some(active.meta.marker), active.len));
         let keys = ActiveKeys { base: end, ..ActiveKeys::default() };
         Ok((Segments::new(all), active, keys, end))
+    }
+
+    /// Places are here but no segment is: what they have not settled is lost.
+    fn all_is_gone(&self, end: u64) {
+        let (from, len, is_end) = (self.places.lowest().min(end), 0, false);
+        let (cause, why) = (Cause::Damage, "places are here but no segment is");
+        let region = Region { from, to: end, offset: 0, len, cause, is_end, why };
+        self.ledger.met(0, &region);
+        if self.places.lose(from, end) && self.ledger.is_news(0, &region) {
+            self.ledger.lost(0, &region, Vec::new());
+        }
     }
 
     /// Those that stand aside.
@@ -254,8 +273,10 @@ impl Recovery<'_> {
         }
         self.prove(&file, &path, segment, &mut last)?;
         if end == base {
-            if last.is_damaged {
+            // The new one takes its name. What is damaged of it is no damage of that.
+            if !self.ledger.of(base).is_empty() {
                 self.quarantine.copy_segment(&*file, base, end)?;
+                self.ledger.gone(base, Some(self.quarantine.keep_note(base, end)?));
             }
             return Ok(end);
         }
@@ -263,6 +284,10 @@ impl Recovery<'_> {
             self.close(&*file, &path, segment, &last, end)?;
             segment.bytes = file.size().map_err(Error::io("read", &path))?;
             (segment.newest_ms, segment.unsure) = (last.newest_ms, last.unsure);
+        }
+        if last.is_unread {
+            // They are looked for again, in the segment, until all of it was read.
+            return Ok(end);
         }
         let keys: Vec<TimedKey> = last.keys.into_iter().map(|(_, key)| key).collect();
         keys::write_when_there_is_room(self.storage, self.dir, base, &keys)?;
@@ -288,7 +313,7 @@ impl Recovery<'_> {
                 }
                 Step::Region(region) => {
                     last.end = region.to;
-                    last.is_damaged |= region.cause == Cause::Damage;
+                    last.met(region.cause);
                     self.met(base, region);
                 }
                 Step::End(Ending::Complete) => break,
@@ -303,7 +328,7 @@ impl Recovery<'_> {
                     let from = last.end;
                     last.unsure = most_records(len);
                     last.end = from + last.unsure;
-                    last.is_damaged |= cause == Cause::Damage;
+                    last.met(cause);
                     let (to, is_end) = (last.end, false);
                     self.met(base, Region { from, to, offset, len, cause, is_end, why });
                     break;
@@ -330,7 +355,7 @@ impl Recovery<'_> {
         };
         last.unsure = most_records(len);
         last.end = segment.base + last.unsure;
-        last.is_damaged = true;
+        last.met(cause);
         let (from, to, offset) = (segment.base, last.end, DATA_START);
         let why = "no record of the last segment can be read";
         let is_end = false;
@@ -382,12 +407,14 @@ impl Recovery<'_> {
         last: &Last,
         end: u64,
     ) -> Result<(), Error> {
-        let Some(marker) = segment.marker else { return Ok(()) };
+        // Of one of which nothing can be read, too: how much of it is unsure must be known later.
+        let marker = segment.marker.unwrap_or_else(|| self.identity.marker(segment.base));
         if self.options.write_version == PLAIN {
             return Ok(());
         }
         // What was damaged is left as it is for whoever can make sense of it.
-        let at = last.torn_at.filter(|_| !last.is_damaged).unwrap_or(segment.bytes);
+        let is_whole = !last.is_damaged && !last.is_unread;
+        let at = last.torn_at.filter(|_| is_whole).unwrap_or(segment.bytes);
         let Last { newest_ms, unsure, .. } = *last;
         let trailer = Trailer { base: segment.base, marker, end, newest_ms, unsure };
         let written = file
@@ -420,19 +447,16 @@ impl Recovery<'_> {
 
     /// What is known of damage of segments that are gone is kept with them.
     fn keep_orphans(&self, segments: &Segments) -> Result<(), Error> {
+        let mut orphans = BTreeMap::new();
         for damage in self.ledger.all() {
             let base = damage.base();
-            if segments.locate(base).is_some_and(|located| located.base == base) {
-                continue;
+            if segments.locate(base).is_none_or(|located| located.base != base) {
+                let end: &mut u64 = orphans.entry(base).or_default();
+                *end = damage.to.0.max(*end);
             }
-            let path = self.dir.join(damage::file_name(base));
-            let kept = self.quarantine.keep_file(&path, &damage::file_name(base));
-            match kept {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("move", &path)(error));
-                }
-                _ => {}
-            }
+        }
+        for (base, end) in orphans {
+            self.ledger.gone(base, Some(self.quarantine.keep_note(base, end)?));
         }
         Ok(())
     }
@@ -448,14 +472,13 @@ fn most_records(len: u64) -> u64 {
     len.div_ceil(HEADER_BYTES as u64)
 }
 
-/// All of a segment, up to its trailer or to wherever it ends.
+/// All of a segment, up to where its trailer says, or to wherever it ends.
 fn bounds_of(segment: &Segment, found: &Found) -> Bounds {
-    let trailer_bytes = if found.trailer.is_some() { TRAILER_BYTES } else { 0 };
     Bounds {
         from: segment.base,
         limit: found.trailer.map(|trailer| trailer.end),
         offset: DATA_START,
-        end: segment.bytes - trailer_bytes,
+        end: segment.bytes,
         verify_from: 0,
     }
 }

@@ -1,10 +1,10 @@
 //! Removes what nobody needs any more: segments that everybody has settled and that are kept no
 //! longer, keys that are too old.
 
-use std::io;
+use std::{io, sync::atomic::Ordering::Relaxed};
 
 use super::{
-    Error, Position, Shared, keys, lock,
+    Error, NoRoom, Position, Shared, keys, lock,
     place::Verdict,
     segment,
     segments::{Located, aside_dir_of},
@@ -17,8 +17,8 @@ use super::{
 pub(super) enum Need {
     /// What has been kept for long enough.
     Time,
-    /// All that is kept: there is no room for new records.
-    Room,
+    /// As much of what is kept, too, as makes room for so many bytes of new records.
+    Room(u64),
 }
 
 impl Shared {
@@ -43,7 +43,7 @@ impl Shared {
             match self.places.judge(lowest.base, limit, &held) {
                 Verdict::Open => break,
                 Verdict::Held => self.set_aside(&lowest, limit)?,
-                Verdict::Settled if need == Need::Time && self.keeps(&lowest) => break,
+                Verdict::Settled if self.keeps(&lowest, need) => break,
                 Verdict::Settled => {
                     if !self.let_go(&lowest)? {
                         break;
@@ -55,12 +55,22 @@ impl Shared {
     }
 
     /// Whether a settled segment is still kept, since it is young and there is room.
-    fn keeps(&self, located: &Located) -> bool {
+    fn keeps(&self, located: &Located, need: Need) -> bool {
+        if let Need::Room(bytes) = need {
+            return !self.is_short_of(bytes);
+        }
         let keep_ms = self.options.keep.as_millis() as u64;
         let kept_bytes = self.segments.bytes() - self.segments.bytes_from(self.places.floor());
         keep_ms > 0
             && located.newest_ms.saturating_add(keep_ms) > crate::clock::now_ms()
             && kept_bytes <= self.max_bytes() / 2
+    }
+
+    /// Whether there is less room than for so many bytes, or than two segments', or the disk is full.
+    pub(super) fn is_short_of(&self, bytes: u64) -> bool {
+        let least = bytes.max(2 * self.bounds.segment_bytes.load(Relaxed));
+        let is_disk_full = self.stats.refuses().is_some_and(|(bound, _)| bound == NoRoom::Disk);
+        self.room_bytes() < least || is_disk_full
     }
 
     /// Removes a segment, or moves it to quarantine where something of it is damaged. On a full disk,
@@ -78,6 +88,7 @@ impl Shared {
         let known = self.ledger.of(base);
         // Out of the list first, so that no reader looks for a file that is gone.
         self.segments.remove(base);
+        let mut kept = None;
         if known.is_empty() {
             if let Err(error) = self.storage.remove(&path) {
                 let file = path.display();
@@ -90,9 +101,9 @@ impl Shared {
             self.storage.sync_dir(dir).map_err(Error::sync(dir))?;
         } else {
             let end = located.limit.unwrap_or(base);
-            self.quarantine.keep_segment(&path, base, end, &known)?;
+            kept = Some(self.quarantine.keep_segment(&path, base, end, &known)?);
         }
-        self.ledger.gone(base);
+        self.ledger.gone(base, kept);
         if keyless {
             keys::remove_sidecar(&*self.storage, &self.dir, base)?;
         }
@@ -131,7 +142,7 @@ impl Shared {
                 return Ok(keys.is_empty());
             }
         }
-        let keys = keys::scan(&*self.storage, &self.dir, located)?;
+        let keys = keys::scan(&*self.storage, &self.dir, located)?.keys;
         sidecar::write(&*self.storage, &self.dir, located.base, &keys)?;
         Ok(keys.is_empty())
     }

@@ -10,7 +10,7 @@ use super::{
     damage::Known,
     identity::Identity,
     scan::{Bounds, Scanner, Step},
-    segment::{self, DATA_START, TRAILER_BYTES},
+    segment::{self, DATA_START},
     storage::{self, Storage},
 };
 
@@ -44,12 +44,13 @@ pub fn salvage(
         return Err(Error::NotASegment { path: path.to_owned() });
     };
     let identity = identity_near(storage, path);
-    let marker = segment::read(&*file, path, base, identity.as_ref())?.marker();
-    let Some(marker) = marker else { return Err(Error::NotASegment { path: path.to_owned() }) };
+    let found = segment::read(&*file, path, base, identity.as_ref())?;
+    let Some(marker) = found.marker() else {
+        return Err(Error::NotASegment { path: path.to_owned() });
+    };
     let known = known_beside(storage, path, base);
-    let limit = end.or(trailer.map(|trailer| trailer.end));
-    let data_end = size - trailer.map_or(0, |_| TRAILER_BYTES);
-    let bounds = Bounds { from: base, limit, offset: DATA_START, end: data_end, verify_from: 0 };
+    let limit = end.or(found.trailer.map(|trailer| trailer.end));
+    let bounds = Bounds { from: base, limit, offset: DATA_START, end: size, verify_from: 0 };
     let mut scanner = Scanner::new(file, marker, bounds);
     let mut unreadable = 0;
     loop {

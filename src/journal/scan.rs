@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::{
     Key,
     frame::{HEADER_BYTES, Header, KEY_BYTES},
+    segment::{self, TRAILER_BYTES},
     storage::File,
     window::{CHUNK_BYTES, Window},
 };
@@ -88,7 +89,7 @@ pub(super) struct Bounds {
     pub limit: Option<u64>,
     /// Byte offset to start at.
     pub offset: u64,
-    /// Byte offset to stop at.
+    /// Byte offset to stop at; a trailer before it is no part of what is scanned.
     pub end: u64,
     /// Bodies of positions below this are not checked: the caller steps over them.
     pub verify_from: u64,
@@ -103,7 +104,14 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
-    pub fn new(file: Arc<dyn File>, marker: u64, bounds: Bounds) -> Scanner {
+    pub fn new(file: Arc<dyn File>, marker: u64, mut bounds: Bounds) -> Scanner {
+        // There are two where the disk could not read the first when the segment was closed again.
+        while bounds.end >= bounds.offset + TRAILER_BYTES
+            && segment::trailer_before(&*file, bounds.end)
+                .is_some_and(|trailer| trailer.marker == marker)
+        {
+            bounds.end -= TRAILER_BYTES;
+        }
         Scanner { file, marker, bounds, window: Window::default() }
     }
 

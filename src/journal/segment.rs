@@ -30,7 +30,7 @@ use super::{
     frame::{HEADER_BYTES, Header, u32_at, u64_at},
     identity::Identity,
     storage::{self, File, Storage},
-    window::Window,
+    window::{CHUNK_BYTES, Window},
 };
 
 /// Where the frames start: a disk sector away from the header.
@@ -89,7 +89,8 @@ pub(super) enum Head {
     Intact(Meta),
     /// The header is damaged; the marker comes from elsewhere.
     Damaged(Option<u64>),
-    /// The disk cannot read the header at present; the marker comes from elsewhere.
+    /// The disk cannot read at present the header, or what the marker of a damaged one could come
+    /// from; the marker comes from elsewhere.
     Unread(Option<u64>),
 }
 
@@ -156,8 +157,9 @@ pub(super) fn create(
 }
 
 /// Reads header and trailer of the segment that starts at `base`. Where the header is damaged, its
-/// marker is looked for: in the trailer, then by the journal's identity, if a frame bears that out,
-/// then in the first frame.
+/// marker is looked for: by the journal's identity, if a frame bears that out, then in the trailer,
+/// then in the first frame. A trailer is believed only for its marker: the last bytes of a segment
+/// that was not closed are a sender's, who may write a trailer there.
 pub(super) fn read(
     file: &dyn File,
     path: &Path,
@@ -179,28 +181,36 @@ pub(super) fn read(
         }
         let (marker, proven) = (u64_at(&bytes, 20), u64_at(&bytes, 28));
         if u64_at(&bytes, 12) == base {
+            let trailer = trailer.filter(|trailer| trailer.marker == marker);
             let head = Head::Intact(Meta { version, base, marker, proven });
             return Ok(Found { head, trailer });
         }
     }
-    let marker = match trailer {
-        Some(trailer) => Some(trailer.marker),
-        None => identity
-            .map(|identity| identity.marker(base))
-            .filter(|marker| holds(file, *marker, base))
-            .or_else(|| first_marker(file, base)),
-    };
+    let own = identity.map(|identity| identity.marker(base));
+    let borne_out = own.filter(|marker| holds(file, *marker, base));
+    let trailer = trailer.filter(|trailer| match borne_out {
+        Some(marker) => trailer.marker == marker,
+        None => own == Some(trailer.marker) || holds(file, trailer.marker, base),
+    });
+    let marker =
+        borne_out.or(trailer.map(|trailer| trailer.marker)).or_else(|| first_marker(file, base));
     // More likely a layout that is not known than damage in just these four bytes.
     if marker.is_none() && is_ours && !is_known {
         return Err(Error::UnknownVersion { path: path.to_owned(), version });
     }
-    let head = if header.is_err() { Head::Unread(marker) } else { Head::Damaged(marker) };
+    let is_unread = header.is_err() || marker.is_none() && !is_readable(file);
+    let head = if is_unread { Head::Unread(marker) } else { Head::Damaged(marker) };
     Ok(Found { head, trailer })
 }
 
 /// The trailer at the end of a file, if an intact one is there that the disk can read.
 pub(super) fn read_trailer(file: &dyn File) -> Option<Trailer> {
-    let at = file.size().ok()?.checked_sub(TRAILER_BYTES)?;
+    trailer_before(file, file.size().ok()?)
+}
+
+/// The trailer that ends at `end`, likewise.
+pub(super) fn trailer_before(file: &dyn File, end: u64) -> Option<Trailer> {
+    let at = end.checked_sub(TRAILER_BYTES)?;
     let mut bytes = [0; TRAILER_BYTES as usize];
     let read = storage::read_full(file, at, &mut bytes).ok()?;
     let intact = read == bytes.len()
@@ -246,6 +256,17 @@ fn holds(file: &dyn File, marker: u64, base: u64) -> bool {
         at = found + 1;
     }
     false
+}
+
+/// Whether the disk can read all of a file at present.
+fn is_readable(file: &dyn File) -> bool {
+    let Ok(end) = file.size() else { return false };
+    let (mut window, mut at) = (Window::default(), 0);
+    while at < end {
+        window.load(file, at, CHUNK_BYTES, end);
+        at += CHUNK_BYTES;
+    }
+    window.is_readable(0, end)
 }
 
 /// The marker of the first frame, where that is intact.
@@ -331,9 +352,20 @@ mod tests {
     #[test]
     fn a_damaged_head_is_rescued_by_the_trailer() {
         let (_dir, file) = written(META, true);
-        overwrite(&*file, 0, &[0; DATA_START as usize + HEADER_BYTES]);
+        overwrite(&*file, 0, &[0; DATA_START as usize]);
         let head = Head::Damaged(Some(META.marker));
         assert_eq!(found(&*file), Found { head, trailer: Some(TRAILER) });
+    }
+
+    #[test]
+    fn a_trailer_with_another_marker_is_a_senders() {
+        let (_dir, file) = written(META, false);
+        let forged = Trailer { marker: 1, end: 1 << 40, ..TRAILER };
+        overwrite(&*file, file.size().unwrap(), &forged.encode());
+        assert_eq!(found(&*file), Found { head: Head::Intact(META), trailer: None });
+        overwrite(&*file, 0, &[0; DATA_START as usize]);
+        let head = Head::Damaged(Some(META.marker));
+        assert_eq!(found(&*file), Found { head, trailer: None });
     }
 
     #[test]

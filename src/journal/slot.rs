@@ -286,7 +286,9 @@ mod tests {
     fn more_ranges_than_fit_count_as_not_settled() {
         let dir = tempfile::tempdir().unwrap();
         let mut settled = Settled::below(0);
-        (0..300).for_each(|at| drop(settled.settle(at * 2 + 1, at * 2 + 2)));
+        for at in 0..300 {
+            settled.settle(at * 2 + 1, at * 2 + 2);
+        }
         let content = Content { settled, end: 700 };
         open(dir.path(), VERSION, &content);
         assert_eq!(saved(dir.path()).settled, content.settled.with_ranges(MAX_RANGES));

@@ -81,7 +81,7 @@ mod tests {
     fn positions(items: Option<Vec<Item>>) -> Option<Vec<u64>> {
         let position = |item: &Item| match item {
             Item::Entry(position, _) => position.0,
-            Item::Damaged { .. } | Item::Void { .. } => panic!("nothing is damaged in memory"),
+            other => panic!("nothing is damaged in memory: {other:?}"),
         };
         items.map(|items| items.iter().map(position).collect())
     }

@@ -15,7 +15,7 @@ use super::{
     identity::Identity,
     place,
     scan::{Bounds, Cause, Ending, Region, Scanner, Step},
-    segment::{self, DATA_START, Head, TRAILER_BYTES},
+    segment::{self, DATA_START, Head},
     segments::aside_dir_of,
     sidecar,
     slot::{self, Saved},
@@ -126,9 +126,8 @@ impl Walk {
         };
         let found = segment::read(&*file, &path, base, identity)?;
         let size = file.size().map_err(Error::io("read", &path))?;
-        let trailer_bytes = if found.trailer.is_some() { TRAILER_BYTES } else { 0 };
         let limit = limit.or(found.trailer.map(|trailer| trailer.end));
-        let (end, marker) = (size - trailer_bytes, found.marker());
+        let (end, marker) = (size, found.marker());
         let header = |cause, why| {
             let to = if marker.is_some() { base } else { limit.unwrap_or(base) };
             let (len, is_end) = (if marker.is_some() { DATA_START.min(size) } else { size }, false);
@@ -249,8 +248,9 @@ pub fn verify(
         }
     }
     let places = place::dir_of(dir);
-    for name in storage.list(&places).unwrap_or_default() {
-        let path = places.join(name);
+    let names = storage.list(&places).unwrap_or_default();
+    let places = names.into_iter().map(|name| places.join(name));
+    for path in places.chain([dir.join(place::FLOOR)]) {
         if let Some(Saved::Damaged) = slot::read(storage, &path)? {
             found(&mut verified, whole(path, false, "the place is damaged"));
         }

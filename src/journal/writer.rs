@@ -265,7 +265,7 @@ impl Writer {
         // released.
         let rolled = self.roll_if_due();
         if rolled.is_ok() {
-            self.let_go_of_the_past();
+            self.let_go_of_the_past(&batch);
             self.admit(&mut batch);
             if batch.is_empty() {
                 return Ok(());
@@ -299,14 +299,13 @@ impl Writer {
     }
 
     /// What is kept of the settled past never stands in a new record's way.
-    fn let_go_of_the_past(&self) {
+    fn let_go_of_the_past(&self, batch: &[Pending]) {
         let shared = &self.shared;
-        let is_short =
-            self.disk_full || shared.room_bytes() < 2 * shared.bounds.segment_bytes.load(Relaxed);
-        if shared.options.keep.is_zero() || !is_short {
+        let bytes = batch.iter().map(|pending| pending.head.frame_len()).sum();
+        if shared.options.keep.is_zero() || !shared.is_short_of(bytes) {
             return;
         }
-        if let Err(error) = shared.release(Need::Room) {
+        if let Err(error) = shared.release(Need::Room(bytes)) {
             tracing::warn!(%error, "the settled past cannot be let go");
         }
     }

@@ -10,6 +10,7 @@ pub mod faults;
 pub mod frames;
 pub mod ids;
 pub mod journal_disk;
+pub mod journal_scene;
 pub mod kept;
 pub mod log_files;
 pub mod openapi;

@@ -92,7 +92,12 @@ impl Outage {
         assert!(copy.status().expect("to run cp").success());
         consume::delete_stream(self.nats.url(), STREAM).await;
         consume::create_stream(self.nats.url(), stream()).await;
-        Aftermath { outage: self, dir }
+        Aftermath { outage: self, dir: dir.path().to_owned(), _copy: Some(dir) }
+    }
+
+    /// What becomes of the directory itself.
+    pub fn aftermath(&self) -> Aftermath<'_> {
+        Aftermath { outage: self, dir: self.dir.path().to_owned(), _copy: None }
     }
 
     pub fn routes(&self) -> String {
@@ -126,12 +131,13 @@ impl Outage {
 /// One daemon's directory after an outage.
 pub struct Aftermath<'a> {
     pub outage: &'a Outage,
-    pub dir: TempDir,
+    pub dir: PathBuf,
+    _copy: Option<TempDir>,
 }
 
 impl Aftermath<'_> {
     pub fn journal(&self) -> PathBuf {
-        self.dir.path().join("data/journal")
+        self.dir.join("data/journal")
     }
 
     pub fn segments(&self) -> Vec<PathBuf> {
@@ -139,7 +145,7 @@ impl Aftermath<'_> {
     }
 
     pub fn start(&self) -> Daemon {
-        Daemon::start(self.dir.path(), &self.outage.routes(), self.outage.plan.settings)
+        Daemon::start(&self.dir, &self.outage.routes(), self.outage.plan.settings)
     }
 
     /// Posts an event once more; its id.
