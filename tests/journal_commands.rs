@@ -220,10 +220,13 @@ fn where_there_is_no_room_salvage_waits_until_there_is() {
 
 /// Several small segments, so that there are closed ones, and nothing of them in memory.
 const PLAN: Plan = Plan {
-    settings: &[("WAYPOST_JOURNAL__SEGMENT_BYTES", "100000"), ("WAYPOST_JOURNAL__TAIL_BYTES", "0")],
+    settings: &[
+        ("WAYPOST_JOURNAL__SEGMENT_BYTES", "65536"),
+        ("WAYPOST_JOURNAL__TAIL_BYTES", "1000"),
+    ],
     had: 5,
     waiting: 300,
-    padding: 1000,
+    padding: 900,
     connections: 1,
 };
 
@@ -234,7 +237,7 @@ async fn what_the_disk_cannot_read_is_skipped_when_asked_twice_and_salvaged_once
     let settings = [&faults.settings()[..], &[READS]].concat();
     let (mut outage, daemon) = Outage::begin(PLAN, &settings, dir).await;
     let dir = outage.dir.path().to_owned();
-    let path = segments::files(&dir.join("data/journal"), "seg")[1].clone();
+    let path = segments::files(&dir.join("data/journal"), "seg")[2].clone();
     let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
     let block = 12288..16384_usize;
     let records = segments::records(&fs::read(&path).expect("a segment")).into_iter();
