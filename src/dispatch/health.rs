@@ -76,6 +76,11 @@ impl Health {
         self.trouble.is_none()
     }
 
+    /// Whether the broker takes messages, as far as is known.
+    pub fn is_served(&self) -> bool {
+        self.is_connected && self.is_well() && !self.on_hold
+    }
+
     /// What is wrong.
     pub fn reason(&self) -> Option<&str> {
         self.trouble.as_deref()

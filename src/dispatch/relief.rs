@@ -1,5 +1,6 @@
-//! Relief of the main journal: what waits in it for a broker that holds back too much of it is
-//! parked, in order, so that the cursor goes on.
+//! Relief of the main journal: what waits in it for a broker that takes nothing, and holds back too
+//! much of it, is parked, in order, so that its place goes on. A broker that takes messages is served,
+//! whatever it holds back: that frees the journal, and needs no room on the disk.
 //!
 //! The order holds because of four rules:
 //!
@@ -59,8 +60,12 @@ impl Relief {
     /// is parked and older, unless the parked lane itself waits (`parked_waits`) for messages that
     /// fail.
     pub fn reads_main(&self, parked_next: Position, parked_waits: bool) -> bool {
-        let has_turn = parked_next >= self.parked_first || parked_waits;
-        self.is_idle() && (self.on || has_turn)
+        self.is_idle() && (self.on || self.has_turn(parked_next, parked_waits))
+    }
+
+    /// Whether what is parked and older has been read back, or waits itself.
+    fn has_turn(&self, parked_next: Position, parked_waits: bool) -> bool {
+        parked_next >= self.parked_first || parked_waits
     }
 }
 
@@ -80,16 +85,19 @@ impl Dispatcher {
     pub(super) fn look_after_backlog(&mut self) {
         let (held, policy) = (self.main.held_bytes(), self.orders.policy().clone());
         let bound = policy.held_bytes;
-        if !self.relief.on && held > bound {
+        // One that confirms is served, and needs no relief whatever it holds back.
+        let is_served = self.health.is_served();
+        if !self.relief.on && held > bound && !is_served {
             tracing::warn!(broker = %self.name, held_bytes = held, "parking what waits for a broker");
             self.relief.on = true;
-        } else if self.relief.on && held <= bound / 2 && self.relief.is_idle() {
+        } else if self.relief.on && (held <= bound / 2 && self.relief.is_idle() || is_served) {
             self.relief.on = false;
         }
         if self.relief.on {
             self.take_back_main();
             self.relieve();
         }
+        self.resume_main();
         self.make_room();
         let parked = self.parked.held_bytes();
         let full = match policy.when_full {
@@ -99,6 +107,18 @@ impl Dispatcher {
             WhenFull::DeadLetterOldest => parked / 2 >= policy.backlog_bytes,
         };
         self.shared.backlogs.set_full(&self.name, full);
+    }
+
+    /// Sends what was to be parked, and was not, once what is parked and older has been read back.
+    fn resume_main(&mut self) {
+        let parked_waits = self.parked.is_full_of(self.parked_retries);
+        let has_turn = self.relief.has_turn(self.parked.next_position(), parked_waits);
+        if self.relief.on || self.relief.parking > 0 || !has_turn {
+            return;
+        }
+        let mut waiting = std::mem::take(&mut self.relief.waiting);
+        waiting.sort_by_key(|job| job.turn);
+        waiting.into_iter().for_each(|job| self.enqueue(job));
     }
 
     /// Takes back what of the main lane waits to be sent, or sent again.
@@ -120,7 +140,8 @@ impl Dispatcher {
 
     /// Parks what waits to be, unless something is in the way; then the next tick tries again.
     pub(super) fn relieve(&mut self) {
-        if self.relief.waiting.is_empty() || self.relief.parking > 0 || self.main_in_flight() {
+        let is_to = self.relief.on && !self.relief.waiting.is_empty();
+        if !is_to || self.relief.parking > 0 || self.main_in_flight() {
             return;
         }
         let relief = &mut self.relief;

@@ -114,7 +114,10 @@ impl Window {
 
     /// What was settled up to this stamp is durable, and leaves the window.
     pub fn durable(&mut self, stamp: Stamp) {
-        while let Some((_, held)) = self.settled.pop_front_if(|(at, _)| *at <= stamp) {
+        while let Some((at, held)) = self.settled.front().copied()
+            && at <= stamp
+        {
+            self.settled.pop_front();
             self.held_settled.take(held);
             self.held.take(held);
         }

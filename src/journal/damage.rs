@@ -337,15 +337,18 @@ impl Ledger {
 
     /// What lies there was read after all, by whomever it could not be read before.
     pub fn readable(&self, base: u64, from: u64, to: u64) {
-        let healed = |(of, at): &(u64, u64), unread: &mut Unread| {
-            *of == base && *at < to && from < unread.region.to
-        };
+        let mut healed = Vec::new();
         let mut state = lock(&self.state);
-        let healed: Vec<Unread> = state.unread.extract_if(.., healed).map(|(_, it)| it).collect();
+        state.unread.retain(|(of, at), unread| {
+            let is_healed = *of == base && *at < to && from < unread.region.to;
+            if is_healed {
+                healed.push((unread.region.from, unread.since.elapsed().as_secs()));
+            }
+            !is_healed
+        });
         drop(state);
         let file = self.path(base).display().to_string();
-        for unread in healed {
-            let (from, for_seconds) = (unread.region.from, unread.since.elapsed().as_secs());
+        for (from, for_seconds) in healed {
             tracing::info!(
                 file,
                 from,

@@ -329,7 +329,7 @@ impl Shared {
                 Err(error) => return Err(error),
             },
         };
-        walk.scanner.extend(limit, located.bytes);
+        walk.scanner.extend(limit, located.bytes, located.unsure > 0);
         let (items, unread) = self.scan(&mut walk, &located, position, member);
         if let (Some(first), Some(last)) = (items.front(), items.back()) {
             // Whoever met it: the opening may have, or another reader.

@@ -68,6 +68,14 @@ pub(super) enum Step<'a> {
     End(Ending),
 }
 
+/// The same, before it is looked at together with what is beside it.
+enum Next {
+    /// A frame, and where it starts.
+    Frame(Header, u64),
+    Region(Region),
+    End(Ending),
+}
+
 /// How a segment ends whose last record is not known from elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -100,6 +108,9 @@ pub(super) struct Scanner {
     file: Arc<dyn File>,
     marker: u64,
     bounds: Bounds,
+    /// Whether the highest positions of the segment may never have been given: the end of its bytes
+    /// is then no damage.
+    is_unsure: bool,
     window: Window,
 }
 
@@ -112,7 +123,7 @@ impl Scanner {
         {
             bounds.end -= TRAILER_BYTES;
         }
-        Scanner { file, marker, bounds, window: Window::default() }
+        Scanner { file, marker, bounds, is_unsure: false, window: Window::default() }
     }
 
     /// The position that comes next.
@@ -121,14 +132,49 @@ impl Scanner {
     }
 
     /// Goes on in a segment that has grown since.
-    pub fn extend(&mut self, limit: u64, end: u64) {
+    pub fn extend(&mut self, limit: u64, end: u64, is_unsure: bool) {
         (self.bounds.limit, self.bounds.end) = (Some(limit), end);
+        self.is_unsure = is_unsure;
     }
 
-    /// The next frame, the next region, or the end; after that, the end is complete.
+    /// The next frame, the next region, or the end; after that, the end is complete. What cannot be
+    /// read in a row, for the same cause, is one region.
     pub fn step(&mut self) -> Step<'_> {
+        match self.next() {
+            Next::Frame(header, offset) => {
+                let body = self.window.at(offset, header.frame_len()).get(HEADER_BYTES..);
+                let frame = Frame { header, offset, body: body.unwrap_or_default() };
+                if header.is_note { Step::Note(frame) } else { Step::Record(frame) }
+            }
+            Next::Region(region) => Step::Region(self.with_its_neighbours(region)),
+            Next::End(ending) => Step::End(ending),
+        }
+    }
+
+    fn with_its_neighbours(&mut self, mut region: Region) -> Region {
+        loop {
+            let before = self.bounds;
+            match self.next() {
+                Next::Region(next)
+                    if next.cause == region.cause
+                        && next.from == region.to
+                        && next.offset == region.offset + region.len
+                        && !(next.is_end && self.is_unsure) =>
+                {
+                    region.to = next.to;
+                    region.len += next.len;
+                }
+                _ => {
+                    self.bounds = before;
+                    return region;
+                }
+            }
+        }
+    }
+
+    fn next(&mut self) -> Next {
         if self.bounds.limit.is_some_and(|limit| self.bounds.from >= limit) {
-            return Step::End(Ending::Complete);
+            return Next::End(Ending::Complete);
         }
         if self.bounds.offset >= self.bounds.end {
             return self.ending(Ending::Complete, "the segment ends before its last record");
@@ -145,7 +191,7 @@ impl Scanner {
     }
 
     /// Steps to the frame whose header is at the present offset.
-    fn frame(&mut self, header: Header) -> Step<'_> {
+    fn frame(&mut self, header: Header) -> Next {
         let Bounds { from, limit, offset, end, verify_from } = self.bounds;
         let position = header.position;
         if position > from {
@@ -153,7 +199,7 @@ impl Scanner {
             self.bounds.from = to;
             let why = "records are missing before this one";
             let (len, cause, is_end) = (0, Cause::Damage, false);
-            return Step::Region(Region { from, to, offset, len, cause, is_end, why });
+            return Next::Region(Region { from, to, offset, len, cause, is_end, why });
         }
         let len = header.frame_len();
         if end - offset < len {
@@ -162,19 +208,18 @@ impl Scanner {
         let to = position + u64::from(!header.is_note);
         (self.bounds.from, self.bounds.offset) = (to, offset + len);
         self.window.load(&*self.file, offset, len, end);
-        let cause = self.cause_of(offset, len);
         let body = self.window.at(offset, len).get(HEADER_BYTES..).unwrap_or_default();
         let whole = body.len() as u64 == header.body_len();
-        if !whole || (position >= verify_from && crc32c::crc32c(body) != header.body_crc) {
-            let why = match cause {
-                Cause::Damage => "the record does not match its checksum",
-                Cause::ReadError => "the disk cannot read the record",
-            };
-            let (from, is_end) = (position, false);
-            return Step::Region(Region { from, to, offset, len, cause, is_end, why });
+        if whole && (position < verify_from || crc32c::crc32c(body) == header.body_crc) {
+            return Next::Frame(header, offset);
         }
-        let frame = Frame { header, offset, body };
-        if header.is_note { Step::Note(frame) } else { Step::Record(frame) }
+        let cause = self.cause_of(offset, len);
+        let why = match cause {
+            Cause::Damage => "the record does not match its checksum",
+            Cause::ReadError => "the disk cannot read the record",
+        };
+        let (from, is_end) = (position, false);
+        Next::Region(Region { from, to, offset, len, cause, is_end, why })
     }
 
     /// The header at `offset`, if one is there that can still come.
@@ -186,7 +231,7 @@ impl Scanner {
     }
 
     /// Goes on at the next frame after a header that cannot be read.
-    fn resynchronise(&mut self) -> Step<'_> {
+    fn resynchronise(&mut self) -> Next {
         let Bounds { from, limit, offset: start, end, .. } = self.bounds;
         let (marker, mut at) = (self.marker.to_le_bytes(), start + 1);
         while let Some(found) = self.window.find(&*self.file, at, end, &marker) {
@@ -199,7 +244,7 @@ impl Scanner {
                 };
                 (self.bounds.from, self.bounds.offset) = (to, found);
                 let (offset, is_end) = (start, false);
-                return Step::Region(Region { from, to, offset, len, cause, is_end, why });
+                return Next::Region(Region { from, to, offset, len, cause, is_end, why });
             }
             at = found + 1;
         }
@@ -230,27 +275,27 @@ impl Scanner {
         }
     }
 
-    fn unreadable(&mut self, offset: u64) -> Step<'_> {
+    fn unreadable(&mut self, offset: u64) -> Next {
         let (len, cause) = (self.bounds.end - offset, self.cause(offset));
         let ending = Ending::Unreadable { offset, len, cause };
         self.ending(ending, "no record can be found from here on")
     }
 
-    fn torn(&mut self) -> Step<'_> {
+    fn torn(&mut self) -> Next {
         let (offset, len) = (self.bounds.offset, self.bounds.end - self.bounds.offset);
         self.ending(Ending::Torn { offset, len }, "the segment ends within a record")
     }
 
     /// The end of the bytes: of the segment, or of what it still owes.
-    fn ending(&mut self, ending: Ending, why: &'static str) -> Step<'_> {
+    fn ending(&mut self, ending: Ending, why: &'static str) -> Next {
         let Bounds { from, limit, offset, end, .. } = self.bounds;
         self.bounds.offset = end.max(offset);
-        let Some(limit) = limit else { return Step::End(ending) };
+        let Some(limit) = limit else { return Next::End(ending) };
         self.bounds.from = limit;
         let len = end.saturating_sub(offset);
         let (to, cause) = (limit, self.cause_of(offset, len));
         let is_end = !matches!(ending, Ending::Unreadable { .. });
-        Step::Region(Region { from, to, offset, len, cause, is_end, why })
+        Next::Region(Region { from, to, offset, len, cause, is_end, why })
     }
 }
 
@@ -480,5 +525,16 @@ mod tests {
         let seen = scan_with(frames(5..7), Some(record + 50..record + 51), None);
         let ending = Ending::Unreadable { offset: 0, len: 2 * record, cause };
         assert_eq!(seen, [Seen::End(ending)]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_in_a_row_is_one_region() {
+        let mut bytes = frames(5..9);
+        // A body, and the header behind it.
+        for at in [2 * len() - 1, 2 * len()] {
+            bytes[at] ^= 1;
+        }
+        let seen = [Seen::Frame(5), Seen::Damage(6, 8), Seen::Frame(8), COMPLETE];
+        assert_eq!(scan(bytes, None), seen);
     }
 }
