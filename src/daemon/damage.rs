@@ -205,11 +205,14 @@ mod tests {
         let data_dir = tempfile::tempdir().expect("a directory");
         let data_dir = data_dir.path();
         let dead_letters = open(&data_dir.join("dead-letters"), 64 << 10);
-        let letter = || Kept::of_damage("1".into(), MAIN, vec![0; 4096].into(), "full".into(), 1);
+        let letter = |len| Kept::of_damage("1".into(), MAIN, vec![0; len].into(), "".into(), 1);
         let keeps = DeadLetters::new(dead_letters.clone());
         let mut full = 0;
-        while keeps.keep(letter()).await.is_ok() {
-            full += 1;
+        // Until not even what is smaller than the one to come has room.
+        for len in [4096, 0] {
+            while keeps.keep(letter(len)).await.is_ok() {
+                full += 1;
+            }
         }
         let refused = || dead_letters.stats().refusals().find(|(why, _)| *why == "journal_full");
         let before = refused();

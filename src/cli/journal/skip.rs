@@ -26,8 +26,9 @@ const MAX_REASON_CHARS: usize = 300;
 /// every broker that has not had it.
 ///
 /// Brokers step over it after journal.read_patience, and have it delivered once the disk reads it again:
-/// there is no need to skip what may still be read. Shows what there is and asks twice. Ends with 0
-/// once nothing is left that cannot be read.
+/// there is no need to skip what may still be read. Shows what there is and asks twice. A broker may meet
+/// more behind it: then `waypost status` tells of that, and this can be run again. Ends with 0 if it was
+/// done, or if there is nothing to skip.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -56,7 +57,8 @@ pub fn main(arguments: Arguments, settings: &Settings) -> Result<ExitCode, Error
     }
     let skipped = ask(address, &token, &Skip { records: Some(there.records) })?.skipped;
     print(&format!(
-        "{skipped} regions were skipped; `waypost dead-letters list` will tell what of them was lost\n"
+        "{skipped} regions were skipped; `waypost dead-letters list` tells what of them was lost, and \
+         `waypost status` whether there are more\n"
     ))?;
     Ok(ExitCode::SUCCESS)
 }
