@@ -223,6 +223,7 @@ const PLAN: Plan = Plan {
     settings: &[
         ("WAYPOST_JOURNAL__SEGMENT_BYTES", "65536"),
         ("WAYPOST_JOURNAL__TAIL_BYTES", "1000"),
+        ("WAYPOST_JOURNAL__READ_PATIENCE", "2s"),
     ],
     had: 5,
     waiting: 300,
@@ -249,6 +250,10 @@ async fn what_the_disk_cannot_read_is_skipped_when_asked_twice_and_salvaged_once
     await_metrics(&daemon, "a region that cannot be read", |scrape| {
         scrape.get("waypost_journal_unreadable_regions") > 0.0
     });
+    // The broker has met all of it once it went on behind it.
+    let confirmed = outage::series("waypost_broker_confirmed_total", LIVE);
+    let others = (outage.events.len() - touched.len()) as f64;
+    await_metrics(&daemon, "what is behind goes out", |scrape| scrape.get(&confirmed) == others);
     let (code, text) = daemon.command(&["status"]);
     assert_eq!(code.code(), Some(1), "{text}");
     for part in ["cannot be read", &name, "waypost journal skip"] {
