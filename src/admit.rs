@@ -129,7 +129,7 @@ impl Admit {
     /// How long to wait for the outcome of somebody else's append.
     fn patience(&self) -> Duration {
         // While the disk does not answer nobody's outcome is about to be known.
-        self.journal.hangs().map_or(self.patience, |_| Duration::ZERO)
+        if self.journal.is_stuck() { Duration::ZERO } else { self.patience }
     }
 
     /// Durable on return. Who goes away meanwhile leaves the append going on.

@@ -411,7 +411,7 @@ impl Journal {
             self.shared.stats.refused(&AppendError::TooLarge);
             return done(Err(AppendError::TooLarge));
         }
-        if self.hangs().is_some() {
+        if self.is_stuck() {
             self.shared.stats.refused(&AppendError::Hung);
             return done(Err(AppendError::Hung));
         }
@@ -446,7 +446,19 @@ impl Journal {
             (&mut told).await
         };
         let known = tokio::time::timeout(self.shared.options.commit_timeout, appended).await;
-        known.map_or(Err(AppendError::Unknown), |told| told.unwrap_or(Err(AppendError::Closed)))
+        known.map_or_else(
+            |_| {
+                self.shared.stats.stuck.store(true, Relaxed);
+                Err(AppendError::Unknown)
+            },
+            |told| told.unwrap_or(Err(AppendError::Closed)),
+        )
+    }
+
+    /// Whether the group commit under way takes so long that somebody has given up on it. Every append
+    /// asks, and looks at the clock only once somebody has.
+    pub fn is_stuck(&self) -> bool {
+        self.shared.stats.stuck.load(Relaxed) && self.hangs().is_some()
     }
 
     /// How long the group commit under way has taken, if that is longer than `commit_timeout`.

@@ -122,7 +122,8 @@ impl Window {
         now_ms: u64,
         patience: Duration,
     ) -> Result<Option<Claim>, Undecided> {
-        let until = Instant::now() + patience;
+        // Set by who waits: hardly anybody does, and the others need no clock.
+        let mut until = None;
         loop {
             let attempt = self.try_claim(&keys, self.now(now_ms));
             match attempt {
@@ -132,6 +133,7 @@ impl Window {
                     return Ok(Some(Claim { window, keys, takes_since_s, committed_ms }));
                 }
                 Attempt::Wait(mut outcome) => {
+                    let until = *until.get_or_insert_with(|| Instant::now() + patience);
                     let ended = timeout_at(until, outcome.changed()).await;
                     // An error of the channel is the claim's end, whichever way: look again.
                     drop(ended.map_err(|_| Undecided)?);

@@ -45,6 +45,8 @@ pub struct Stats {
     /// append looks.
     commit_began: AtomicU64,
     born: Instant,
+    /// Whether somebody has waited for it in vain; it may have ended since.
+    pub(super) stuck: AtomicBool,
 }
 
 impl Stats {
@@ -63,6 +65,7 @@ impl Stats {
             refuses: AtomicBool::default(),
             commit_began: AtomicU64::default(),
             born: Instant::now(),
+            stuck: AtomicBool::default(),
         }
     }
 
@@ -70,6 +73,9 @@ impl Stats {
     pub(super) fn commits(&self, begins: bool) {
         let now = self.born.elapsed().as_micros() as u64;
         self.commit_began.store(if begins { now.max(1) } else { 0 }, Relaxed);
+        if !begins && self.stuck.load(Relaxed) {
+            self.stuck.store(false, Relaxed);
+        }
     }
 
     /// How long the group commit under way has taken.
