@@ -179,17 +179,18 @@ impl Shared {
         let readable: FxHashSet<Key> = keys.into_iter().map(|(key, _)| key).collect();
         let (kept, lost): (Vec<TimedKey>, Vec<TimedKey>) =
             known.into_iter().partition(|(key, _)| readable.contains(key));
-        let lost: FxHashSet<Key> = lost.into_iter().map(|(key, _)| key).collect();
+        let lost: Vec<Key> = lost.into_iter().map(|(key, _)| key).collect();
         if is_active {
+            let sought: FxHashSet<Key> = lost.iter().copied().collect();
             let mut active = lock(&self.active_keys);
             if active.base == base {
-                active.keys.retain(|(key, _)| !lost.contains(key));
+                active.keys.retain(|(key, _)| !sought.contains(key));
             }
         } else if !lost.is_empty() {
             write_when_there_is_room(storage, dir, base, &kept)?;
         }
         *lock(&self.forgotten) = Some((base, damaged));
-        Ok(lost.into_iter().collect())
+        Ok(lost)
     }
 }
 

@@ -12,37 +12,34 @@
 //! - [`Places`]: all of them: what is carried by the next commit, what may be released, the floor.
 //! - [`Stamp`]: how much was settled when, so that its owner can tell what a kill would bring back.
 
+mod copies;
+mod member;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::{
     Error, Position, Reader, Shared, lock,
     quarantine::Quarantine,
-    segment::{PLAIN, VERSION},
+    segment::VERSION,
     settled::Settled,
     slot::{self, Content, MAX_RANGES, Saved, SlotFile},
     storage::{self, Storage},
 };
-use crate::meter::Counter;
+pub(super) use member::{Copied, Member};
 
-/// A place whose settled messages no commit has carried for this long is saved by itself.
-const SAVE_AFTER: Duration = Duration::from_millis(100);
-
-/// The same where it only stepped over what is not its own: nothing would be published twice.
-const STEP_SAVED_AFTER: Duration = Duration::from_secs(1);
+use copies::{COPIES, decode, put_copy};
+use member::{STEP_SAVED_AFTER, State};
 
 /// About how large a note of copies may be; what does not fit rides on the next.
 const NOTE_BYTES: usize = 64 << 10;
-
-/// The kind of a note that holds copies of places: its first byte.
-const COPIES: u8 = 1;
 
 /// An encoded name leaves room for a suffix within the 255 bytes of a file name.
 const MAX_NAME_BYTES: usize = 200;
@@ -152,127 +149,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         lock(&self.member.state).is_open = false;
-    }
-}
-
-/// See the module.
-pub(super) struct Member {
-    name: String,
-    state: Mutex<State>,
-    /// `None` until it is opened.
-    file: Mutex<Option<SlotFile>>,
-    /// How many ranges above the cursor its file holds.
-    max_ranges: usize,
-    /// Records that were lost to it.
-    pub lost: Counter,
-}
-
-#[derive(Default)]
-struct State {
-    settled: Settled,
-    /// Counts what changed `settled`.
-    stamp: u64,
-    /// What of it is durable, wherever.
-    durable: Settled,
-    durable_stamp: u64,
-    /// Since when something is settled, or stepped over, that is not durable.
-    settled_since: Option<Instant>,
-    stepped_since: Option<Instant>,
-    is_open: bool,
-    is_retired: bool,
-    /// Whether the disk could not read its file.
-    is_unread: bool,
-}
-
-impl State {
-    fn due(&self) -> Option<Instant> {
-        let settled = self.settled_since.map(|since| since + SAVE_AFTER);
-        let stepped = self.stepped_since.map(|since| since + STEP_SAVED_AFTER);
-        settled.into_iter().chain(stepped).min()
-    }
-
-    /// What was settled at `stamp` is durable.
-    fn made_durable(&mut self, stamp: u64, settled: Settled) {
-        if stamp > self.durable_stamp {
-            (self.durable_stamp, self.durable) = (stamp, settled);
-        }
-        if self.durable_stamp == self.stamp {
-            (self.settled_since, self.stepped_since) = (None, None);
-        } else {
-            // What came meanwhile waits from now on.
-            let now = Instant::now();
-            self.settled_since = self.settled_since.map(|_| now);
-            self.stepped_since = self.stepped_since.map(|_| now);
-        }
-    }
-}
-
-impl Member {
-    fn new(name: String, settled: Settled, version: u32) -> Member {
-        let max_ranges = if version == PLAIN { 0 } else { MAX_RANGES };
-        let durable = settled.with_ranges(max_ranges);
-        let state = Mutex::new(State { settled, durable, ..State::default() });
-        Member { name, state, file: Mutex::default(), max_ranges, lost: Counter::default() }
-    }
-
-    /// What was found while opening is durable, as far as it can be written down.
-    fn learn(&self, learn: impl FnOnce(&mut Settled)) {
-        let mut state = lock(&self.state);
-        learn(&mut state.settled);
-        state.durable = state.settled.with_ranges(self.max_ranges);
-    }
-
-    /// What is settled.
-    pub fn settled(&self) -> Settled {
-        lock(&self.state).settled.clone()
-    }
-
-    /// Whether it pins nothing any more.
-    pub fn is_retired(&self) -> bool {
-        lock(&self.state).is_retired
-    }
-
-    fn settle(&self, from: u64, to: u64, is_own: bool) -> Stamp {
-        let mut state = lock(&self.state);
-        if state.settled.settle(from, to) {
-            state.stamp += 1;
-            let since = match is_own {
-                true => &mut state.settled_since,
-                false => &mut state.stepped_since,
-            };
-            since.get_or_insert_with(Instant::now);
-        }
-        Stamp(state.stamp)
-    }
-
-    fn save(&self, end: u64) -> Result<(), Error> {
-        let mut file = lock(&self.file);
-        let (stamp, settled) = {
-            let state = lock(&self.state);
-            if state.stamp == state.durable_stamp {
-                return Ok(());
-            }
-            (state.stamp, state.settled.with_ranges(self.max_ranges))
-        };
-        let Some(file) = &mut *file else { return Ok(()) };
-        let content = Content { settled, end };
-        file.save(&content)?;
-        lock(&self.state).made_durable(stamp, content.settled);
-        Ok(())
-    }
-}
-
-/// A copy of a place on its way with a commit.
-pub(super) struct Copied {
-    member: Arc<Member>,
-    stamp: u64,
-    settled: Settled,
-}
-
-impl Copied {
-    /// The commit is durable.
-    pub fn carried(self) {
-        lock(&self.member.state).made_durable(self.stamp, self.settled);
     }
 }
 
@@ -631,66 +507,9 @@ fn set_aside(quarantine: &Quarantine, path: &Path, name: &str) -> Result<(), Err
     Ok(())
 }
 
-/// ```text
-/// u16  length of the name, and the name in UTF-8
-/// u64  cursor
-/// u16  count of ranges, and each: u64 from, u64 to
-/// ```
-fn put_copy(out: &mut BytesMut, name: &str, settled: &Settled) {
-    out.put_u16_le(name.len() as u16);
-    out.put_slice(name.as_bytes());
-    out.put_u64_le(settled.cursor());
-    out.put_u16_le(settled.above().len() as u16);
-    for (from, to) in settled.above() {
-        out.put_u64_le(from);
-        out.put_u64_le(to);
-    }
-}
-
-/// The copies in a note, as far as it holds any.
-fn decode(mut note: &[u8]) -> Vec<(String, Settled)> {
-    let mut copies = Vec::new();
-    if note.try_get_u8() != Ok(COPIES) {
-        return copies;
-    }
-    while let Some((name, settled)) = get_copy(&mut note) {
-        copies.push((name, settled));
-    }
-    copies
-}
-
-fn get_copy(note: &mut &[u8]) -> Option<(String, Settled)> {
-    let len = usize::from(note.try_get_u16_le().ok()?);
-    let name = std::str::from_utf8(note.get(..len)?).ok()?.to_owned();
-    note.advance(len);
-    let mut settled = Settled::below(note.try_get_u64_le().ok()?);
-    for _ in 0..note.try_get_u16_le().ok()? {
-        let (from, to) = (note.try_get_u64_le().ok()?, note.try_get_u64_le().ok()?);
-        settled.settle(from, to);
-    }
-    Some((name, settled))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn copies_come_back_as_they_were_put() {
-        let mut settled = Settled::below(4);
-        settled.settle(7, 9);
-        let mut out = BytesMut::new();
-        out.put_u8(COPIES);
-        put_copy(&mut out, "a/é", &settled);
-        put_copy(&mut out, "b", &Settled::below(1));
-        let copies = [("a/é".to_owned(), settled), ("b".to_owned(), Settled::below(1))];
-        assert_eq!(decode(&out), copies);
-        for len in 0..out.len() {
-            assert!(decode(&out[..len]).len() < 2, "{len} bytes");
-        }
-        out[0] = 9;
-        assert!(decode(&out).is_empty());
-    }
 
     #[test]
     fn any_name_makes_a_file_name() {
