@@ -12,36 +12,34 @@
 //! - [`Places`]: all of them: what is carried by the next commit, what may be released, the floor.
 //! - [`Stamp`]: how much was settled when, so that its owner can tell what a kill would bring back.
 
+mod copies;
+mod member;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::{
     Error, Position, Reader, Shared, lock,
     quarantine::Quarantine,
+    segment::VERSION,
     settled::Settled,
     slot::{self, Content, MAX_RANGES, Saved, SlotFile},
     storage::{self, Storage},
 };
-use crate::meter::Counter;
+pub(super) use member::{Copied, Member};
 
-/// A place whose settled messages no commit has carried for this long is saved by itself.
-const SAVE_AFTER: Duration = Duration::from_millis(100);
-
-/// The same where it only stepped over what is not its own: nothing would be published twice.
-const STEP_SAVED_AFTER: Duration = Duration::from_secs(1);
+use copies::{COPIES, decode, put_copy};
+use member::{STEP_SAVED_AFTER, State};
 
 /// About how large a note of copies may be; what does not fit rides on the next.
 const NOTE_BYTES: usize = 64 << 10;
-
-/// The kind of a note that holds copies of places: its first byte.
-const COPIES: u8 = 1;
 
 /// An encoded name leaves room for a suffix within the 255 bytes of a file name.
 const MAX_NAME_BYTES: usize = 200;
@@ -55,6 +53,21 @@ pub(super) const FLOOR: &str = "floor";
 /// How much a place had settled at a moment: later is greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp(u64);
+
+/// What of a place is durable: what was settled up to a stamp, below a position. What lies higher was
+/// too much to write down: see [`MAX_RANGES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    pub stamp: Stamp,
+    below: Position,
+}
+
+impl Durable {
+    /// Whether this position, settled at this stamp, is durably so.
+    pub fn holds(&self, position: Position, stamp: Stamp) -> bool {
+        stamp <= self.stamp && position < self.below
+    }
+}
 
 /// How far a place is from the journal's end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,9 +110,10 @@ impl Place {
         self.member.settle(0, self.shared.watermark.borrow().end, true)
     }
 
-    /// Up to which stamp all is durable: a kill brings back nothing of it.
-    pub fn durable(&self) -> Stamp {
-        Stamp(lock(&self.member.state).durable_stamp)
+    /// What is durable: a kill brings back nothing of it.
+    pub fn durable(&self) -> Durable {
+        let state = lock(&self.member.state);
+        Durable { stamp: Stamp(state.durable_stamp), below: Position(state.durable.end()) }
     }
 
     /// When it wants to be [saved](Self::save), since no commit has carried it; `None` while all is
@@ -139,114 +153,6 @@ impl Drop for Place {
 }
 
 /// See the module.
-pub(super) struct Member {
-    name: String,
-    state: Mutex<State>,
-    /// `None` until it is opened.
-    file: Mutex<Option<SlotFile>>,
-    /// Records that were lost to it.
-    pub lost: Counter,
-}
-
-#[derive(Default)]
-struct State {
-    settled: Settled,
-    /// Counts what changed `settled`.
-    stamp: u64,
-    /// What of it is durable, wherever.
-    durable: Settled,
-    durable_stamp: u64,
-    /// Since when something is settled, or stepped over, that is not durable.
-    settled_since: Option<Instant>,
-    stepped_since: Option<Instant>,
-    is_open: bool,
-    is_retired: bool,
-}
-
-impl State {
-    fn due(&self) -> Option<Instant> {
-        let settled = self.settled_since.map(|since| since + SAVE_AFTER);
-        let stepped = self.stepped_since.map(|since| since + STEP_SAVED_AFTER);
-        settled.into_iter().chain(stepped).min()
-    }
-
-    /// What was settled at `stamp` is durable.
-    fn made_durable(&mut self, stamp: u64, settled: Settled) {
-        if stamp > self.durable_stamp {
-            (self.durable_stamp, self.durable) = (stamp, settled);
-        }
-        if self.durable_stamp == self.stamp {
-            (self.settled_since, self.stepped_since) = (None, None);
-        } else {
-            // What came meanwhile waits from now on.
-            let now = Instant::now();
-            self.settled_since = self.settled_since.map(|_| now);
-            self.stepped_since = self.stepped_since.map(|_| now);
-        }
-    }
-}
-
-impl Member {
-    fn new(name: String, settled: Settled) -> Member {
-        let state = State { settled: settled.clone(), durable: settled, ..State::default() };
-        Member { name, state: Mutex::new(state), file: Mutex::default(), lost: Counter::default() }
-    }
-
-    /// What is settled.
-    pub fn settled(&self) -> Settled {
-        lock(&self.state).settled.clone()
-    }
-
-    /// Whether it pins nothing any more.
-    pub fn is_retired(&self) -> bool {
-        lock(&self.state).is_retired
-    }
-
-    fn settle(&self, from: u64, to: u64, is_own: bool) -> Stamp {
-        let mut state = lock(&self.state);
-        if state.settled.settle(from, to) {
-            state.stamp += 1;
-            let since = match is_own {
-                true => &mut state.settled_since,
-                false => &mut state.stepped_since,
-            };
-            since.get_or_insert_with(Instant::now);
-        }
-        Stamp(state.stamp)
-    }
-
-    fn save(&self, end: u64) -> Result<(), Error> {
-        let mut file = lock(&self.file);
-        let (stamp, settled) = {
-            let state = lock(&self.state);
-            if state.stamp == state.durable_stamp {
-                return Ok(());
-            }
-            (state.stamp, state.settled.with_ranges(MAX_RANGES))
-        };
-        let Some(file) = &mut *file else { return Ok(()) };
-        let content = Content { settled, end };
-        file.save(&content)?;
-        lock(&self.state).made_durable(stamp, content.settled);
-        Ok(())
-    }
-}
-
-/// A copy of a place on its way with a commit.
-pub(super) struct Copied {
-    member: Arc<Member>,
-    stamp: u64,
-    settled: Settled,
-}
-
-impl Copied {
-    /// The commit is durable.
-    pub fn carried(self) {
-        lock(&self.member.state).made_durable(self.stamp, self.settled);
-    }
-}
-
-/// See the module.
 pub(super) struct Places {
     dir: PathBuf,
     /// The format of what is written.
@@ -277,7 +183,8 @@ fn file_name(name: &str) -> Result<String, Error> {
 }
 
 impl Places {
-    /// All places that have a file. One that is damaged goes to quarantine; it has what the copies
+    /// All places that have a file. One that is damaged goes to quarantine. One that the disk cannot
+    /// read stays where it is until its place is opened, and written again. Either has what the copies
     /// say, and starts again at the floor where there is none.
     pub fn load(
         storage: &dyn Storage,
@@ -286,30 +193,25 @@ impl Places {
         quarantine: &Quarantine,
     ) -> Result<Places, Error> {
         let dir = dir_of(journal);
-        let floor = match slot::read(storage, &journal.join(FLOOR))? {
-            Some(Saved::Content(content)) => content,
-            Some(Saved::Damaged) => {
-                set_aside(quarantine, &journal.join(FLOOR), FLOOR)?;
-                Content::default()
-            }
-            None => Content::default(),
+        let path = journal.join(FLOOR);
+        let floor = match slot::read(storage, &path)? {
+            Some(saved) => content_of(saved, &path, || set_aside(quarantine, &path, FLOOR))?,
+            None => None,
         };
+        let floor = floor.unwrap_or_default();
         let files = storage.list(&dir).map_err(Error::io("list", &dir))?;
         let mut members = BTreeMap::new();
         let mut end = floor.end;
         for file in files.iter().filter(|file| !file.ends_with(storage::TEMPORARY)) {
             let Ok(name) = percent_decode_str(file).decode_utf8() else { continue };
             let path = dir.join(file);
-            let content = match slot::read(storage, &path)? {
-                Some(Saved::Content(content)) => content,
-                Some(Saved::Damaged) => {
-                    set_aside(quarantine, &path, &format!("cursor-{file}"))?;
-                    floor.clone()
-                }
-                None => continue,
-            };
+            let Some(saved) = slot::read(storage, &path)? else { continue };
+            let is_unread = matches!(saved, Saved::Unread(_));
+            let keep = || set_aside(quarantine, &path, &format!("cursor-{file}"));
+            let content = content_of(saved, &path, keep)?.unwrap_or_else(|| floor.clone());
             end = end.max(content.end).max(content.settled.end());
-            let member = Member::new(name.to_string(), content.settled);
+            let member = Member::new(name.to_string(), content.settled, version);
+            lock(&member.state).is_unread = is_unread;
             members.insert(name.into_owned(), Arc::new(member));
         }
         let saved = floor.clone();
@@ -329,9 +231,7 @@ impl Places {
         for (name, settled) in decode(note) {
             let members = lock(&self.members);
             if let Some(member) = members.get(&name) {
-                let mut state = lock(&member.state);
-                state.settled.unite(&settled);
-                state.durable = state.settled.clone();
+                member.learn(|own| own.unite(&settled));
             }
         }
     }
@@ -371,13 +271,13 @@ impl Places {
     /// What lies below `first` is gone, and was settled, but for `kept`.
     pub fn begin_at(&self, first: u64, kept: &[(u64, u64)]) {
         for member in lock(&self.members).values() {
-            let mut state = lock(&member.state);
-            let mut at = 0;
-            for (from, to) in kept.iter().copied().chain([(first, first)]) {
-                state.settled.settle(at, from);
-                at = to;
-            }
-            state.durable = state.settled.clone();
+            member.learn(|settled| {
+                let mut at = 0;
+                for (from, to) in kept.iter().copied().chain([(first, first)]) {
+                    settled.settle(at, from);
+                    at = to;
+                }
+            });
         }
     }
 
@@ -394,10 +294,16 @@ impl Places {
         let from = self.floor().max(first);
         let member = {
             let mut members = lock(&self.members);
-            let new = || Arc::new(Member::new(name.to_owned(), Settled::below(from)));
+            let new = || Arc::new(Member::new(name.to_owned(), Settled::below(from), self.version));
             members.entry(name.to_owned()).or_insert_with(new).clone()
         };
         let mut file = lock(&member.file);
+        let was_unread = std::mem::take(&mut lock(&member.state).is_unread);
+        if was_unread
+            && let Ok(Some(Saved::Content(found))) = slot::read(storage, &self.dir.join(&file_name))
+        {
+            member.learn(|own| own.unite(&found.settled));
+        }
         let settled = {
             let mut state = lock(&member.state);
             if state.is_open {
@@ -410,9 +316,12 @@ impl Places {
             state.is_open = true;
             state.settled.clone()
         };
-        let content = Content { settled: settled.with_ranges(MAX_RANGES), end };
+        let content = Content { settled: settled.with_ranges(member.max_ranges), end };
         match SlotFile::open(storage, &self.dir, &file_name, self.version, &content) {
-            Ok(opened) => *file = Some(opened),
+            Ok(opened) => {
+                *file = Some(opened);
+                lock(&member.state).durable = content.settled;
+            }
             Err(error) => {
                 lock(&member.state).is_open = false;
                 return Err(error);
@@ -446,7 +355,7 @@ impl Places {
     /// What the next commit carries: those with something that is not durable. `None` if there is
     /// nothing.
     pub fn copies(&self) -> Option<(Bytes, Vec<Copied>)> {
-        if self.version < super::segment::VERSION {
+        if self.version < VERSION {
             return None;
         }
         let now = Instant::now();
@@ -459,7 +368,7 @@ impl Places {
 
     /// A note of all places, for the beginning of a segment; `None` if there is none.
     pub fn all(&self) -> Option<(Bytes, Vec<Copied>)> {
-        if self.version < super::segment::VERSION {
+        if self.version < VERSION {
             return None;
         }
         self.note(|_| true, usize::MAX)
@@ -483,12 +392,14 @@ impl Places {
     }
 
     /// Whether everybody has durably settled all from `from` up to `to`; and how much of it is open to
-    /// anybody, beyond `held`: ranges that cannot be read at present. Nothing is, without any place.
+    /// anybody, beyond `held`: ranges that cannot be read at present. Nothing is settled where there is
+    /// no place, or none that has not retired.
     pub fn judge(&self, from: u64, to: u64, held: &Settled) -> Verdict {
         let members = lock(&self.members);
-        let mut verdict = if members.is_empty() { Verdict::Open } else { Verdict::Settled };
+        let (mut verdict, mut is_anybody) = (Verdict::Settled, false);
         for member in members.values() {
             let state = lock(&member.state);
+            is_anybody |= !state.is_retired;
             if state.is_retired || state.durable.covers(from, to) {
                 continue;
             }
@@ -499,7 +410,7 @@ impl Places {
             }
             verdict = Verdict::Held;
         }
-        verdict
+        if is_anybody { verdict } else { Verdict::Open }
     }
 
     /// Moves the floor to the lowest position that anybody has not settled, and saves it; clears away
@@ -573,72 +484,32 @@ pub(super) enum Verdict {
     Settled,
 }
 
+/// What a file says, if it says anything; a damaged one is set aside.
+fn content_of(
+    saved: Saved,
+    path: &Path,
+    set_aside: impl FnOnce() -> Result<(), Error>,
+) -> Result<Option<Content>, Error> {
+    match saved {
+        Saved::Content(content) => return Ok(Some(content)),
+        Saved::Damaged => set_aside()?,
+        Saved::Unread(error) => {
+            let file = path.display();
+            tracing::error!(%file, %error, "the disk cannot read a place: what was settled there may be published again");
+        }
+    }
+    Ok(None)
+}
+
 fn set_aside(quarantine: &Quarantine, path: &Path, name: &str) -> Result<(), Error> {
     let kept = quarantine.keep_file(path, name).map_err(Error::io("move", path))?;
     tracing::error!(kept = %kept.display(), "a place is damaged: what was settled there may be published again");
     Ok(())
 }
 
-/// ```text
-/// u16  length of the name, and the name in UTF-8
-/// u64  cursor
-/// u16  count of ranges, and each: u64 from, u64 to
-/// ```
-fn put_copy(out: &mut BytesMut, name: &str, settled: &Settled) {
-    out.put_u16_le(name.len() as u16);
-    out.put_slice(name.as_bytes());
-    out.put_u64_le(settled.cursor());
-    out.put_u16_le(settled.above().len() as u16);
-    for (from, to) in settled.above() {
-        out.put_u64_le(from);
-        out.put_u64_le(to);
-    }
-}
-
-/// The copies in a note, as far as it holds any.
-fn decode(mut note: &[u8]) -> Vec<(String, Settled)> {
-    let mut copies = Vec::new();
-    if note.try_get_u8() != Ok(COPIES) {
-        return copies;
-    }
-    while let Some((name, settled)) = get_copy(&mut note) {
-        copies.push((name, settled));
-    }
-    copies
-}
-
-fn get_copy(note: &mut &[u8]) -> Option<(String, Settled)> {
-    let len = usize::from(note.try_get_u16_le().ok()?);
-    let name = std::str::from_utf8(note.get(..len)?).ok()?.to_owned();
-    note.advance(len);
-    let mut settled = Settled::below(note.try_get_u64_le().ok()?);
-    for _ in 0..note.try_get_u16_le().ok()? {
-        let (from, to) = (note.try_get_u64_le().ok()?, note.try_get_u64_le().ok()?);
-        settled.settle(from, to);
-    }
-    Some((name, settled))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn copies_come_back_as_they_were_put() {
-        let mut settled = Settled::below(4);
-        settled.settle(7, 9);
-        let mut out = BytesMut::new();
-        out.put_u8(COPIES);
-        put_copy(&mut out, "a/é", &settled);
-        put_copy(&mut out, "b", &Settled::below(1));
-        let copies = [("a/é".to_owned(), settled), ("b".to_owned(), Settled::below(1))];
-        assert_eq!(decode(&out), copies);
-        for len in 0..out.len() {
-            assert!(decode(&out[..len]).len() < 2, "{len} bytes");
-        }
-        out[0] = 9;
-        assert!(decode(&out).is_empty());
-    }
 
     #[test]
     fn any_name_makes_a_file_name() {
