@@ -9,7 +9,6 @@ use std::{
     collections::VecDeque,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use rustc_hash::FxHashMap;
@@ -237,6 +236,8 @@ fn hash<const N: usize>(texts: [&str; N]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use crate::{journal::RealDisk, sonzai::client::NewWakeup};
 
     const HOUR_MS: u64 = 3_600_000;
