@@ -118,7 +118,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use damage::{Damage, Trouble, UnreadRegion};
 pub use error::{AppendError, Error, is_no_space};
 pub use options::Options;
-pub use place::{Behind, Place, Stamp};
+pub use place::{Behind, Durable, Place, Stamp};
 pub use quarantine::QuarantineUse;
 pub use reader::Reader;
 pub use recovery::is_open;
@@ -279,6 +279,8 @@ struct Shared {
     failure: watch::Sender<Option<Arc<Error>>>,
     /// Taken while segments or sidecars are removed.
     removing: Mutex<()>,
+    /// The segment whose lost keys were forgotten last, and what of it was damaged then.
+    forgotten: Mutex<Option<(u64, Settled)>>,
     /// Released files that could not be removed.
     doomed: Mutex<Vec<PathBuf>>,
     lock: Mutex<Option<LockGuard>>,
@@ -383,6 +385,7 @@ impl Journal {
             watermark: watch::Sender::new(watermark),
             failure: watch::Sender::new(None),
             removing: Mutex::new(()),
+            forgotten: Mutex::default(),
             doomed: Mutex::default(),
             lock: Mutex::new(Some(recovered.lock)),
             bounds: Bounds::of(&options),

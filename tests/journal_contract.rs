@@ -154,6 +154,7 @@ macro_rules! all_promises {
             a_new_place_begins_at_the_floor_and_not_at_what_is_kept_below_it,
             a_place_that_comes_back_within_the_kept_past_gets_nothing_twice,
             a_retired_place_pins_nothing_and_is_cleared_away,
+            where_all_places_have_retired_nothing_is_settled,
             how_far_behind_and_how_full_come_as_answers,
             records_are_settled_in_any_order,
             of_more_than_256_ranges_the_highest_count_as_open,
@@ -183,12 +184,14 @@ promises!(
     nothing_is_released_that_a_place_has_not_settled,
     a_new_place_begins_at_the_floor_and_not_at_what_is_kept_below_it,
     a_retired_place_pins_nothing_and_is_cleared_away,
+    where_all_places_have_retired_nothing_is_settled,
     there_is_one_place_of_a_name_at_a_time,
     keys_outlive_their_segments,
     an_append_that_finds_it_full_leaves_no_trace,
     what_waits_is_committed_before_close_and_refused_after,
     damage_is_told_once_over_all_starts,
     the_floor_never_goes_back,
+    what_the_version_before_cannot_write_down_is_not_durable,
 );
 
 fn now_ms() -> u64 {

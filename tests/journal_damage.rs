@@ -198,6 +198,22 @@ async fn past_the_quarantines_bound_damaged_parts_are_kept_with_a_block_around_t
     assert_eq!(quarantined(&disk, ".damage").len(), 1);
 }
 
+#[tokio::test]
+async fn on_a_full_disk_a_damaged_segment_is_kept_whole_past_the_bound_and_others_go() {
+    let scene = Scene::set().await;
+    let disk = scene.disk();
+    disk.lose(&scene.segments[1], 50_000..58_192);
+    let journal = open(&disk, Options { quarantine_bytes: 100_000, ..options() }).journal;
+    let place = journal.place(PLACE).unwrap();
+    read_place(&place).await;
+    place.settle_all();
+    place.save().unwrap();
+    disk.set_room(Some(0));
+    journal.release().await.unwrap();
+    assert_eq!(quarantined(&disk, ".seg").len(), 1);
+    assert_eq!(files(&disk, ".seg").len(), 1, "the active one");
+}
+
 /// Takes what a closed segment is read by from it, and from beside it.
 async fn without_head(scene: &Scene, without_trailer: bool) -> (Vec<u64>, Vec<u64>) {
     let disk = scene.disk();

@@ -3,10 +3,10 @@
 
 use std::{ops::Range, path::Path, time::Duration};
 
-use waypost::journal::{Journal, Options, Place};
+use waypost::journal::{Journal, Options, Place, Storage};
 
 use crate::common::{
-    journal_disk::{DIR, files, key, read_place, read_some, told},
+    journal_disk::{DIR, append, files, key, quarantined, read_place, read_some, told, written},
     journal_scene::{PLACE, Scene, open, options, sort},
     sim_disk::{SimDisk, Times},
 };
@@ -372,5 +372,81 @@ async fn a_hole_that_heals_in_part_gives_that_part() {
     disk.heal();
     assert_eq!(sort(&read_some(&mut reader, 1).await).0, missing);
     nothing_is_lost(&journal, "in part").await;
+    close(journal, place).await;
+}
+
+#[tokio::test]
+async fn a_place_that_the_disk_cannot_read_is_no_damage() {
+    let disk = written(0..10).await;
+    let journal = open(&disk, options()).journal;
+    let place = journal.place(PLACE).unwrap();
+    place.settle_all();
+    place.save().unwrap();
+    drop(place);
+    journal.close().await;
+    for is_healed in [true, false] {
+        let disk = SimDisk::holding(disk.image(), 1);
+        let file = Path::new(DIR).join("cursors").join(PLACE);
+        disk.refuse_reads(&file, 0..1 << 20, Times::UntilHealed);
+        let journal = open(&disk, options()).journal;
+        assert_eq!(quarantined(&disk, ""), Vec::<std::path::PathBuf>::new());
+        if is_healed {
+            disk.heal();
+        }
+        // What is not known to be settled comes again; nothing else than the file says is known.
+        let left = if is_healed { 0 } else { 10 };
+        let place = journal.place(PLACE).unwrap();
+        assert_eq!(place.behind().records, left, "{is_healed}");
+        assert_eq!(read_place(&place).await.len() as u64, left);
+        place.settle_all();
+        place.save().unwrap();
+        drop(place);
+        journal.close().await;
+        let again = open(&disk, options()).journal;
+        assert_eq!(again.behind(PLACE).0.records, 0);
+    }
+}
+
+#[tokio::test]
+async fn keys_that_the_disk_cannot_read_are_no_damage() {
+    let disk = written(0..30).await;
+    let small = crate::common::journal_disk::small;
+    let journal = open(&disk, small()).journal;
+    let place = journal.place(PLACE).unwrap();
+    append(&journal, 30..31).await;
+    place.settle_all();
+    place.save().unwrap();
+    journal.release().await.unwrap();
+    drop(place);
+    journal.close().await;
+    let sidecar = files(&disk, ".keys").remove(0);
+    assert!(!files(&disk, ".seg").contains(&sidecar.with_extension("seg")));
+    disk.refuse_reads(&sidecar, 0..1 << 20, Times::UntilHealed);
+    let opened = open(&disk, small());
+    assert!(opened.keys.len() < 31);
+    opened.journal.close().await;
+    assert_eq!(quarantined(&disk, ""), Vec::<std::path::PathBuf>::new());
+    disk.heal();
+    assert_eq!(open(&disk, small()).keys.len(), 31);
+}
+
+#[tokio::test]
+async fn a_segment_that_somebody_moved_away_is_waited_for() {
+    let scene = Scene::set().await;
+    let (disk, segment) = (scene.disk(), &scene.segments[1]);
+    let journal = open(&disk, patient()).journal;
+    let place = journal.place(PLACE).unwrap();
+    let elsewhere = Path::new(DIR).join("elsewhere");
+    disk.rename(segment, &elsewhere).unwrap();
+    stop_time();
+    let mut reader = place.reader();
+    let came = read_some(&mut reader, scene.records - 1).await;
+    assert!((came.len() as u64) < scene.records - 1);
+    assert_eq!(journal.trouble().unread.len(), 1, "{:?}", journal.trouble());
+    disk.rename(&elsewhere, segment).unwrap();
+    let left = scene.records - 1 - came.len() as u64;
+    let (delivered, damaged) = sort(&[came, read_some(&mut reader, left).await].concat());
+    assert_eq!((delivered, damaged), (Vec::from_iter(1..scene.records), vec![]));
+    nothing_is_lost(&journal, "moved").await;
     close(journal, place).await;
 }

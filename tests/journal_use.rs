@@ -193,15 +193,13 @@ async fn keys_outlive_their_segment_until_they_are_too_old() {
     };
     assert_eq!(times(small()), Vec::from_iter(0..12));
     assert_eq!(times(Options { max_keys: 5, ..small() }), Vec::from_iter(7..12));
-    assert_eq!(times(Options { keys_since_ms: 8, ..small() }), Vec::from_iter(8..12));
 
     let journal = open(&disk).journal;
     let sidecars = files(&disk, ".keys").len();
     journal.forget_keys(4).await.unwrap();
     assert!(files(&disk, ".keys").len() < sidecars);
+    journal.forget_keys(u64::MAX).await.unwrap();
     journal.close().await;
-    let opened = open_with(&disk, Options { keys_since_ms: u64::MAX, ..small() });
-    assert!(opened.keys.is_empty());
     let bases: Vec<_> =
         files(&disk, ".keys").iter().map(|file| file.with_extension("seg")).collect();
     let segments = files(&disk, ".seg");

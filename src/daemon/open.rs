@@ -50,8 +50,6 @@ pub fn open(settings: &Arc<Settings>) -> Result<Opened, Error> {
             max_bytes: settings.journal.max_bytes,
             tail_bytes: settings.journal.tail_bytes,
             keep: settings.journal.keep,
-            // All there are: how old they are is for the window to say, which knows what a clock is worth.
-            keys_since_ms: 0,
             max_keys: limits.max_keys,
             ..journal_options(settings)
         },

@@ -172,7 +172,9 @@ impl Lane {
     /// are all that is under way and they fill the window.
     pub fn is_full_of(&self, waiting: usize) -> bool {
         let window = &self.window;
-        window.room() == 0 && !window.wants_saving() && window.unsettled() == waiting
+        let saving_helps =
+            window.wants_saving() && self.place.as_ref().is_some_and(|place| place.due().is_some());
+        window.room() == 0 && !saving_helps && window.unsettled() == waiting
     }
 
     /// Bytes of the journal that wait for this lane's place.

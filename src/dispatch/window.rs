@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::journal::{Position, Stamp};
+use crate::journal::{Durable, Position, Stamp};
 
 /// How much may be under way at once.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +21,8 @@ pub struct Window {
     capacity: Capacity,
     /// Records with messages of ours that are not settled.
     records: BTreeMap<Position, Slot>,
-    /// What was settled and is not known to be durable, by when.
-    settled: VecDeque<(Stamp, Held)>,
+    /// What was settled and is not known to be durable, in the order in which it was.
+    settled: VecDeque<(Stamp, Position, Held)>,
     /// Messages of ours that are not settled.
     unsettled: usize,
     /// All that is under way, and of that what is settled.
@@ -106,21 +106,26 @@ impl Window {
         match stamp {
             Some(stamp) => {
                 self.held_settled.add(held);
-                self.settled.push_back((stamp, held));
+                self.settled.push_back((stamp, position, held));
             }
             None => self.held.take(held),
         }
     }
 
-    /// What was settled up to this stamp is durable, and leaves the window.
-    pub fn durable(&mut self, stamp: Stamp) {
-        while let Some((at, held)) = self.settled.front().copied()
-            && at <= stamp
-        {
-            self.settled.pop_front();
-            self.held_settled.take(held);
-            self.held.take(held);
+    /// What is durable leaves the window.
+    pub fn durable(&mut self, durable: Durable) {
+        let reached = self.settled.partition_point(|(stamp, ..)| *stamp <= durable.stamp);
+        let mut stays = Vec::new();
+        for settled in self.settled.drain(..reached) {
+            let (stamp, position, held) = settled;
+            if durable.holds(position, stamp) {
+                self.held_settled.take(held);
+                self.held.take(held);
+            } else {
+                stays.push(settled);
+            }
         }
+        stays.into_iter().rev().for_each(|settled| self.settled.push_front(settled));
     }
 
     /// How many messages are not settled.
@@ -194,6 +199,21 @@ mod tests {
         place.save().unwrap();
         window.durable(place.durable());
         assert_eq!((window.room(), window.wants_saving()), (4, false));
+    }
+
+    #[tokio::test]
+    async fn what_a_place_cannot_write_down_stays_in_the_window() {
+        let (_dir, place, at) = place(600).await;
+        let mut window = Window::new(Capacity { messages: 600, bytes: 1 << 20 });
+        at.iter().for_each(|position| window.take(*position, 1, 1, 10));
+        at.iter().skip(1).step_by(2).for_each(|position| finish(&mut window, &place, *position));
+        place.save().unwrap();
+        window.durable(place.durable());
+        assert_eq!((window.room(), window.unsettled(), place.due()), (256, 300, None));
+        at.iter().step_by(2).for_each(|position| finish(&mut window, &place, *position));
+        place.save().unwrap();
+        window.durable(place.durable());
+        assert_eq!(window.room(), 600);
     }
 
     #[tokio::test]

@@ -128,6 +128,9 @@ pub(super) struct Ledger {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     state: Mutex<State>,
+    /// Held while something is written down, and taken before the state, which is not held meanwhile: who
+    /// only looks never waits for the disk.
+    writing: Mutex<()>,
     /// Somebody has lost something.
     news: Notify,
     /// An operator has given up on what cannot be read.
@@ -164,6 +167,7 @@ impl Ledger {
             storage,
             dir: dir.to_owned(),
             state: Mutex::default(),
+            writing: Mutex::default(),
             news: Notify::new(),
             skipped: Notify::new(),
             regions: Counter::default(),
@@ -172,7 +176,14 @@ impl Ledger {
         let names = ledger.storage.list(dir).map_err(Error::io("list", dir))?;
         let mut state = lock(&ledger.state);
         for base in names.iter().filter_map(|name| segment::base_of(name, SUFFIX)) {
-            let known = ledger.read(&dir.join(file_name(base)));
+            let mut known = ledger.read(&dir.join(file_name(base)));
+            if known.is_empty() {
+                // Something of the segment is damaged, whatever that is: it is not to be deleted.
+                let (why, lost, told) =
+                    ("what is known of its damage cannot be read", false, false);
+                let (from, to, offset, len) = (base, base, 0, 0);
+                known.push(Known { from, to, offset, len, why: why.to_owned(), lost, told });
+            }
             for known in known.iter().filter(|known| known.is_to_tell()) {
                 state.lost.push_back(ledger.damage(base, known, Vec::new()));
             }
@@ -226,8 +237,10 @@ impl Ledger {
         if known.len() < MAX_REGIONS {
             let why = why.to_owned();
             known.push(Known { from, to, offset, len, why, lost: false, told: false });
-            self.save(&mut state, base);
+            state.unsaved.insert(base);
         }
+        drop(state);
+        self.save();
     }
 
     /// Whether it is news that this is lost to anybody.
@@ -255,8 +268,9 @@ impl Ledger {
         let known = known.find(|known| known.covers(region) && known.lost);
         let Some(damage) = known.map(|known| self.damage(base, known, keys)) else { return };
         state.lost.push_back(damage);
-        self.save(&mut state, base);
+        state.unsaved.insert(base);
         drop(state);
+        self.save();
         self.news.notify_one();
     }
 
@@ -284,14 +298,17 @@ impl Ledger {
         let in_force = state.damaged.get_mut(&damage.base);
         if let Some(known) = in_force.and_then(|known| known.iter_mut().find(is)) {
             known.told = true;
-            return self.save(&mut state, damage.base);
+            state.unsaved.insert(damage.base);
+            drop(state);
+            return self.save();
         }
         let kept = state.kept.iter_mut().find_map(|(path, known)| {
             known.iter_mut().find(is)?.told = true;
             Some(path.clone())
         });
+        drop(state);
         if let Some(path) = kept {
-            self.save_kept(&mut state, &path);
+            self.save_kept(&path);
         }
     }
 
@@ -311,8 +328,9 @@ impl Ledger {
             return;
         };
         state.kept.insert(path.clone(), known);
+        drop(state);
         if is_unsaved {
-            self.save_kept(&mut state, &path);
+            self.save_kept(&path);
         }
     }
 
@@ -413,32 +431,32 @@ impl Ledger {
         trouble
     }
 
-    /// Writes what could not be written before.
-    pub fn save_all(&self) {
-        let mut state = lock(&self.state);
-        for base in std::mem::take(&mut state.unsaved) {
-            self.save(&mut state, base);
-        }
-    }
-
-    /// What is not written now, on a full disk for instance, is written later.
-    fn save(&self, state: &mut State, base: u64) {
-        let known = state.damaged.get(&base).map(Vec::as_slice).unwrap_or_default();
-        if let Err(error) = self.write(&self.dir, &file_name(base), known) {
-            tracing::warn!(%error, "what is known of damage cannot be written down yet");
-            state.unsaved.insert(base);
+    /// Writes down what is not yet. What cannot be now, on a full disk for instance, is later.
+    pub fn save(&self) {
+        let _one_at_a_time = lock(&self.writing);
+        loop {
+            let mut state = lock(&self.state);
+            let Some(base) = state.unsaved.pop_first() else { return };
+            let Some(known) = state.damaged.get(&base).cloned() else { continue };
+            drop(state);
+            if let Err(error) = self.write(&self.dir, &file_name(base), &known) {
+                tracing::warn!(%error, "what is known of damage cannot be written down yet");
+                lock(&self.state).unsaved.insert(base);
+                return;
+            }
         }
     }
 
     /// The same in quarantine, where nothing more comes to it.
-    fn save_kept(&self, state: &mut State, path: &Path) {
-        let Some(known) = state.kept.get(path) else { return };
+    fn save_kept(&self, path: &Path) {
+        let _one_at_a_time = lock(&self.writing);
+        let Some(known) = lock(&self.state).kept.get(path).cloned() else { return };
         let (dir, name) = (path.parent().unwrap_or(&self.dir), path.file_name());
         let name = name.and_then(|name| name.to_str()).unwrap_or_default();
-        if let Err(error) = self.write(dir, name, known) {
+        if let Err(error) = self.write(dir, name, &known) {
             tracing::warn!(%error, "what is known of damage cannot be written down: it may be told again");
         } else if !known.iter().any(Known::is_to_tell) {
-            state.kept.remove(path);
+            lock(&self.state).kept.remove(path);
         }
     }
 

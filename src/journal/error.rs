@@ -11,6 +11,13 @@ pub enum Error {
     /// `fdatasync` or `fsync` failed: what the disk holds is unknown from here on.
     #[error("cannot make {} durable: {source}", path.display())]
     Sync { path: PathBuf, source: io::Error },
+    /// What the journal's frames are told by cannot be read at present.
+    #[error(
+        "the disk cannot read {}: {source}; start again once it can. If it never will, move the file \
+         away: the journal makes another, and reads what it holds by what the segments say themselves",
+        path.display()
+    )]
+    UnreadIdentity { path: PathBuf, source: io::Error },
     /// Another process has the journal open.
     #[error("{} is in use by another process; stop it, or choose another directory", dir.display())]
     Locked { dir: PathBuf },

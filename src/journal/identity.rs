@@ -74,7 +74,7 @@ impl Identity {
                 tracing::error!(kept = %kept.display(), "the journal's identity is damaged: it gets another");
             }
             // It is there and may be right: another in its place would be worse than to wait.
-            Err(error) => return Err(Error::io("read", &path)(error)),
+            Err(source) => return Err(Error::UnreadIdentity { path, source }),
         }
         let mut number = [0; 16];
         let random = SystemRandom::new().fill(&mut number);

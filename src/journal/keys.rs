@@ -11,6 +11,7 @@ use super::{
     scan::{Bounds, Cause, Region, Scanner, Step},
     segment::DATA_START,
     segments::Located,
+    settled::Settled,
     sidecar::{self, TimedKey},
     storage::Storage,
 };
@@ -39,7 +40,8 @@ impl Window<'_> {
         let mut newest = vec![active];
         for base in bases.into_iter().rev() {
             let segment = segments.iter().find(|segment| segment.base == base);
-            let keys = if room == 0 { Vec::new() } else { self.keys_of(base, segment)? };
+            let keys = if room == 0 { Some(Vec::new()) } else { self.keys_of(base, segment)? };
+            let Some(keys) = keys else { continue };
             if segment.is_none() && keys.is_empty() {
                 remove_sidecar(self.storage, self.dir, base)?;
             }
@@ -47,31 +49,35 @@ impl Window<'_> {
             newest.push(keys);
         }
         let mut keys: Vec<TimedKey> = newest.into_iter().rev().flatten().collect();
-        keys.retain(|(_, time_ms)| *time_ms >= self.options.keys_since_ms);
         keys.drain(..keys.len().saturating_sub(self.options.max_keys));
         Ok(keys)
     }
 
-    /// The keys of one closed segment, from its sidecar or, failing that, from itself; none if all
-    /// of them are too old.
-    fn keys_of(&self, base: u64, segment: Option<&Located>) -> Result<Vec<TimedKey>, Error> {
+    /// The keys of one closed segment, from its sidecar or, failing that, from itself; `None` where the
+    /// disk can read neither.
+    fn keys_of(
+        &self,
+        base: u64,
+        segment: Option<&Located>,
+    ) -> Result<Option<Vec<TimedKey>>, Error> {
         if let Some(sidecar) = sidecar::open(self.storage, self.dir, base)? {
-            if sidecar.newest_ms < self.options.keys_since_ms || sidecar.count == 0 {
-                return Ok(Vec::new());
-            }
             if let Some(keys) = sidecar.keys() {
-                return Ok(keys);
+                return Ok(Some(keys));
             }
         }
         let Some(segment) = segment else {
+            if !sidecar::is_readable(self.storage, self.dir, base) {
+                // It is no damage: another opening may have them.
+                return Ok(None);
+            }
             self.lost(base)?;
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         };
-        let Scanned { keys, is_whole } = scan(self.storage, self.dir, segment)?;
+        let Scanned { keys, is_whole, .. } = scan(self.storage, self.dir, segment)?;
         if is_whole {
             write_when_there_is_room(self.storage, self.dir, base, &keys)?;
         }
-        Ok(keys)
+        Ok(Some(keys))
     }
 
     /// A sidecar that is damaged and whose segment is gone.
@@ -92,6 +98,8 @@ pub(super) struct Scanned {
     pub keys: Vec<TimedKey>,
     /// Whether the disk could read all of it.
     pub is_whole: bool,
+    /// Positions of which the disk says something else than was written.
+    pub damaged: Settled,
 }
 
 /// The keys in the readable records of a segment.
@@ -102,16 +110,19 @@ pub(super) fn scan(storage: &dyn Storage, dir: &Path, segment: &Located) -> Resu
     let Located { base: from, limit, bytes: end, .. } = *segment;
     let bounds = Bounds { from, limit, offset: DATA_START, end, verify_from: 0 };
     let mut scanner = Scanner::new(file, marker, bounds);
-    let (mut keys, mut is_whole) = (Vec::new(), true);
+    let (mut keys, mut is_whole, mut damaged) = (Vec::new(), true, Settled::default());
     loop {
         match scanner.step() {
             Step::Record(frame) => {
                 keys.extend(frame.keys().iter().map(|key| (*key, frame.header.time_ms)));
             }
             // Reported when the segment is read.
-            Step::Region(region) => is_whole &= region.cause == Cause::Damage,
+            Step::Region(region) => match region.cause {
+                Cause::Damage => drop(damaged.settle(region.from, region.to)),
+                Cause::ReadError => is_whole = false,
+            },
             Step::Note(_) => {}
-            Step::End(_) => return Ok(Scanned { keys, is_whole }),
+            Step::End(_) => return Ok(Scanned { keys, is_whole, damaged }),
         }
     }
 }
@@ -131,17 +142,23 @@ impl Shared {
         if !self.ledger.is_news(base, region) {
             return;
         }
-        let keys = self.forget_lost_keys(base).unwrap_or_else(|error| {
+        let keys = self.forget_lost_keys(base, region).unwrap_or_else(|error| {
             tracing::warn!(%error, "what is lost stays known: its senders' next tries are duplicates");
             Vec::new()
         });
         self.ledger.lost(base, region, keys);
     }
 
-    /// A record of the segment at `base` is lost: what no readable record of it holds is known no
-    /// more, so that a sender who comes again gets in. Returns those keys.
-    pub(super) fn forget_lost_keys(&self, base: u64) -> Result<Vec<Key>, Error> {
+    /// A region of the segment at `base` is lost: what no readable record of that holds is known no
+    /// more, so that a sender who comes again gets in. Returns those keys, the first time: the segment is
+    /// read in whole, and once is enough for all that is damaged of it.
+    fn forget_lost_keys(&self, base: u64, region: &Region) -> Result<Vec<Key>, Error> {
         let (storage, dir) = (&*self.storage, &self.dir);
+        let was_seen =
+            |(of, damaged): &(u64, Settled)| *of == base && damaged.covers(region.from, region.to);
+        if lock(&self.forgotten).as_ref().is_some_and(was_seen) {
+            return Ok(Vec::new());
+        }
         let active = {
             let active = lock(&self.active_keys);
             (active.base == base).then(|| active.keys.clone())
@@ -156,11 +173,13 @@ impl Shared {
             },
         };
         let Some(located) = self.segments.locate(base) else { return Ok(Vec::new()) };
-        let readable: FxHashSet<Key> =
-            scan(storage, dir, &located)?.keys.into_iter().map(|(key, _)| key).collect();
+        // What the disk cannot read at present is forgotten with what is lost: the two cannot be told
+        // apart here, and a retry that comes twice costs less than one that is refused.
+        let Scanned { keys, damaged, .. } = scan(storage, dir, &located)?;
+        let readable: FxHashSet<Key> = keys.into_iter().map(|(key, _)| key).collect();
         let (kept, lost): (Vec<TimedKey>, Vec<TimedKey>) =
             known.into_iter().partition(|(key, _)| readable.contains(key));
-        let lost: Vec<Key> = lost.into_iter().map(|(key, _)| key).collect();
+        let lost: FxHashSet<Key> = lost.into_iter().map(|(key, _)| key).collect();
         if is_active {
             let mut active = lock(&self.active_keys);
             if active.base == base {
@@ -169,7 +188,8 @@ impl Shared {
         } else if !lost.is_empty() {
             write_when_there_is_room(storage, dir, base, &kept)?;
         }
-        Ok(lost)
+        *lock(&self.forgotten) = Some((base, damaged));
+        Ok(lost.into_iter().collect())
     }
 }
 

@@ -34,9 +34,6 @@ pub struct Options {
     pub quarantine_bytes: u64,
     /// The format of what is written.
     pub write_version: u32,
-    /// Keys older than this (milliseconds since the Unix epoch) are not returned by `open`, and
-    /// key files that are wholly older and have outlived their segment are deleted.
-    pub keys_since_ms: u64,
     /// The newest keys that `open` returns.
     pub max_keys: usize,
 }
@@ -56,7 +53,6 @@ impl Default for Options {
             keep: Duration::ZERO,
             quarantine_bytes: 256 << 20,
             write_version: VERSION,
-            keys_since_ms: 0,
             max_keys: 1_000_000,
         }
     }

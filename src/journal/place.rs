@@ -25,6 +25,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use super::{
     Error, Position, Reader, Shared, lock,
     quarantine::Quarantine,
+    segment::{PLAIN, VERSION},
     settled::Settled,
     slot::{self, Content, MAX_RANGES, Saved, SlotFile},
     storage::{self, Storage},
@@ -55,6 +56,21 @@ pub(super) const FLOOR: &str = "floor";
 /// How much a place had settled at a moment: later is greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp(u64);
+
+/// What of a place is durable: what was settled up to a stamp, below a position. What lies higher was
+/// too much to write down: see [`MAX_RANGES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    pub stamp: Stamp,
+    below: Position,
+}
+
+impl Durable {
+    /// Whether this position, settled at this stamp, is durably so.
+    pub fn holds(&self, position: Position, stamp: Stamp) -> bool {
+        stamp <= self.stamp && position < self.below
+    }
+}
 
 /// How far a place is from the journal's end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,9 +113,10 @@ impl Place {
         self.member.settle(0, self.shared.watermark.borrow().end, true)
     }
 
-    /// Up to which stamp all is durable: a kill brings back nothing of it.
-    pub fn durable(&self) -> Stamp {
-        Stamp(lock(&self.member.state).durable_stamp)
+    /// What is durable: a kill brings back nothing of it.
+    pub fn durable(&self) -> Durable {
+        let state = lock(&self.member.state);
+        Durable { stamp: Stamp(state.durable_stamp), below: Position(state.durable.end()) }
     }
 
     /// When it wants to be [saved](Self::save), since no commit has carried it; `None` while all is
@@ -144,6 +161,8 @@ pub(super) struct Member {
     state: Mutex<State>,
     /// `None` until it is opened.
     file: Mutex<Option<SlotFile>>,
+    /// How many ranges above the cursor its file holds.
+    max_ranges: usize,
     /// Records that were lost to it.
     pub lost: Counter,
 }
@@ -161,6 +180,8 @@ struct State {
     stepped_since: Option<Instant>,
     is_open: bool,
     is_retired: bool,
+    /// Whether the disk could not read its file.
+    is_unread: bool,
 }
 
 impl State {
@@ -187,9 +208,18 @@ impl State {
 }
 
 impl Member {
-    fn new(name: String, settled: Settled) -> Member {
-        let state = State { settled: settled.clone(), durable: settled, ..State::default() };
-        Member { name, state: Mutex::new(state), file: Mutex::default(), lost: Counter::default() }
+    fn new(name: String, settled: Settled, version: u32) -> Member {
+        let max_ranges = if version == PLAIN { 0 } else { MAX_RANGES };
+        let durable = settled.with_ranges(max_ranges);
+        let state = Mutex::new(State { settled, durable, ..State::default() });
+        Member { name, state, file: Mutex::default(), max_ranges, lost: Counter::default() }
+    }
+
+    /// What was found while opening is durable, as far as it can be written down.
+    fn learn(&self, learn: impl FnOnce(&mut Settled)) {
+        let mut state = lock(&self.state);
+        learn(&mut state.settled);
+        state.durable = state.settled.with_ranges(self.max_ranges);
     }
 
     /// What is settled.
@@ -222,7 +252,7 @@ impl Member {
             if state.stamp == state.durable_stamp {
                 return Ok(());
             }
-            (state.stamp, state.settled.with_ranges(MAX_RANGES))
+            (state.stamp, state.settled.with_ranges(self.max_ranges))
         };
         let Some(file) = &mut *file else { return Ok(()) };
         let content = Content { settled, end };
@@ -277,7 +307,8 @@ fn file_name(name: &str) -> Result<String, Error> {
 }
 
 impl Places {
-    /// All places that have a file. One that is damaged goes to quarantine; it has what the copies
+    /// All places that have a file. One that is damaged goes to quarantine. One that the disk cannot
+    /// read stays where it is until its place is opened, and written again. Either has what the copies
     /// say, and starts again at the floor where there is none.
     pub fn load(
         storage: &dyn Storage,
@@ -286,30 +317,25 @@ impl Places {
         quarantine: &Quarantine,
     ) -> Result<Places, Error> {
         let dir = dir_of(journal);
-        let floor = match slot::read(storage, &journal.join(FLOOR))? {
-            Some(Saved::Content(content)) => content,
-            Some(Saved::Damaged) => {
-                set_aside(quarantine, &journal.join(FLOOR), FLOOR)?;
-                Content::default()
-            }
-            None => Content::default(),
+        let path = journal.join(FLOOR);
+        let floor = match slot::read(storage, &path)? {
+            Some(saved) => content_of(saved, &path, || set_aside(quarantine, &path, FLOOR))?,
+            None => None,
         };
+        let floor = floor.unwrap_or_default();
         let files = storage.list(&dir).map_err(Error::io("list", &dir))?;
         let mut members = BTreeMap::new();
         let mut end = floor.end;
         for file in files.iter().filter(|file| !file.ends_with(storage::TEMPORARY)) {
             let Ok(name) = percent_decode_str(file).decode_utf8() else { continue };
             let path = dir.join(file);
-            let content = match slot::read(storage, &path)? {
-                Some(Saved::Content(content)) => content,
-                Some(Saved::Damaged) => {
-                    set_aside(quarantine, &path, &format!("cursor-{file}"))?;
-                    floor.clone()
-                }
-                None => continue,
-            };
+            let Some(saved) = slot::read(storage, &path)? else { continue };
+            let is_unread = matches!(saved, Saved::Unread(_));
+            let keep = || set_aside(quarantine, &path, &format!("cursor-{file}"));
+            let content = content_of(saved, &path, keep)?.unwrap_or_else(|| floor.clone());
             end = end.max(content.end).max(content.settled.end());
-            let member = Member::new(name.to_string(), content.settled);
+            let member = Member::new(name.to_string(), content.settled, version);
+            lock(&member.state).is_unread = is_unread;
             members.insert(name.into_owned(), Arc::new(member));
         }
         let saved = floor.clone();
@@ -329,9 +355,7 @@ impl Places {
         for (name, settled) in decode(note) {
             let members = lock(&self.members);
             if let Some(member) = members.get(&name) {
-                let mut state = lock(&member.state);
-                state.settled.unite(&settled);
-                state.durable = state.settled.clone();
+                member.learn(|own| own.unite(&settled));
             }
         }
     }
@@ -371,13 +395,13 @@ impl Places {
     /// What lies below `first` is gone, and was settled, but for `kept`.
     pub fn begin_at(&self, first: u64, kept: &[(u64, u64)]) {
         for member in lock(&self.members).values() {
-            let mut state = lock(&member.state);
-            let mut at = 0;
-            for (from, to) in kept.iter().copied().chain([(first, first)]) {
-                state.settled.settle(at, from);
-                at = to;
-            }
-            state.durable = state.settled.clone();
+            member.learn(|settled| {
+                let mut at = 0;
+                for (from, to) in kept.iter().copied().chain([(first, first)]) {
+                    settled.settle(at, from);
+                    at = to;
+                }
+            });
         }
     }
 
@@ -394,10 +418,16 @@ impl Places {
         let from = self.floor().max(first);
         let member = {
             let mut members = lock(&self.members);
-            let new = || Arc::new(Member::new(name.to_owned(), Settled::below(from)));
+            let new = || Arc::new(Member::new(name.to_owned(), Settled::below(from), self.version));
             members.entry(name.to_owned()).or_insert_with(new).clone()
         };
         let mut file = lock(&member.file);
+        let was_unread = std::mem::take(&mut lock(&member.state).is_unread);
+        if was_unread
+            && let Ok(Some(Saved::Content(found))) = slot::read(storage, &self.dir.join(&file_name))
+        {
+            member.learn(|own| own.unite(&found.settled));
+        }
         let settled = {
             let mut state = lock(&member.state);
             if state.is_open {
@@ -410,9 +440,12 @@ impl Places {
             state.is_open = true;
             state.settled.clone()
         };
-        let content = Content { settled: settled.with_ranges(MAX_RANGES), end };
+        let content = Content { settled: settled.with_ranges(member.max_ranges), end };
         match SlotFile::open(storage, &self.dir, &file_name, self.version, &content) {
-            Ok(opened) => *file = Some(opened),
+            Ok(opened) => {
+                *file = Some(opened);
+                lock(&member.state).durable = content.settled;
+            }
             Err(error) => {
                 lock(&member.state).is_open = false;
                 return Err(error);
@@ -446,7 +479,7 @@ impl Places {
     /// What the next commit carries: those with something that is not durable. `None` if there is
     /// nothing.
     pub fn copies(&self) -> Option<(Bytes, Vec<Copied>)> {
-        if self.version < super::segment::VERSION {
+        if self.version < VERSION {
             return None;
         }
         let now = Instant::now();
@@ -459,7 +492,7 @@ impl Places {
 
     /// A note of all places, for the beginning of a segment; `None` if there is none.
     pub fn all(&self) -> Option<(Bytes, Vec<Copied>)> {
-        if self.version < super::segment::VERSION {
+        if self.version < VERSION {
             return None;
         }
         self.note(|_| true, usize::MAX)
@@ -483,12 +516,14 @@ impl Places {
     }
 
     /// Whether everybody has durably settled all from `from` up to `to`; and how much of it is open to
-    /// anybody, beyond `held`: ranges that cannot be read at present. Nothing is, without any place.
+    /// anybody, beyond `held`: ranges that cannot be read at present. Nothing is settled where there is
+    /// no place, or none that has not retired.
     pub fn judge(&self, from: u64, to: u64, held: &Settled) -> Verdict {
         let members = lock(&self.members);
-        let mut verdict = if members.is_empty() { Verdict::Open } else { Verdict::Settled };
+        let (mut verdict, mut is_anybody) = (Verdict::Settled, false);
         for member in members.values() {
             let state = lock(&member.state);
+            is_anybody |= !state.is_retired;
             if state.is_retired || state.durable.covers(from, to) {
                 continue;
             }
@@ -499,7 +534,7 @@ impl Places {
             }
             verdict = Verdict::Held;
         }
-        verdict
+        if is_anybody { verdict } else { Verdict::Open }
     }
 
     /// Moves the floor to the lowest position that anybody has not settled, and saves it; clears away
@@ -571,6 +606,23 @@ pub(super) enum Verdict {
     Held,
     /// Everybody has.
     Settled,
+}
+
+/// What a file says, if it says anything; a damaged one is set aside.
+fn content_of(
+    saved: Saved,
+    path: &Path,
+    set_aside: impl FnOnce() -> Result<(), Error>,
+) -> Result<Option<Content>, Error> {
+    match saved {
+        Saved::Content(content) => return Ok(Some(content)),
+        Saved::Damaged => set_aside()?,
+        Saved::Unread(error) => {
+            let file = path.display();
+            tracing::error!(%file, %error, "the disk cannot read a place: what was settled there may be published again");
+        }
+    }
+    Ok(None)
 }
 
 fn set_aside(quarantine: &Quarantine, path: &Path, name: &str) -> Result<(), Error> {

@@ -47,8 +47,9 @@ impl Quarantine {
         Ok(kept)
     }
 
-    /// Moves a damaged segment here, whole, with what is known of it; returns where that is. Past the bound its damaged parts
-    /// are kept, with a block around them, as far as there is room, and the rest is deleted.
+    /// Moves a damaged segment here, whole, with what is known of it; returns where that is. Past the
+    /// bound its damaged parts are kept, with a block around them, and the rest is deleted; but on a full
+    /// disk, which has no room for copies, it is moved whole all the same.
     pub fn keep_segment(
         &self,
         path: &Path,
@@ -56,18 +57,21 @@ impl Quarantine {
         end: u64,
         known: &[Known],
     ) -> Result<PathBuf, Error> {
-        let size = self.storage.open_read(path).and_then(|file| file.size());
-        let size = size.map_err(Error::io("read", path))?;
+        let file = match self.storage.open_read(path) {
+            // Somebody moved it away by hand.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return self.keep_note(base, end);
+            }
+            other => other.map_err(Error::io("open", path))?,
+        };
+        let size = file.size().map_err(Error::io("read", path))?;
         let name = segment::file_name_of(base, end);
         let dir = path.parent().unwrap_or(Path::new("."));
         let kept = self.dir.join(&name);
-        if self.used().bytes.saturating_add(size) <= self.max_bytes {
+        let fits = self.used().bytes.saturating_add(size) <= self.max_bytes;
+        if fits || !self.keep_parts(&*file, base, known, size)? {
             self.storage.rename(path, &kept).map_err(Error::io("move", path))?;
         } else {
-            let file = self.storage.open_read(path).map_err(Error::io("open", path))?;
-            for known in known.iter().filter(|known| known.len > 0) {
-                self.keep_part(&*file, base, known, size)?;
-            }
             tracing::error!(
                 file = %path.display(), quarantine_bytes = self.max_bytes,
                 "the quarantine is full: of a damaged segment only what is damaged is kept; move away what is there"
@@ -106,11 +110,25 @@ impl Quarantine {
         self.copy(file, &segment::file_name_of(base, end), 0, size.min(room))
     }
 
-    fn keep_part(&self, file: &dyn File, base: u64, known: &Known, size: u64) -> Result<(), Error> {
-        let from = known.offset.saturating_sub(BLOCK_BYTES);
-        let to = (known.offset + known.len + BLOCK_BYTES).min(size);
-        let room = self.max_bytes.saturating_sub(self.used().bytes);
-        self.copy(file, &format!("{base:020}-at-{from}.part"), from, (to - from).min(room))
+    /// Copies what is damaged of a segment; whether the disk has room for that.
+    fn keep_parts(
+        &self,
+        file: &dyn File,
+        base: u64,
+        known: &[Known],
+        size: u64,
+    ) -> Result<bool, Error> {
+        for known in known.iter().filter(|known| known.len > 0) {
+            let from = known.offset.saturating_sub(BLOCK_BYTES).min(size);
+            let to = (known.offset + known.len + BLOCK_BYTES).min(size);
+            let room = self.max_bytes.saturating_sub(self.used().bytes);
+            let name = format!("{base:020}-at-{from}.part");
+            match self.copy(file, &name, from, (to - from).min(room)) {
+                Err(error) if error.is_no_space() => return Ok(false),
+                kept => kept?,
+            }
+        }
+        Ok(true)
     }
 
     fn copy(&self, file: &dyn File, name: &str, offset: u64, len: u64) -> Result<(), Error> {

@@ -17,7 +17,7 @@ use super::{
     Error, Item, Position, Shared, Stop, Watermark,
     place::Member,
     scan::{Bounds, Cause, Region, Scanner, Step},
-    segment::{self, Head},
+    segment::{self, DATA_START, Head},
     segments::Located,
     settled::Settled,
     window::CHUNK_BYTES,
@@ -26,6 +26,9 @@ use crate::backoff::Backoff;
 
 /// Between two tries to read what the disk cannot.
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(5) };
+
+/// Regions that a reader leaves behind to come back to. It stops before the next.
+const MAX_HOLES: usize = 4096;
 
 /// A position in the journal that moves as records are taken.
 pub struct Reader {
@@ -47,6 +50,8 @@ pub struct Reader {
     obstacle: Option<Hole>,
     /// What was left behind, and is tried again.
     holes: Vec<Hole>,
+    /// Whether the last visit was for one of them: what comes next has its turn first.
+    was_behind: bool,
 }
 
 /// A walk over the segment that holds the next record.
@@ -60,6 +65,7 @@ struct Walk {
 struct Hole {
     base: u64,
     region: Region,
+    since: Instant,
     tries: u32,
     again: Instant,
 }
@@ -100,6 +106,7 @@ impl Reader {
             visit: None,
             obstacle: None,
             holes: Vec::new(),
+            was_behind: false,
         }
     }
 
@@ -140,7 +147,25 @@ impl Reader {
                 self.begin_visit(end);
             }
             let Some(visit) = &mut self.visit else { continue };
-            let read = (&mut visit.task).await;
+            // What the disk takes its time over holds up nothing that is in memory.
+            let position = self.position;
+            let is_beside = visit.hole.is_some() && self.obstacle.is_none() && self.skips.is_none();
+            let read = tokio::select! {
+                biased;
+                read = &mut visit.task => Some(read),
+                _ = self.watermark.wait_for(|watermark| watermark.end > position), if is_beside => None,
+            };
+            let read = match read {
+                Some(read) => read,
+                None => {
+                    let end = self.shared.watermark.borrow().end;
+                    if let Some(items) = self.tail(end, max_entries, max_bytes) {
+                        return Ok(items);
+                    }
+                    let Some(visit) = &mut self.visit else { continue };
+                    (&mut visit.task).await
+                }
+            };
             let hole = self.visit.take().and_then(|visit| visit.hole);
             match (hole, read.map_err(|_| Error::Panicked)?) {
                 (Some(hole), Ok(chunk)) => self.came_back(hole, chunk),
@@ -207,11 +232,14 @@ impl Reader {
     fn begin_visit(&mut self, end: u64) {
         let now = Instant::now();
         let (shared, member) = (self.shared.clone(), self.member.clone());
+        let goes_on = self.position < end && self.obstacle.as_ref().is_none_or(|o| o.again <= now);
         let due = self.holes.iter().position(|hole| hole.again <= now);
+        let due = due.filter(|_| !(self.was_behind && goes_on));
+        self.was_behind = due.is_some();
         let hole = due.map(|at| self.holes.swap_remove(at));
         let task = if let Some(Hole { region, .. }) = hole.clone() {
             tokio::task::spawn_blocking(move || shared.read_hole(&region, member.as_deref()))
-        } else if self.position < end {
+        } else if goes_on {
             let (walk, position) = (self.walk.take(), self.position);
             tokio::task::spawn_blocking(move || {
                 shared.read_chunk(walk, position, end, member.as_deref())
@@ -233,11 +261,12 @@ impl Reader {
             self.ready.retain(|item| !item.is_in(skips));
         }
         let Some((base, region)) = unread.filter(|_| self.ready.is_empty()) else { return };
-        let since = self.shared.ledger.unread(base, &region, region.why);
-        let tries = self.obstacle.take().map_or(0, |hole| hole.tries);
+        let known_since = Instant::from_std(self.shared.ledger.unread(base, &region, region.why));
+        let before = self.obstacle.take().filter(|hole| hole.region.from == region.from);
+        let (since, tries) = before.map_or((known_since, 0), |hole| (hole.since, hole.tries));
         let to = region.to;
-        let hole = Hole { base, region, tries, again: Instant::now() }.later();
-        if since.elapsed() < self.shared.options.read_patience {
+        let hole = Hole { base, region, since, tries, again: Instant::now() }.later();
+        if since.elapsed() < self.shared.options.read_patience || self.holes.len() >= MAX_HOLES {
             self.obstacle = Some(hole);
         } else {
             self.position = to;
@@ -261,15 +290,15 @@ impl Reader {
         let Some((base, region)) = chunk.unread else {
             return ledger.readable(hole.base, hole.region.from, hole.region.to);
         };
-        let (from, tries, again) = (region.to, 0, Instant::now());
+        let (from, since, tries, again) = (region.to, hole.since, 0, Instant::now());
         if from < hole.region.to {
             // What lies behind was not looked at.
             let region = Region { from, ..hole.region.clone() };
-            self.holes.push(Hole { base, region, tries, again });
+            self.holes.push(Hole { base, region, since, tries, again });
         }
         if region.from > hole.region.from {
             ledger.readable(base, hole.region.from, region.from);
-            self.holes.push(Hole { base, region, tries, again });
+            self.holes.push(Hole { base, region, since, tries, again });
         } else {
             ledger.unread(base, &region, region.why);
             self.holes.push(Hole { region, ..hole }.later());
@@ -319,12 +348,17 @@ impl Shared {
                 }
                 // Released, or set aside, since it was located.
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                    let gone = self.segments.locate(position).is_none();
-                    let (items, walk, unread) = Default::default();
-                    return match gone {
-                        true => self.read_chunk(None, position, end, member),
-                        false => Ok(Chunk { items, walk, unread }),
-                    };
+                    let path = located.path(&self.dir);
+                    let is_there = |now: Located| now.path(&self.dir) == path;
+                    if !self.segments.locate(position).is_some_and(is_there) {
+                        return self.read_chunk(None, position, end, member);
+                    }
+                    // Just now, or moved away by hand: it may come back.
+                    let (from, to, offset, len) = (position, limit, DATA_START, located.bytes);
+                    let (cause, is_end, why) =
+                        (Cause::ReadError, false, "the segment's file is not there");
+                    let region = Region { from, to, offset, len, cause, is_end, why };
+                    return Ok(self.unless_skipped(&located, region, from, member));
                 }
                 Err(error) => return Err(error),
             },
@@ -367,7 +401,18 @@ impl Shared {
             Cause::ReadError => "the disk cannot read what the segment's records are told by",
         };
         let region = Region { from, to, offset, len, cause, is_end, why };
-        if cause == Cause::ReadError && !self.ledger.is_skipped(located.base, &region) {
+        self.unless_skipped(located, region, from, member)
+    }
+
+    /// Nothing but a region that is damaged, or cannot be read.
+    fn unless_skipped(
+        &self,
+        located: &Located,
+        region: Region,
+        from: u64,
+        member: Option<&Member>,
+    ) -> Chunk {
+        if region.cause == Cause::ReadError && !self.ledger.is_skipped(located.base, &region) {
             let (items, unread) = (VecDeque::new(), Some((located.base, region)));
             return Chunk { items, walk: None, unread };
         }

@@ -27,7 +27,7 @@ impl Shared {
     /// aside, and pins no other. A damaged one is kept in quarantine.
     pub(super) fn release(&self, need: Need) -> Result<(), Error> {
         let _owned = self.owned()?;
-        self.ledger.save_all();
+        self.ledger.save();
         self.remove_doomed();
         let end = self.watermark.borrow().end;
         self.places.raise_floor(&*self.storage, &self.dir, end)?;
@@ -74,7 +74,8 @@ impl Shared {
     }
 
     /// Removes a segment, or moves it to quarantine where something of it is damaged. On a full disk,
-    /// one whose keys have yet to be written stays for another time: `false`.
+    /// one whose keys have yet to be written stays for another time: `false`. One that cannot be moved
+    /// stays in force, and is moved another time.
     fn let_go(&self, located: &Located) -> Result<bool, Error> {
         let base = located.base;
         let keyless = match self.keep_keys(located) {
@@ -86,10 +87,10 @@ impl Shared {
         };
         let path = located.path(&self.dir);
         let known = self.ledger.of(base);
-        // Out of the list first, so that no reader looks for a file that is gone.
-        self.segments.remove(base);
         let mut kept = None;
         if known.is_empty() {
+            // Out of the list first, so that no reader looks for a file that is gone.
+            self.segments.remove(base);
             if let Err(error) = self.storage.remove(&path) {
                 let file = path.display();
                 tracing::warn!(%file, %error, "a released segment cannot be removed: it is tried again");
@@ -102,6 +103,7 @@ impl Shared {
         } else {
             let end = located.limit.unwrap_or(base);
             kept = Some(self.quarantine.keep_segment(&path, base, end, &known)?);
+            self.segments.remove(base);
         }
         self.ledger.gone(base, kept);
         if keyless {

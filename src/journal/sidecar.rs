@@ -106,6 +106,15 @@ pub(super) fn open(storage: &dyn Storage, dir: &Path, base: u64) -> Result<Optio
     Ok(complete.then_some(Sidecar { newest_ms, count, items_crc, file, path }))
 }
 
+/// Whether the disk can read all of a sidecar, damaged or not.
+pub(super) fn is_readable(storage: &dyn Storage, dir: &Path, base: u64) -> bool {
+    let read = storage.open_read(&dir.join(file_name(base))).and_then(|file| {
+        let mut bytes = vec![0; file.size()? as usize];
+        storage::read_full(&*file, 0, &mut bytes)
+    });
+    read.is_ok()
+}
+
 fn unreadable(path: &Path, error: &io::Error) {
     tracing::error!(file = %path.display(), %error, "the keys of a segment cannot be read");
 }

@@ -58,8 +58,10 @@ pub(super) struct Content {
 #[derive(Debug)]
 pub(super) enum Saved {
     Content(Content),
-    /// No slot is intact, or the disk can read none.
+    /// No slot is intact.
     Damaged,
+    /// None that the disk can read is intact. What it cannot read may be.
+    Unread(io::Error),
 }
 
 /// An open file of a place.
@@ -84,7 +86,7 @@ impl SlotFile {
     ) -> Result<SlotFile, Error> {
         let path = dir.join(name);
         let slots = match storage.open_read(&path) {
-            Ok(file) => read_slots(&*file),
+            Ok(file) => read_slots(&*file).0,
             Err(_) => Vec::new(),
         };
         let newest = slots.iter().max_by_key(|slot| slot.generation);
@@ -119,14 +121,13 @@ impl SlotFile {
     }
 }
 
-/// What a file holds; `None` if there is none. A slot that the disk cannot read is as good as a
-/// damaged one: the other counts.
+/// What a file holds; `None` if there is none. Where the disk cannot read one slot, the other counts.
 pub(super) fn read(storage: &dyn Storage, path: &Path) -> Result<Option<Saved>, Error> {
     let file = match storage.open_read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(Error::io("open", path))?,
     };
-    let slots = read_slots(&*file);
+    let (slots, unread) = read_slots(&*file);
     if let Some(newest) = slots.into_iter().max_by_key(|slot| slot.generation) {
         return Ok(Some(Saved::Content(newest.content)));
     }
@@ -136,7 +137,7 @@ pub(super) fn read(storage: &dyn Storage, path: &Path) -> Result<Option<Saved>, 
     if has_head && &head[..8] == MAGIC && !(PLAIN..=VERSION).contains(&version) {
         return Err(Error::UnknownVersion { path: path.to_owned(), version });
     }
-    Ok(Some(Saved::Damaged))
+    Ok(Some(unread.map_or(Saved::Damaged, Saved::Unread)))
 }
 
 struct Slot {
@@ -145,18 +146,20 @@ struct Slot {
     content: Content,
 }
 
-/// The intact slots, of either version.
-fn read_slots(file: &dyn File) -> Vec<Slot> {
-    let slot = |offset| {
+/// The intact slots, of either version, and why one cannot be read.
+fn read_slots(file: &dyn File) -> (Vec<Slot>, Option<io::Error>) {
+    let (mut slots, mut unread) = (Vec::new(), None);
+    for offset in [0, PLAIN_DISTANCE, DISTANCE] {
         let mut bytes = vec![0; SLOT_BYTES];
-        let read = storage::read_full(file, offset, &mut bytes)
-            .inspect_err(
-                |error| tracing::error!(offset, %error, "a slot of a place cannot be read"),
-            )
-            .ok()?;
-        decode(&bytes[..read])
-    };
-    [0, PLAIN_DISTANCE, DISTANCE].into_iter().filter_map(slot).collect()
+        match storage::read_full(file, offset, &mut bytes) {
+            Ok(read) => slots.extend(decode(&bytes[..read])),
+            Err(error) => {
+                tracing::error!(offset, %error, "a slot of a place cannot be read");
+                unread = Some(error);
+            }
+        }
+    }
+    (slots, unread)
 }
 
 fn write(file: &dyn File, version: u32, generation: u64, content: &Content) -> io::Result<()> {
@@ -245,7 +248,7 @@ mod tests {
     fn saved(dir: &Path) -> Content {
         match read(&RealDisk, &dir.join("a")).unwrap().unwrap() {
             Saved::Content(content) => content,
-            Saved::Damaged => panic!("damaged"),
+            other => panic!("{other:?}"),
         }
     }
 

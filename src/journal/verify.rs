@@ -244,15 +244,22 @@ pub fn verify(
         let path = dir.join(sidecar::file_name(base));
         let keys = sidecar::open(storage, dir, base)?.and_then(|sidecar| sidecar.keys());
         if keys.is_none() && storage.open_read(&path).is_ok() {
-            found(&mut verified, whole(path, false, "the keys cannot be read"));
+            let is_read_error = !sidecar::is_readable(storage, dir, base);
+            found(&mut verified, whole(path, is_read_error, "the keys cannot be read"));
         }
     }
     let places = place::dir_of(dir);
     let names = storage.list(&places).unwrap_or_default();
     let places = names.into_iter().map(|name| places.join(name));
     for path in places.chain([dir.join(place::FLOOR)]) {
-        if let Some(Saved::Damaged) = slot::read(storage, &path)? {
-            found(&mut verified, whole(path, false, "the place is damaged"));
+        match slot::read(storage, &path)? {
+            Some(Saved::Damaged) => {
+                found(&mut verified, whole(path, false, "the place is damaged"))
+            }
+            Some(Saved::Unread(error)) => {
+                found(&mut verified, whole(path, true, &error.to_string()));
+            }
+            Some(Saved::Content(_)) | None => {}
         }
     }
     Ok(verified)

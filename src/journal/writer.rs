@@ -136,15 +136,17 @@ impl Active {
     }
 
     /// Writes the trailer of a segment that ends before `end`, durably.
-    fn close(&self, end: u64) -> io::Result<u64> {
+    fn close(&self, dir: &std::path::Path, end: u64) -> Result<u64, Error> {
         let Meta { version, base, marker, .. } = self.meta;
         if version == PLAIN {
             return Ok(self.len);
         }
+        let path = dir.join(segment::file_name(base));
         let newest_ms = self.newest_ms;
         let trailer = Trailer { base, marker, end, newest_ms, unsure: 0 }.encode();
-        storage::write_all(&*self.file, self.len, &mut [IoSlice::new(&trailer)])?;
-        self.file.sync_data()?;
+        storage::write_all(&*self.file, self.len, &mut [IoSlice::new(&trailer)])
+            .map_err(Error::io("close", &path))?;
+        self.file.sync_data().map_err(Error::sync(&path))?;
         Ok(self.len + trailer.len() as u64)
     }
 }
@@ -222,7 +224,7 @@ impl Writer {
         if self.next == self.active.meta.base {
             return;
         }
-        if let Err(error) = self.active.close(self.next) {
+        if let Err(error) = self.active.close(&self.shared.dir, self.next) {
             tracing::info!(dir = %self.shared.dir.display(), %error, "the last segment stays open");
         }
     }
@@ -435,8 +437,7 @@ impl Writer {
         let (storage, dir, base) = (&*shared.storage, &shared.dir, self.active.meta.base);
         let keys = lock(&shared.active_keys).keys.clone();
         sidecar::write(storage, dir, base, &keys)?;
-        let path = dir.join(segment::file_name(base));
-        let closed = self.active.close(self.next).map_err(Error::io("close", &path))?;
+        let closed = self.active.close(dir, self.next)?;
         let format = (&shared.identity, shared.options.write_version);
         let active = Active::create(storage, dir, format, self.next, &shared.places)?;
         shared.segments.closes(base, closed, self.active.newest_ms);

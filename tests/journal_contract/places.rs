@@ -152,12 +152,38 @@ pub async fn a_retired_place_pins_nothing_and_is_cleared_away(ground: &mut impl 
     assert_eq!(ground.open().place_names(), ["b"]);
 }
 
+pub async fn where_all_places_have_retired_nothing_is_settled(ground: &mut impl Ground) {
+    let journal = ground.open();
+    let a = journal.place("a").unwrap();
+    append(&journal, 0..15).await;
+    let full = journal.room().bytes;
+    a.retire();
+    drop(a);
+    journal.release().await.unwrap();
+    assert_eq!(journal.room().bytes, full);
+    assert_eq!(all(&journal).await, Vec::from_iter(0..15));
+}
+
+pub async fn what_the_version_before_cannot_write_down_is_not_durable(ground: &mut impl Ground) {
+    let journal = ground.open();
+    let place = journal.place("a").unwrap();
+    let positions = append_now(&journal, 0..15).await;
+    let stamp = (1..15).map(|at| place.settle(positions[at])).last().unwrap();
+    place.save().unwrap();
+    assert!(positions.iter().all(|position| !place.durable().holds(*position, stamp)));
+    let stamp = place.settle(positions[0]);
+    place.save().unwrap();
+    assert!(positions.iter().all(|position| place.durable().holds(*position, stamp)));
+    ground.crash();
+    assert_eq!(ground.open().place("a").unwrap().behind().records, 0);
+}
+
 pub async fn records_are_settled_in_any_order(ground: &mut impl Ground) {
     let journal = ground.open();
     let place = journal.place("a").unwrap();
     let mut positions = append_now(&journal, 0..40).await;
     fastrand::Rng::with_seed(3).shuffle(&mut positions);
-    let mut last = place.durable();
+    let mut last = place.durable().stamp;
     for (at, position) in positions.iter().enumerate() {
         let stamp = place.settle(*position);
         assert!(stamp > last);
@@ -167,7 +193,8 @@ pub async fn records_are_settled_in_any_order(ground: &mut impl Ground) {
         if at % 10 == 5 {
             assert!(place.due().is_some());
             place.save().unwrap();
-            assert_eq!((place.durable(), place.due()), (stamp, None));
+            assert_eq!((place.durable().stamp, place.due()), (stamp, None));
+            assert!(place.durable().holds(*position, stamp));
         }
     }
     place.save().unwrap();
@@ -187,6 +214,9 @@ pub async fn of_more_than_256_ranges_the_highest_count_as_open(ground: &mut impl
         }
         assert_eq!(place.behind().records, 350);
         place.save().unwrap();
+        let (stamp, durable) = (place.settle(positions[1]), place.durable());
+        let not_durable = |number: &&u64| !durable.holds(positions[**number as usize], stamp);
+        assert!(settled.iter().filter(not_durable).eq(&settled[256..]));
         journal.release().await.unwrap();
         ground.crash();
     }
@@ -214,7 +244,7 @@ pub async fn what_was_saved_or_carried_never_comes_back(ground: &mut impl Ground
         }
         // Soon one of them carries it.
         for _ in 0..50 {
-            if place.durable() >= stamp {
+            if place.durable().stamp >= stamp {
                 break;
             }
             append(&journal, next..next + 1).await;
@@ -222,7 +252,7 @@ pub async fn what_was_saved_or_carried_never_comes_back(ground: &mut impl Ground
             next += 1;
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        assert!(place.durable() >= stamp, "no commit carries it");
+        assert!(place.durable().stamp >= stamp, "no commit carries it");
         ground.crash();
     }
 }
