@@ -22,7 +22,7 @@ use crate::{
     broker,
     clock::now_ms,
     event::{Message, Record},
-    journal::{self, Item, Journal, Place, Position, Reader, Stamp},
+    journal::{self, Durable, Item, Journal, Place, Position, Reader},
     quiet::Quiet,
 };
 
@@ -42,8 +42,8 @@ pub enum LaneWake {
 struct Saved {
     /// Why the place is not saved: the disk is full.
     postponed: Option<journal::Error>,
-    /// Up to which stamp what is durable was freed, or why it was not.
-    freed: Result<Option<Stamp>, journal::Error>,
+    /// What was durable when what is settled was freed, or why it was not.
+    freed: Result<Option<Durable>, journal::Error>,
 }
 
 type Saving = Result<Result<Saved, Error>, JoinError>;
@@ -63,8 +63,8 @@ pub struct Lane {
     saving: Option<JoinHandle<Result<Saved, Error>>>,
     /// Whether the last attempt found the disk full: the next is left to the tick.
     postponed: bool,
-    /// Up to which stamp what is settled was freed; nobody else frees what is parked.
-    freed: Option<Stamp>,
+    /// What was durable when what is settled was last freed; nobody else frees what is parked.
+    freed: Option<Durable>,
     told: Quiet,
     /// What alone is read.
     only: Option<Stretch>,
