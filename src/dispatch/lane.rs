@@ -68,6 +68,8 @@ pub struct Lane {
     told: Quiet,
     /// What alone is read.
     only: Option<Stretch>,
+    /// Of that, what has come, in order: what the disk could not read has not.
+    came: Vec<Range<Position>>,
     /// What was read by a lane ahead, and is settled.
     passed: Vec<Stretch>,
 }
@@ -108,6 +110,7 @@ impl Lane {
             freed: None,
             told: Quiet::default(),
             only: None,
+            came: Vec::new(),
             passed: Vec::new(),
         })
     }
@@ -129,6 +132,7 @@ impl Lane {
             freed: None,
             told: Quiet::default(),
             only: Some(Stretch { range: start..end, kind }),
+            came: Vec::new(),
             passed: Vec::new(),
         }
     }
@@ -139,10 +143,22 @@ impl Lane {
         self.next_position() >= only.range.end && self.window.unsettled() == 0
     }
 
-    /// Skips what was read and settled ahead.
+    /// Skips what was read and settled ahead. What the disk could not read there comes here, once it
+    /// can.
     pub fn pass(&mut self, ahead: Lane) {
         self.passed.retain(|stretch| stretch.range.end > self.reader.position());
-        self.passed.extend(ahead.only);
+        let Some(Stretch { kind, .. }) = ahead.only else { return };
+        self.passed.extend(ahead.came.into_iter().map(|range| Stretch { range, kind }));
+    }
+
+    /// Of a lane ahead: this has come.
+    fn note(&mut self, from: Position, to: Position) {
+        let Some(only) = &self.only else { return };
+        let to = to.min(only.range.end);
+        match self.came.last_mut() {
+            Some(last) if last.end == from => last.end = to,
+            _ => self.came.push(from..to),
+        }
     }
 
     fn is_ours(&self, position: Position, message: &Message) -> bool {
@@ -227,6 +243,7 @@ impl Lane {
         let mut stretch: Option<Range<Position>> = None;
         for item in items {
             let (from, to) = (item.position(), item.next_position());
+            self.note(from, to);
             let owes = match item {
                 Item::Entry(position, bytes) => self.take(position, bytes, &mut jobs)?,
                 // Told by the journal.
