@@ -10,6 +10,9 @@ use crate::{commands, settings::Settings};
 /// about a second of a fast network.
 const PARKED_HEADROOM_BYTES: u64 = 64 << 20;
 
+/// Journals that are no broker's: the main one, the dead letters, the commands.
+const OWN_JOURNALS: u64 = 3;
+
 /// A remembered key on disk, with its time.
 const KEY_BYTES: u64 = 24;
 
@@ -25,7 +28,8 @@ pub struct Footprint {
     pub dead_letters_bytes: u64,
     /// `dedupe.max_keys`, of segments that are gone, and as many of those that are there.
     pub keys_bytes: u64,
-    /// `journal.quarantine_max_bytes`.
+    /// `journal.quarantine_max_bytes`, of each journal: the main one, the dead letters, the commands, and
+    /// what is parked for each broker.
     pub quarantine_bytes: u64,
     /// `journal.reserve_bytes`.
     pub reserve_bytes: u64,
@@ -36,13 +40,14 @@ pub struct Footprint {
 impl Footprint {
     /// With brokers that may have so many bytes parked, each.
     pub fn of(settings: &Settings, backlogs: impl IntoIterator<Item = u64>) -> Footprint {
-        let parked = backlogs.into_iter().map(parked_max_bytes);
+        let parked: Vec<u64> = backlogs.into_iter().map(parked_max_bytes).collect();
+        let journals = OWN_JOURNALS + parked.len() as u64;
         Footprint {
             journal_bytes: settings.journal.max_bytes,
-            parked_bytes: parked.fold(0, u64::saturating_add),
+            parked_bytes: parked.into_iter().fold(0, u64::saturating_add),
             dead_letters_bytes: settings.dead_letters.max_bytes,
             keys_bytes: (settings.dedupe.max_keys as u64).saturating_mul(2 * KEY_BYTES),
-            quarantine_bytes: settings.journal.quarantine_max_bytes,
+            quarantine_bytes: settings.journal.quarantine_max_bytes.saturating_mul(journals),
             reserve_bytes: settings.journal.reserve_bytes,
             commands_bytes: commands::LEDGER_MAX_BYTES,
         }
@@ -97,12 +102,12 @@ mod tests {
         const MIB: u64 = 1 << 20;
         let mut settings = Settings::default();
         let keys = 48_000_000;
-        let by_default = (8 * 1024 + 1024 + 256 + 12 + 64) * MIB + keys;
+        let by_default = (8 * 1024 + 1024 + 3 * 256 + 12 + 64) * MIB + keys;
         assert_eq!(Footprint::of(&settings, []).total_bytes(), by_default);
-        let broker = 2 * 4 * 1024 * MIB + 64 * MIB;
+        let (broker, its_quarantine) = (2 * 4 * 1024 * MIB + 64 * MIB, 256 * MIB);
         let half = settings.backlog_bytes();
         let two = Footprint::of(&settings, [half, half]);
-        assert_eq!(two.total_bytes(), by_default + 2 * broker);
+        assert_eq!(two.total_bytes(), by_default + 2 * (broker + its_quarantine));
         assert_eq!(two.parked_bytes, 2 * broker);
         settings.journal.max_bytes = MIB;
         settings.dead_letters.max_bytes = 2 * MIB;

@@ -507,7 +507,7 @@ async fn where_the_disk_fails_nothing_more_is_asked_or_acknowledged_and_all_of_i
         },
         dead_letters: DeadLetters::new(dead_letters.expect("a journal").journal),
         deadline: Duration::from_secs(2),
-        commit_timeout: Duration::from_secs(60),
+        journal: journal::Options::default(),
     });
     let secret = |_: &str| Some("whsec_secret".to_owned());
     commands.apply(&routing::compile("routes.yaml", &scene.routes(), &secret).expect("a table"));

@@ -9,7 +9,6 @@ use std::{
     collections::VecDeque,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use rustc_hash::FxHashMap;
@@ -102,20 +101,19 @@ struct Time {
 }
 
 impl Ledger {
-    /// Opens it in this directory. Blocks.
+    /// Opens it in this directory; `journal` is what all journals have in common. Blocks.
     pub fn open(
         storage: Arc<dyn Storage>,
         dir: &Path,
         limits: Limits,
-        commit_timeout: Duration,
+        journal: Options,
     ) -> Result<Ledger, Error> {
         let options = Options {
             segment_bytes: SEGMENT_BYTES,
             max_bytes: MAX_BYTES,
             tail_bytes: TAIL_BYTES,
-            commit_timeout,
             max_keys: limits.max_keys,
-            ..Options::default()
+            ..journal
         };
         let opened = Journal::open(storage, dir, options)?;
         let place = opened.journal.place(PLACE)?;
@@ -238,6 +236,8 @@ fn hash<const N: usize>(texts: [&str; N]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use crate::{journal::RealDisk, sonzai::client::NewWakeup};
 
     const HOUR_MS: u64 = 3_600_000;
@@ -245,7 +245,7 @@ mod tests {
 
     fn open(dir: &Path, max_keys: usize) -> Ledger {
         let limits = Limits { window: Duration::from_secs(24 * 3600), max_keys };
-        Ledger::open(Arc::new(RealDisk), dir, limits, Duration::from_secs(60)).expect("a ledger")
+        Ledger::open(Arc::new(RealDisk), dir, limits, Options::default()).expect("a ledger")
     }
 
     fn identity(name: &str, source: &str, id: &str) -> Identity {

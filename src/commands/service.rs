@@ -60,8 +60,8 @@ pub struct Parts {
     pub dead_letters: DeadLetters,
     /// How long a command in hand may take once it is told to stop.
     pub deadline: Duration,
-    /// How long a note may take to be durable, before that is told and tried again.
-    pub commit_timeout: Duration,
+    /// What all journals have in common, the ledger's too.
+    pub journal: journal::Options,
 }
 
 /// See the module.
@@ -300,8 +300,8 @@ impl Parts {
     /// Blocks.
     fn open_ledger(&self) -> Result<Ledger, journal::Error> {
         let dir = self.data_dir.join("commands");
-        let within = self.commit_timeout;
-        let open = || Ledger::open(self.storage.clone(), &dir, self.remembered, within);
+        let open =
+            || Ledger::open(self.storage.clone(), &dir, self.remembered, self.journal.clone());
         self.reserve.open(open, journal::Error::is_no_space)
     }
 }

@@ -100,7 +100,7 @@ impl Opener {
             client: (&self.settings.sonzai).into(),
             dead_letters: self.shared.dead_letters.clone(),
             deadline: self.settings.shutdown.deadline,
-            commit_timeout: self.settings.journal.commit_timeout,
+            journal: journal_options(&self.settings),
         })
     }
 

@@ -22,7 +22,7 @@ use crate::{
     broker,
     clock::now_ms,
     event::{Message, Record},
-    journal::{self, Item, Journal, Place, Position, Reader},
+    journal::{self, Durable, Item, Journal, Place, Position, Reader},
     quiet::Quiet,
 };
 
@@ -38,10 +38,15 @@ pub enum LaneWake {
     Read(Vec<Job>),
 }
 
-/// Why the place that was to be saved is not: the disk is full.
-type Postponed = Option<journal::Error>;
+/// What became of a save that was no failure.
+struct Saved {
+    /// Why the place is not saved: the disk is full.
+    postponed: Option<journal::Error>,
+    /// What was durable when what is settled was freed, or why it was not.
+    freed: Result<Option<Durable>, journal::Error>,
+}
 
-type Saving = Result<Result<Postponed, Error>, JoinError>;
+type Saving = Result<Result<Saved, Error>, JoinError>;
 
 /// See the module.
 pub struct Lane {
@@ -55,12 +60,16 @@ pub struct Lane {
     place: Option<Arc<Place>>,
     /// When the place wants to be saved.
     due: Pin<Box<Sleep>>,
-    saving: Option<JoinHandle<Result<Postponed, Error>>>,
+    saving: Option<JoinHandle<Result<Saved, Error>>>,
     /// Whether the last attempt found the disk full: the next is left to the tick.
     postponed: bool,
+    /// What was durable when what is settled was last freed; nobody else frees what is parked.
+    freed: Option<Durable>,
     told: Quiet,
     /// What alone is read.
     only: Option<Stretch>,
+    /// Of that, what has come, in order: what the disk could not read has not.
+    came: Vec<Range<Position>>,
     /// What was read by a lane ahead, and is settled.
     passed: Vec<Stretch>,
 }
@@ -98,8 +107,10 @@ impl Lane {
             due: Box::pin(tokio::time::sleep_until(Instant::now())),
             saving: None,
             postponed: false,
+            freed: None,
             told: Quiet::default(),
             only: None,
+            came: Vec::new(),
             passed: Vec::new(),
         })
     }
@@ -118,8 +129,10 @@ impl Lane {
             due: Box::pin(tokio::time::sleep_until(Instant::now())),
             saving: None,
             postponed: false,
+            freed: None,
             told: Quiet::default(),
             only: Some(Stretch { range: start..end, kind }),
+            came: Vec::new(),
             passed: Vec::new(),
         }
     }
@@ -130,10 +143,22 @@ impl Lane {
         self.next_position() >= only.range.end && self.window.unsettled() == 0
     }
 
-    /// Skips what was read and settled ahead.
+    /// Skips what was read and settled ahead. What the disk could not read there comes here, once it
+    /// can.
     pub fn pass(&mut self, ahead: Lane) {
         self.passed.retain(|stretch| stretch.range.end > self.reader.position());
-        self.passed.extend(ahead.only);
+        let Some(Stretch { kind, .. }) = ahead.only else { return };
+        self.passed.extend(ahead.came.into_iter().map(|range| Stretch { range, kind }));
+    }
+
+    /// Of a lane ahead: this has come.
+    fn note(&mut self, from: Position, to: Position) {
+        let Some(only) = &self.only else { return };
+        let to = to.min(only.range.end);
+        match self.came.last_mut() {
+            Some(last) if last.end == from => last.end = to,
+            _ => self.came.push(from..to),
+        }
     }
 
     fn is_ours(&self, position: Position, message: &Message) -> bool {
@@ -218,6 +243,7 @@ impl Lane {
         let mut stretch: Option<Range<Position>> = None;
         for item in items {
             let (from, to) = (item.position(), item.next_position());
+            self.note(from, to);
             let owes = match item {
                 Item::Entry(position, bytes) => self.take(position, bytes, &mut jobs)?,
                 // Told by the journal.
@@ -290,16 +316,28 @@ impl Lane {
         self.saving.is_none() && !self.postponed && self.window.wants_saving()
     }
 
-    /// A full disk may have room again.
+    /// Once a tick: a full disk may have room again, and what commits made durable, so that no save was
+    /// due, is to be freed all the same.
     pub fn try_again(&mut self) {
-        if std::mem::take(&mut self.postponed) {
-            self.start_saving();
+        if std::mem::take(&mut self.postponed) || self.has_to_free() {
+            self.begin_saving();
         }
+    }
+
+    fn has_to_free(&self) -> bool {
+        let durable = self.place.as_ref().map(|place| place.durable());
+        self.kind == LaneKind::Parked && durable != self.freed
     }
 
     /// Starts saving the place, unless all is durable or a save is under way.
     pub fn start_saving(&mut self) {
-        let Some(place) = self.place.clone().filter(|place| place.due().is_some()) else { return };
+        if self.place.as_ref().is_some_and(|place| place.due().is_some()) {
+            self.begin_saving();
+        }
+    }
+
+    fn begin_saving(&mut self) {
+        let Some(place) = self.place.clone() else { return };
         if self.saving.is_none() {
             // Nobody else settles what is parked; the main journal is released by the daemon.
             let journal = (self.kind == LaneKind::Parked).then(|| self.journal.clone());
@@ -332,19 +370,30 @@ impl Lane {
 
     fn saved(&mut self, outcome: Saving) -> Result<(), Error> {
         self.saving = None;
-        let postponed = outcome??;
+        let Saved { postponed, freed } = outcome??;
         if let Some(error) = &postponed
             && let Some(more) = self.told.speaks(now_ms())
         {
             tracing::warn!(broker = %self.broker, %error, more, "a place waits for room on the disk");
         }
         self.postponed = postponed.is_some();
+        match freed {
+            Ok(freed) => self.freed = freed.or(self.freed),
+            // What cannot be freed now is freed later; no message depends on it.
+            Err(error) => {
+                if let Some(more) = self.told.speaks(now_ms()) {
+                    tracing::warn!(
+                        broker = %self.broker, %error, more, "cannot free what is settled of what was parked"
+                    );
+                }
+            }
+        }
         Ok(())
     }
 }
 
 /// Waits for the save under way; for ever if there is none.
-async fn ended(saving: &mut Option<JoinHandle<Result<Postponed, Error>>>) -> Saving {
+async fn ended(saving: &mut Option<JoinHandle<Result<Saved, Error>>>) -> Saving {
     match saving {
         Some(saving) => saving.await,
         None => std::future::pending().await,
@@ -353,16 +402,17 @@ async fn ended(saving: &mut Option<JoinHandle<Result<Postponed, Error>>>) -> Sav
 
 /// Saves the place, and only then frees what it has settled. A full disk postpones both: what is
 /// settled meanwhile is only published again after a crash.
-async fn save(place: Arc<Place>, journal: Option<Journal>) -> Result<Postponed, Error> {
+async fn save(place: Arc<Place>, journal: Option<Journal>) -> Result<Saved, Error> {
     let saving = tokio::task::spawn_blocking(move || match place.save() {
-        Err(error) if error.is_no_space() => Ok(Some(error)),
-        saved => saved.map(|()| None),
+        Err(error) if error.is_no_space() => Ok((Some(error), place.durable())),
+        saved => saved.map(|()| (None, place.durable())),
     });
-    let postponed = saving.await??;
-    if let Some(journal) = journal {
-        journal.release().await?;
-    }
-    Ok(postponed)
+    let (postponed, durable) = saving.await??;
+    let freed = match journal {
+        Some(journal) => journal.release().await.map(|()| Some(durable)),
+        None => Ok(None),
+    };
+    Ok(Saved { postponed, freed })
 }
 
 /// The next of a lane, if there is one that has not come to its end. Cancel-safe.

@@ -170,12 +170,12 @@ impl Lines {
 /// A whole line at once, as tracing-subscriber writes.
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let aside = SAID.with_borrow_mut(|said| {
-            let said = said.as_mut()?;
-            said.extend_from_slice(line);
+        // On a thread that ends it may be gone already: what its destructors log is left like any line.
+        let aside = SAID.try_with(|said| {
+            said.borrow_mut().as_mut()?.extend_from_slice(line);
             Some(())
         });
-        if aside.is_none() {
+        if aside.ok().flatten().is_none() {
             self.push(line);
         }
         Ok(line.len())

@@ -136,8 +136,8 @@ impl<'s> Walker<'s> {
                 None => {
                     let known: Vec<&str> = properties.keys().map(String::as_str).collect();
                     let near = self.unknown_key(key, what, &known);
-                    // It may be a secret, misspelt or misplaced.
-                    self.hide_unknown(node, near.map(|near| &properties[near]));
+                    // It may be a secret, misspelt or misplaced; so may any key in it.
+                    self.secrets.hide(node);
                     // It may be the rest of a secret that holds a comma.
                     if near.is_none() && doubtful {
                         self.secrets.hide_bare_key(key, node);
@@ -265,16 +265,6 @@ impl<'s> Walker<'s> {
             || has_any(schema)
             || branches.flatten().any(|branch| has_any(self.resolve(branch)))
             || schema.get("additionalProperties").is_some_and(Value::is_object)
-    }
-
-    /// Hides the value of a key that there is not, whose name is near that of a value of this schema.
-    fn hide_unknown(&mut self, node: &Node, near: Option<&'s Value>) {
-        match near {
-            Some(schema) if schema.get("x-secret").is_none() && self.is_like(node, schema) => {
-                self.secrets.hide_values(node);
-            }
-            _ => self.secrets.hide(node),
-        }
     }
 
     /// Hides what stands under a name of the file's own, and has nothing of an object that belongs

@@ -75,6 +75,15 @@ const MISPLACED: [&str; 11] = [
     "{ x: y, hunter2hunter2 }",
 ];
 
+/// A table with a secret behind a key on a line of its own, below line `at`.
+fn misplaced(valid: &str, at: usize, indent: usize, key: &str, value: &str) -> String {
+    let lines: Vec<&str> = valid.lines().collect();
+    let space = lines[at].len() - lines[at].trim_start_matches([' ', '-']).len();
+    let margin = " ".repeat((space + 2 * indent).saturating_sub(2));
+    let (above, below) = (lines[..=at].join("\n"), lines[at + 1..].join("\n"));
+    format!("{above}\n{margin}{key}: {value}\n{below}")
+}
+
 fn env(name: &str) -> Option<String> {
     (name == "SECRET").then(|| "whsec_MDEyMzQ1Njc4OWFiY2RlZg==".to_owned())
 }
@@ -134,6 +143,27 @@ fn no_secret_of_a_table_is_told() {
     let told = told(SECRETS);
     assert!(told.lines().count() > 3, "{told}");
     assert!(!told.contains("hunter2"), "{told}");
+}
+
+#[test]
+fn no_key_in_the_value_of_a_key_that_there_is_not_is_told() {
+    for (key, value) in [
+        ("urll", "[{ hunter2: x }, [hunter2hunter2]]"),
+        ("urll", "{ a: { hunter2: x } }"),
+        ("routess", "[{ name: x, hunter2: x }]"),
+        ("headerss", "{ hunter2: x }"),
+        ("too", "[{ broker: x, hunter2: { hunter2: x } }]"),
+    ] {
+        for valid in [&VALID[1..], &[SECRETS]].concat() {
+            for (at, indent) in
+                (0..valid.lines().count()).flat_map(|at| (0..3).map(move |n| (at, n)))
+            {
+                let text = misplaced(valid, at, indent, key, value);
+                let told = told(&text);
+                assert!(!told.contains("hunter2"), "{text}\n{told}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -224,11 +254,8 @@ proptest! {
         value in select(MISPLACED.to_vec()),
         indent in 0..3usize,
     ) {
-        let lines: Vec<&str> = valid.lines().collect();
-        let at = line.index(lines.len());
-        let space = lines[at].len() - lines[at].trim_start_matches([' ', '-']).len();
-        let margin = " ".repeat((space + 2 * indent).saturating_sub(2));
-        let text = format!("{}\n{margin}{key}: {value}\n{}", lines[..=at].join("\n"), lines[at + 1..].join("\n"));
+        let lines = valid.lines().count();
+        let text = misplaced(valid, line.index(lines), indent, key, value);
         let told = told(&text);
         prop_assert!(!told.contains("hunter2"), "{}\n{}", text, told);
     }
