@@ -67,7 +67,7 @@ enum Kind {
 }
 
 static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime"));
+    LazyLock::new(|| Builder::new_current_thread().enable_all().build().expect("a runtime"));
 
 fuzz_target!(|input: Input| RUNTIME.block_on(async {
     match input {
