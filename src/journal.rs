@@ -526,7 +526,7 @@ impl Journal {
     }
 
     /// The next damage by which somebody lost something, to be told, once over all starts, by whoever
-    /// then says that [it was](Self::told). Cancel-safe.
+    /// then says that [it was](Self::told); what was not comes again after the next start. Cancel-safe.
     pub async fn next_lost(&self) -> Damage {
         self.shared.ledger.next_lost().await
     }

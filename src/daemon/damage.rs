@@ -5,6 +5,7 @@
 //! waits for it.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     path::{Path, PathBuf},
     sync::Arc,
@@ -47,12 +48,21 @@ pub const DEAD_LETTERS: ByteString = ByteString::from_static("dead-letters");
 impl Teller {
     /// Tells, until nobody wants that any more.
     pub async fn run(self) -> Infallible {
+        let mut waiting = VecDeque::new();
         loop {
-            let damage = self.journal.next_lost().await;
-            if let Some(window) = &self.window {
-                window.forget_keys(&damage.keys);
+            let Some(damage) = waiting.pop_front() else {
+                waiting.push_back(self.next().await);
+                continue;
+            };
+            let mut keeping = Box::pin(self.keep(&damage));
+            // What is lost is forgotten at once, however long a dead letter waits for room.
+            loop {
+                tokio::select! {
+                    () = &mut keeping => break,
+                    more = self.next() => waiting.push_back(more),
+                }
             }
-            self.keep(&damage).await;
+            drop(keeping);
             let (journal, told) = (self.journal.clone(), damage);
             // It blocks, and is to be done once the dead letter is durable, whoever waits for it.
             let told = tokio::task::spawn_blocking(move || journal.told(&told)).await;
@@ -60,6 +70,15 @@ impl Teller {
                 tracing::error!(%error, "a dead letter of damage may come again");
             }
         }
+    }
+
+    /// The next that is lost; what was known by it is so no more. Cancel-safe.
+    async fn next(&self) -> Damage {
+        let damage = self.journal.next_lost().await;
+        if let Some(window) = &self.window {
+            window.forget_keys(&damage.keys);
+        }
+        damage
     }
 
     /// Keeps the dead letter: durable on return.

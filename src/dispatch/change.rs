@@ -149,7 +149,9 @@ impl Dispatcher {
 
     fn owes_nothing_before(&self) -> bool {
         let Some(boundary) = self.line.boundary() else { return false };
-        if !self.in_flight.is_empty() {
+        let waits_for_the_disk =
+            self.main.left_something_behind() || self.parked.left_something_behind();
+        if !self.in_flight.is_empty() || waits_for_the_disk {
             return false;
         }
         let held_main = self.held_over_of(LaneKind::Main);

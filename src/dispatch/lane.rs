@@ -184,6 +184,11 @@ impl Lane {
         self.reader.is_at_end()
     }
 
+    /// Whether something could not be read, and comes later.
+    pub fn left_something_behind(&self) -> bool {
+        self.reader.left_something_behind()
+    }
+
     /// Whether nothing more can be read until one of the `waiting` messages is settled, since those
     /// are all that is under way and they fill the window.
     pub fn is_full_of(&self, waiting: usize) -> bool {

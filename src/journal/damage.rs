@@ -278,7 +278,7 @@ impl Ledger {
     /// Cancel-safe.
     pub async fn next_lost(&self) -> Damage {
         loop {
-            let lost = lock(&self.state).lost.front().cloned();
+            let lost = lock(&self.state).lost.pop_front();
             match lost {
                 Some(damage) => return damage,
                 None => self.news.notified().await,
@@ -286,10 +286,9 @@ impl Ledger {
         }
     }
 
-    /// The first that was lost was told, durably.
+    /// This was told, durably.
     pub fn told(&self, damage: &Damage) {
         let mut state = lock(&self.state);
-        state.lost.retain(|lost| lost != damage);
         let is = |known: &&mut Known| {
             known.is_to_tell()
                 && (known.from, known.to, known.offset)

@@ -60,10 +60,10 @@ impl Window<'_> {
         base: u64,
         segment: Option<&Located>,
     ) -> Result<Option<Vec<TimedKey>>, Error> {
-        if let Some(sidecar) = sidecar::open(self.storage, self.dir, base)? {
-            if let Some(keys) = sidecar.keys() {
-                return Ok(Some(keys));
-            }
+        if let Some(sidecar) = sidecar::open(self.storage, self.dir, base)?
+            && let Some(keys) = sidecar.keys()
+        {
+            return Ok(Some(keys));
         }
         let Some(segment) = segment else {
             if !sidecar::is_readable(self.storage, self.dir, base) {

@@ -129,6 +129,12 @@ impl Reader {
         self.ready.is_empty() && self.position >= self.shared.watermark.borrow().end
     }
 
+    /// Whether something before its position could not be read so far, and comes later.
+    pub fn left_something_behind(&self) -> bool {
+        let visited = self.visit.as_ref().is_some_and(|visit| visit.hole.is_some());
+        visited || !self.holes.is_empty()
+    }
+
     /// What comes next, in order: waits until something is durable, then returns at least one item
     /// and at most `max_entries`, with payloads of at most `max_bytes` unless the first alone is
     /// larger. What could not be read comes later, out of order, once it can. Dropping the future loses
@@ -357,6 +363,14 @@ impl Shared {
                     let (from, to, offset, len) = (position, limit, DATA_START, located.bytes);
                     let (cause, is_end, why) =
                         (Cause::ReadError, false, "the segment's file is not there");
+                    let region = Region { from, to, offset, len, cause, is_end, why };
+                    return Ok(self.unless_skipped(&located, region, from, member));
+                }
+                // It is there, and cannot be opened: that says nothing about what it holds.
+                Err(Error::Io { .. }) => {
+                    let (from, to, offset, len) = (position, limit, DATA_START, located.bytes);
+                    let (cause, is_end, why) =
+                        (Cause::ReadError, false, "the segment's file cannot be opened");
                     let region = Region { from, to, offset, len, cause, is_end, why };
                     return Ok(self.unless_skipped(&located, region, from, member));
                 }

@@ -4,7 +4,9 @@
 use std::{io, sync::atomic::Ordering::Relaxed};
 
 use super::{
-    Error, NoRoom, Position, Shared, keys, lock,
+    Error, NoRoom, Position, Shared,
+    keys::{self, Scanned},
+    lock,
     place::Verdict,
     segment,
     segments::{Located, aside_dir_of},
@@ -85,6 +87,8 @@ impl Shared {
             }
             kept => kept?,
         };
+        // Some cannot be read at present.
+        let Some(keyless) = keyless else { return Ok(false) };
         let path = located.path(&self.dir);
         let known = self.ledger.of(base);
         let mut kept = None;
@@ -136,17 +140,21 @@ impl Shared {
         Ok(())
     }
 
-    /// Sees to it that the keys of a closed segment are on disk; says whether there are none.
-    fn keep_keys(&self, located: &Located) -> Result<bool, Error> {
+    /// Sees to it that the keys of a closed segment are on disk; says whether there are none, or nothing
+    /// where the disk cannot read some of them at present.
+    fn keep_keys(&self, located: &Located) -> Result<Option<bool>, Error> {
         if let Some(sidecar) = sidecar::open(&*self.storage, &self.dir, located.base)? {
             // Read in whole: this is the last moment at which damage costs nothing.
             if let Some(keys) = sidecar.keys() {
-                return Ok(keys.is_empty());
+                return Ok(Some(keys.is_empty()));
             }
         }
-        let keys = keys::scan(&*self.storage, &self.dir, located)?.keys;
+        let Scanned { keys, is_whole, .. } = keys::scan(&*self.storage, &self.dir, located)?;
+        if !is_whole && self.ledger.of(located.base).is_empty() {
+            return Ok(None);
+        }
         sidecar::write(&*self.storage, &self.dir, located.base, &keys)?;
-        Ok(keys.is_empty())
+        Ok(Some(keys.is_empty()))
     }
 
     /// Removes sidecars that have outlived their segment and their use: they hold only keys older

@@ -168,7 +168,7 @@ pub async fn what_the_version_before_cannot_write_down_is_not_durable(ground: &m
     let journal = ground.open();
     let place = journal.place("a").unwrap();
     let positions = append_now(&journal, 0..15).await;
-    let stamp = (1..15).map(|at| place.settle(positions[at])).last().unwrap();
+    let stamp = (1..15).fold(None, |_, at| Some(place.settle(positions[at]))).unwrap();
     place.save().unwrap();
     assert!(positions.iter().all(|position| !place.durable().holds(*position, stamp)));
     let stamp = place.settle(positions[0]);
