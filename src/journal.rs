@@ -21,7 +21,7 @@
 //! - `frame`, `segment`, `identity`: the bytes of a record, of a file, and what frames are told by.
 //! - `tail`: the newest records in memory. *Not* needed but for speed.
 //! - `segments`: which file holds a position. *Not* needed to know what is in it.
-//! - `reader`, with `scan` and `window`: forward over frames, and over what cannot be read.
+//! - `reader`, with `visit`, `scan` and `window`: forward over frames, and over what cannot be read.
 //! - `place`, with `settled` and `slot`: how far each who settles has got, durably.
 //! - `sidecar`, `keys`: what records are known by, for longer than they last.
 //! - `damage`, `quarantine`: what cannot be read, told once, and kept. *Not* needed to step over it.
@@ -93,21 +93,20 @@ mod scan;
 mod segment;
 mod segments;
 mod settled;
+mod shared;
 mod sidecar;
 mod slot;
 mod stats;
 mod storage;
 mod tail;
 mod verify;
+mod visit;
 mod window;
 mod writer;
 
 use std::{
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     thread,
     time::Duration,
 };
@@ -128,19 +127,11 @@ pub use stats::{NoRoom, Stats};
 pub use storage::{File, LockGuard, RealDisk, Storage};
 pub use verify::{Finding, Records, Verified, read_all, verify};
 
-use damage::Ledger;
-use identity::Identity;
-use place::{Member, Places};
-use quarantine::Quarantine;
 use release::Need;
-use segments::Segments;
 use settled::Settled;
+use shared::{Bounds, Shared, Stop, Watermark};
 use tail::Tail;
-use writer::{ActiveKeys, Command, Pending, Writer};
-
-/// A full journal has at least about this many segments: the active one is never released, and must
-/// not be what fills it.
-const SEGMENTS_AT_LEAST: u64 = 4;
+use writer::{Command, Pending, Writer};
 
 /// What makes an entry known: a hash, as the caller defines it.
 pub type Key = [u8; 16];
@@ -257,111 +248,6 @@ pub struct Journal {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Command>,
     writer: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
-}
-
-/// What handles, readers and the writer have in common.
-struct Shared {
-    storage: Arc<dyn Storage>,
-    dir: PathBuf,
-    options: Options,
-    /// Of the options those that may change.
-    bounds: Bounds,
-    identity: Identity,
-    segments: Segments,
-    active_keys: Mutex<ActiveKeys>,
-    tail: Tail,
-    places: Places,
-    ledger: Ledger,
-    stats: Stats,
-    quarantine: Quarantine,
-    watermark: watch::Sender<Watermark>,
-    /// Apart from the watermark: who waits for a failure is not to wake at every commit.
-    failure: watch::Sender<Option<Arc<Error>>>,
-    /// Taken while segments or sidecars are removed.
-    removing: Mutex<()>,
-    /// The segment whose lost keys were forgotten last, and what of it was damaged then.
-    forgotten: Mutex<Option<(u64, Settled)>>,
-    /// Released files that could not be removed.
-    doomed: Mutex<Vec<PathBuf>>,
-    lock: Mutex<Option<LockGuard>>,
-}
-
-/// See [`Options`].
-struct Bounds {
-    segment_bytes: AtomicU64,
-    max_bytes: AtomicU64,
-}
-
-impl Bounds {
-    fn of(options: &Options) -> Bounds {
-        let bounds = Bounds { segment_bytes: AtomicU64::new(0), max_bytes: AtomicU64::new(0) };
-        bounds.set(options.segment_bytes, options.max_bytes);
-        bounds
-    }
-
-    fn set(&self, segment_bytes: u64, max_bytes: u64) {
-        self.segment_bytes.store(segment_bytes.min(max_bytes / SEGMENTS_AT_LEAST), Relaxed);
-        self.max_bytes.store(max_bytes, Relaxed);
-    }
-}
-
-/// How far the journal is durable, and whether that can still change.
-#[derive(Clone, Debug)]
-struct Watermark {
-    end: u64,
-    stopped: Option<Stop>,
-}
-
-/// Why the writer has ended.
-#[derive(Clone, Debug)]
-enum Stop {
-    Closed,
-    Failed(Arc<Error>),
-}
-
-impl Shared {
-    fn stop(&self, stop: Stop) {
-        if let Stop::Failed(error) = &stop {
-            self.failure.send_replace(Some(error.clone()));
-        }
-        self.watermark.send_modify(|watermark| watermark.stopped = Some(stop));
-    }
-
-    /// The right to remove files: one at a time, and only while the directory is this process's.
-    fn owned(&self) -> Result<MutexGuard<'_, ()>, Error> {
-        let one_at_a_time = lock(&self.removing);
-        match lock(&self.lock).is_some() {
-            true => Ok(one_at_a_time),
-            false => Err(Error::Closed),
-        }
-    }
-
-    fn max_bytes(&self) -> u64 {
-        self.bounds.max_bytes.load(Relaxed)
-    }
-
-    /// What may still be appended.
-    fn room_bytes(&self) -> u64 {
-        self.max_bytes().saturating_sub(self.segments.bytes())
-    }
-
-    fn behind(&self, member: &Member) -> Behind {
-        if member.is_retired() {
-            return Behind::default();
-        }
-        let (settled, end) = (member.settled(), self.watermark.borrow().end);
-        let records = settled.open_in(settled.cursor(), end);
-        let bytes = if records == 0 { 0 } else { self.segments.bytes_from(settled.cursor()) };
-        Behind { records, bytes }
-    }
-
-    /// The error of an append that comes too late.
-    fn stopped(&self) -> AppendError {
-        match &self.watermark.borrow().stopped {
-            Some(Stop::Failed(error)) => AppendError::Failed(error.clone()),
-            _ => AppendError::Closed,
-        }
-    }
 }
 
 impl Journal {
