@@ -24,7 +24,7 @@
 //! - `reader`, with `visit`, `scan` and `window`: forward over frames, and over what cannot be read.
 //! - `place`, with `settled` and `slot`: how far each who settles has got, durably.
 //! - `sidecar`, `keys`: what records are known by, for longer than they last.
-//! - `damage`, `quarantine`: what cannot be read, told once, and kept. *Not* needed to step over it.
+//! - `damage`, `known`, `quarantine`: what cannot be read, told once, and kept. *Not* needed to step over it.
 //! - `release`: removes what everybody has settled.
 //! - `recovery`: opens what the last process left. *Not* needed after that.
 //! - `verify`, `salvage`: read without opening, for operators.
@@ -37,7 +37,7 @@
 //! DIR/identity                  what frames are told by                          (identity.rs)
 //! DIR/<base>.seg                a segment: the records from position <base> on   (segment.rs)
 //! DIR/<base>.keys               the keys of a closed segment; outlives it        (sidecar.rs)
-//! DIR/<base>.damage             what of a segment is damaged                     (damage.rs)
+//! DIR/<base>.damage             what of a segment is damaged                     (known.rs)
 //! DIR/aside/<base>-<end>.seg    one of which something cannot be read at present (release.rs)
 //! DIR/cursors/<name>            a place                                          (slot.rs)
 //! DIR/floor                     below it nothing is owed to anybody              (place.rs)
@@ -81,6 +81,7 @@ mod error;
 mod frame;
 mod identity;
 mod keys;
+mod known;
 mod options;
 mod place;
 mod quarantine;

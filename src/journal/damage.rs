@@ -19,11 +19,12 @@ use std::{
     time::Instant,
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::{
-    Error, Key, Position, lock,
+    Error, Key, Position,
+    known::{self, Known, SUFFIX, file_name, notes},
+    lock,
     quarantine::Quarantine,
     scan::{Cause, Region},
     segment,
@@ -31,9 +32,6 @@ use super::{
     storage::{self, Storage},
 };
 use crate::meter::Counter;
-
-/// What the name of a file of known damage ends in.
-pub(super) const SUFFIX: &str = ".damage";
 
 /// Damaged regions, and regions that cannot be read, that are remembered each. What is met beyond is
 /// stepped over and counted, and told by the log alone.
@@ -89,38 +87,6 @@ pub struct UnreadRegion {
     pub records: u64,
     pub for_seconds: u64,
     pub error: String,
-}
-
-/// A damaged region as it is written down.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Known {
-    pub from: u64,
-    pub to: u64,
-    pub offset: u64,
-    pub len: u64,
-    pub why: String,
-    /// Whether anybody had not settled it.
-    pub lost: bool,
-    /// Whether that was told.
-    #[serde(default)]
-    told: bool,
-}
-
-impl Known {
-    /// The same positions; where there are none, the same bytes.
-    fn is(&self, region: &Region) -> bool {
-        let is_empty = self.from == self.to;
-        (self.from, self.to) == (region.from, region.to)
-            && (!is_empty || self.offset == region.offset)
-    }
-
-    fn covers(&self, region: &Region) -> bool {
-        self.from <= region.from && region.to <= self.to
-    }
-
-    fn is_to_tell(&self) -> bool {
-        self.lost && !self.told
-    }
 }
 
 /// See the module.
@@ -220,7 +186,7 @@ impl Ledger {
             tracing::warn!(file = %path.display(), %error, "cannot read what is known of damage");
             return Vec::new();
         }
-        decode(&bytes)
+        known::decode(&bytes)
     }
 
     /// A damaged region was met: it is told by the log once.
@@ -496,22 +462,4 @@ impl Ledger {
             state.damaged.iter().flat_map(|(base, known)| known.iter().map(|k| (*base, k)));
         regions.map(|(base, known)| self.damage(base, known, Vec::new())).collect()
     }
-}
-
-/// The files of known damage in a directory.
-pub(super) fn notes(storage: &dyn Storage, dir: &Path) -> Vec<PathBuf> {
-    let names = storage.list(dir).unwrap_or_default();
-    let notes = names.into_iter().filter(|name| name.ends_with(SUFFIX));
-    notes.map(|name| dir.join(name)).collect()
-}
-
-/// What a file of known damage says; a line that makes no sense is left out.
-pub(super) fn decode(bytes: &[u8]) -> Vec<Known> {
-    let lines = bytes.split(|byte| *byte == b'\n');
-    lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
-}
-
-/// The file of what is known of the damage of the segment at `base`.
-pub(super) fn file_name(base: u64) -> String {
-    format!("{base:020}{SUFFIX}")
 }

@@ -11,7 +11,10 @@
 //! also stands in the segment's header, in its trailer, and in each frame. *Not* needed to read a
 //! segment of which any of those is intact, nor one of the version before, which made its markers up.
 
-use std::{io, io::IoSlice, path::Path};
+use std::{
+    io::{self, IoSlice},
+    path::{Path, PathBuf},
+};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
@@ -19,7 +22,6 @@ use sha2::{Digest, Sha256};
 use super::{
     Error,
     frame::{u32_at, u64_at},
-    quarantine::Quarantine,
     storage::{self, Storage},
 };
 
@@ -58,19 +60,19 @@ impl Identity {
         Ok(intact.then_some(Identity(number)))
     }
 
-    /// The journal's, made if there is none. A damaged one goes to quarantine: what was written under
+    /// The journal's, made if there is none. A damaged one is set aside: what was written under
     /// it is read by what the segments themselves say.
     pub fn open(
         storage: &dyn Storage,
         dir: &Path,
-        quarantine: &Quarantine,
+        set_aside: impl FnOnce(&Path) -> io::Result<PathBuf>,
     ) -> Result<Identity, Error> {
         let path = dir.join(FILE);
         match Identity::read(storage, dir) {
             Ok(Some(identity)) => return Ok(identity),
             Ok(None) if storage.open_read(&path).is_err() => {}
             Ok(None) => {
-                let kept = quarantine.keep_file(&path, FILE).map_err(Error::io("move", &path))?;
+                let kept = set_aside(&path).map_err(Error::io("move", &path))?;
                 tracing::error!(kept = %kept.display(), "the journal's identity is damaged: it gets another");
             }
             // It is there and may be right: another in its place would be worse than to wait.
@@ -99,14 +101,13 @@ impl Identity {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::journal::storage::RealDisk;
 
     fn open(dir: &Path) -> Identity {
-        std::fs::create_dir_all(Quarantine::dir_of(dir)).unwrap();
-        Identity::open(&RealDisk, dir, &Quarantine::new(Arc::new(RealDisk), dir, 1 << 20)).unwrap()
+        let kept = dir.join("kept");
+        let set_aside = |path: &Path| std::fs::rename(path, &kept).map(|()| kept.clone());
+        Identity::open(&RealDisk, dir, set_aside).unwrap()
     }
 
     #[test]
@@ -128,7 +129,7 @@ mod tests {
             bytes[at] ^= 1;
             std::fs::write(&path, &bytes).unwrap();
             assert!(open(dir.path()) != first, "byte {at}");
-            let kept = std::fs::read(Quarantine::dir_of(dir.path()).join(FILE)).unwrap();
+            let kept = std::fs::read(dir.path().join("kept")).unwrap();
             assert_eq!(kept, bytes);
         }
     }

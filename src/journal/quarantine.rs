@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Error, damage,
-    damage::Known,
+    Error,
+    known::{self, Known},
     segment,
     storage::{self, File, Storage},
     window::BLOCK_BYTES,
@@ -88,9 +88,9 @@ impl Quarantine {
     /// Moves here what is known of the damage of a segment. Returns where it is now, or would be.
     pub fn keep_note(&self, base: u64, end: u64) -> Result<PathBuf, Error> {
         let journal = self.dir.parent().unwrap_or(Path::new("."));
-        let note = journal.join(damage::file_name(base));
+        let note = journal.join(known::file_name(base));
         let name = segment::file_name_of(base, end);
-        let kept = self.dir.join(name).with_extension(&damage::SUFFIX[1..]);
+        let kept = self.dir.join(name).with_extension(&known::SUFFIX[1..]);
         match self.storage.rename(&note, &kept) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::io("move", &note)(error));
@@ -154,7 +154,7 @@ impl Quarantine {
 
     /// The files of what is known of the damage that is kept.
     pub fn notes(&self) -> Vec<PathBuf> {
-        damage::notes(&*self.storage, &self.dir)
+        known::notes(&*self.storage, &self.dir)
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     Error, Key, Options,
     damage::Ledger,
     frame::{HEADER_BYTES, Header},
-    identity::Identity,
+    identity::{self, Identity},
     keys::{self, Window},
     place::{self, Places},
     quarantine::Quarantine,
@@ -53,7 +53,8 @@ pub(super) fn recover(
 ) -> Result<Recovered, Error> {
     let lock = prepare(&**storage, dir)?;
     let quarantine = Quarantine::new(storage.clone(), dir, options.quarantine_bytes);
-    let identity = Identity::open(&**storage, dir, &quarantine)?;
+    let set_aside = |path: &Path| quarantine.keep_file(path, identity::FILE);
+    let identity = Identity::open(&**storage, dir, set_aside)?;
     let ledger = Ledger::load(storage.clone(), dir)?;
     let places = Places::load(&**storage, dir, options.write_version, &quarantine)?;
     let recovery = Recovery {

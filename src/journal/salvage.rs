@@ -6,9 +6,9 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::{
-    Error, Key, damage,
-    damage::Known,
+    Error, Key,
     identity::Identity,
+    known::{self, Known},
     scan::{Bounds, Scanner, Step},
     segment::{self, DATA_START},
     storage::{self, Storage},
@@ -80,10 +80,10 @@ fn identity_near(storage: &dyn Storage, path: &Path) -> Option<Identity> {
 
 /// What is written down of its damage.
 fn known_beside(storage: &dyn Storage, path: &Path, base: u64) -> Option<Vec<Known>> {
-    let beside = path.with_extension(&damage::SUFFIX[1..]);
-    let by_base = path.with_file_name(damage::file_name(base));
+    let beside = path.with_extension(&known::SUFFIX[1..]);
+    let by_base = path.with_file_name(known::file_name(base));
     let file = storage.open_read(&beside).or_else(|_| storage.open_read(&by_base)).ok()?;
     let mut bytes = vec![0; usize::try_from(file.size().ok()?).ok()?];
     let read = storage::read_full(&*file, 0, &mut bytes).ok()?;
-    Some(damage::decode(&bytes[..read]))
+    Some(known::decode(&bytes[..read]))
 }
