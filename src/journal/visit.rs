@@ -206,14 +206,24 @@ impl Shared {
         (items, None)
     }
 
+    /// Up to where, not including, in a region all positions were given to records.
+    fn surely_given(&self, region: &Region) -> u64 {
+        let located = self.segments.locate(region.from);
+        let sure = located.and_then(|located| Some(located.limit?.saturating_sub(located.unsure)));
+        sure.map_or(region.to, |sure| region.to.min(sure))
+    }
+
     /// A damaged region, as far as it lies from `from` on; lost to the one who reads it.
     fn damaged(&self, base: u64, region: &Region, from: u64, member: Option<&Member>) -> Item {
         if region.cause == Cause::Damage {
             self.ledger.met(base, region);
         }
         if let Some(member) = member {
-            let open = member.settled().open_in(region.from.max(from), region.to);
-            member.lost.add(open);
+            let (settled, sure) = (member.settled(), self.surely_given(region));
+            let open = settled.open_in(region.from.max(from), region.to);
+            // Of what may never have been given nobody knows more than that it was something.
+            let lost = settled.open_in(region.from.max(from), sure);
+            member.lost.add(if region.to > sure { open.min(lost + 1) } else { lost });
             if open > 0 {
                 self.lost(base, region);
             }
