@@ -69,7 +69,10 @@ async fn costs_what_it_touches(scene: &Scene, disk: &SimDisk, segment: &Path, wh
     let lost = told(&opened.journal).await;
     let regions: Vec<u64> = lost.iter().flat_map(numbers).collect();
     assert_eq!(regions, damaged, "{what}");
-    assert_eq!(opened.journal.behind(PLACE).1, damaged.len() as u64, "{what}");
+    // Of an end that cannot be read nobody knows how many there were: it counts as one.
+    let (counted, most) = (opened.journal.behind(PLACE).1, damaged.len() as u64);
+    let is_known = damaged.iter().all(|number| *number < scene.records);
+    assert!(if is_known { counted == most } else { (1..=most).contains(&counted) }, "{what}");
     let trouble = opened.journal.trouble();
     assert_eq!(trouble.lost_regions, lost.len() as u64, "{what}");
     assert!(trouble.damaged_regions >= trouble.lost_regions && trouble.unread.is_empty(), "{what}");
