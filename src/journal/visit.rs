@@ -220,11 +220,12 @@ impl Shared {
         }
         if let Some(member) = member {
             let (settled, sure) = (member.settled(), self.surely_given(region));
-            let open = settled.open_in(region.from.max(from), region.to);
-            // Of what may never have been given nobody knows more than that it was something.
-            let lost = settled.open_in(region.from.max(from), sure);
-            member.lost.add(if region.to > sure { open.min(lost + 1) } else { lost });
-            if open > 0 {
+            // Of what may never have been given nobody knows more than whether the first of it is missing.
+            let first = region.from.max(sure);
+            let one = u64::from(first < region.to) * settled.open_in(first, first + 1);
+            let lost = settled.open_in(region.from.max(from), sure) + one;
+            member.lost.add(lost);
+            if lost > 0 {
                 self.lost(base, region);
             }
         }
