@@ -52,25 +52,22 @@ impl Shared {
                 Ok(Err(cause)) => {
                     return Ok(self.without_marker(&located, (position, limit), cause, member));
                 }
-                // Released, or set aside, since it was located.
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Err(Error::Io { source, .. }) => {
+                    let is_missing = source.kind() == std::io::ErrorKind::NotFound;
                     let path = located.path(&self.dir);
                     let is_there = |now: Located| now.path(&self.dir) == path;
-                    if !self.segments.locate(position).is_some_and(is_there) {
+                    // Released, or set aside, since it was located.
+                    if is_missing && !self.segments.locate(position).is_some_and(is_there) {
                         return self.read_chunk(None, position, end, member);
                     }
-                    // Just now, or moved away by hand: it may come back.
+                    // Just now, moved away by hand, or not to be opened at present: that says nothing
+                    // about what it holds.
+                    let why = match is_missing {
+                        true => "the segment's file is not there",
+                        false => "the segment's file cannot be opened",
+                    };
                     let (from, to, offset, len) = (position, limit, DATA_START, located.bytes);
-                    let (cause, is_end, why) =
-                        (Cause::ReadError, false, "the segment's file is not there");
-                    let region = Region { from, to, offset, len, cause, is_end, why };
-                    return Ok(self.unless_skipped(&located, region, from, member));
-                }
-                // It is there, and cannot be opened: that says nothing about what it holds.
-                Err(Error::Io { .. }) => {
-                    let (from, to, offset, len) = (position, limit, DATA_START, located.bytes);
-                    let (cause, is_end, why) =
-                        (Cause::ReadError, false, "the segment's file cannot be opened");
+                    let (cause, is_end) = (Cause::ReadError, false);
                     let region = Region { from, to, offset, len, cause, is_end, why };
                     return Ok(self.unless_skipped(&located, region, from, member));
                 }
