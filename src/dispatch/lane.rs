@@ -352,18 +352,18 @@ impl Lane {
 
     /// Saves the place and waits for it.
     pub async fn save(&mut self) -> Result<(), Error> {
-        for _ in 0..2 {
-            if self.saving.is_some() {
-                let saved = ended(&mut self.saving).await;
-                self.saved(saved)?;
-            }
-            self.start_saving();
+        // One that is under way may have begun before the last was settled.
+        self.finish_saving().await?;
+        self.start_saving();
+        self.finish_saving().await
+    }
+
+    async fn finish_saving(&mut self) -> Result<(), Error> {
+        if self.saving.is_none() {
+            return Ok(());
         }
-        if self.saving.is_some() {
-            let saved = ended(&mut self.saving).await;
-            self.saved(saved)?;
-        }
-        Ok(())
+        let saved = ended(&mut self.saving).await;
+        self.saved(saved)
     }
 
     /// Nothing more is owed here: it holds nothing back.
