@@ -428,6 +428,11 @@ impl Journal {
         self.shared.ledger.look(&self.shared.quarantine)
     }
 
+    /// How many regions cannot be read at present.
+    pub fn unread_regions(&self) -> u64 {
+        self.shared.ledger.unread_regions()
+    }
+
     /// Damaged regions met since the start, and reads that failed of regions that could be read before.
     pub fn troubles_met(&self) -> (u64, u64) {
         let ledger = &self.shared.ledger;

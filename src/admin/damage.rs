@@ -26,6 +26,11 @@ impl Named {
         self.journal.hangs().map_or_else(|| self.journal.trouble(), |_| Trouble::default())
     }
 
+    /// How many regions cannot be read, likewise; without a look at the disk.
+    pub fn unread_regions(&self) -> u64 {
+        self.journal.hangs().map_or_else(|| self.journal.unread_regions(), |_| 0)
+    }
+
     /// What is in quarantine; not told while the disk hangs. Blocks.
     pub fn quarantine(&self) -> Option<QuarantineUse> {
         self.journal.hangs().map_or_else(|| Some(self.journal.quarantine()), |_| None)

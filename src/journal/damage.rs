@@ -375,6 +375,11 @@ impl Ledger {
         unread.len()
     }
 
+    /// How many regions the disk cannot read at present.
+    pub fn unread_regions(&self) -> u64 {
+        lock(&self.state).unread.len() as u64
+    }
+
     /// What there is; of the damage in quarantine, what is still kept there.
     pub fn look(&self, quarantine: &Quarantine) -> Trouble {
         let kept = quarantine.notes().into_iter().flat_map(|path| self.read(&path));

@@ -63,7 +63,7 @@ fn damage(view: &View, out: &mut Families) -> fmt::Result {
     let errors = each(|journal| journal.troubles_met().1);
     out.counters("waypost_journal_read_errors_total", help, errors)?;
     let help = "Regions that the disk cannot read at present.";
-    let unread = journals.iter().map(|named| named.trouble().unread.len() as u64);
+    let unread = journals.iter().map(Named::unread_regions);
     out.gauge("waypost_journal_unreadable_regions", help, unread.sum::<u64>())?;
     let help = "Released files that could not be removed, each time.";
     let failures = each(|journal| journal.stats().unlink_failures.get());
