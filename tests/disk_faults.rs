@@ -93,12 +93,7 @@ struct Waiting {
 impl Waiting {
     async fn new(count: u64, settings: &'static [(&'static str, &'static str)]) -> Waiting {
         let mut nats = Nats::start();
-        let stream = async_nats::jetstream::stream::Config {
-            name: "kept".to_owned(),
-            subjects: vec!["kept.>".to_owned()],
-            ..Default::default()
-        };
-        consume::create_stream(nats.url(), stream).await;
+        consume::create_stream(nats.url(), consume::stream_of("kept")).await;
         nats.kill();
         let dir = tempfile::tempdir().expect("a directory");
         let daemon = Daemon::start(dir.path(), &to_nats(nats.url()), settings);

@@ -40,12 +40,7 @@ fn routes(url: &str, brokers: usize) -> String {
 async fn down() -> Nats {
     let access = Access { syncs_later: true, ..Access::default() };
     let mut nats = Nats::start_with(&access).unwrap_or_else(|error| panic!("{error}"));
-    let stream = async_nats::jetstream::stream::Config {
-        name: "kept".to_owned(),
-        subjects: vec!["kept.>".to_owned()],
-        ..Default::default()
-    };
-    consume::create_stream(nats.url(), stream).await;
+    consume::create_stream(nats.url(), consume::stream_of("kept")).await;
     nats.kill();
     nats
 }

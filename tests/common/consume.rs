@@ -15,7 +15,9 @@ mod nats;
 mod rabbitmq;
 
 pub use kafka::{create_topic, read_topic};
-pub use nats::{create_stream, create_stream_by, delete_stream, read_stream, read_stream_by};
+pub use nats::{
+    create_stream, create_stream_by, delete_stream, read_stream, read_stream_by, stream_of,
+};
 pub use rabbitmq::{declare_queue, read_queue};
 
 /// How long a message that must come may take; a broker may just have been killed and restarted.

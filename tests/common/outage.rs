@@ -56,8 +56,7 @@ impl Outage {
     pub async fn begin(plan: Plan, further: &[(&str, &str)], dir: TempDir) -> (Outage, Daemon) {
         let access = Access { syncs_later: true, ..Access::default() };
         let mut nats = Nats::start_with(&access).unwrap_or_else(|error| panic!("{error}"));
-        let stream = stream();
-        consume::create_stream(nats.url(), stream).await;
+        consume::create_stream(nats.url(), consume::stream_of(STREAM)).await;
         let settings = [plan.settings, further].concat();
         let daemon = Daemon::start(dir.path(), &routes(nats.url()), &settings);
 
@@ -91,7 +90,7 @@ impl Outage {
         copy.arg("-a").arg(self.dir.path().join("data")).arg(dir.path());
         assert!(copy.status().expect("to run cp").success());
         consume::delete_stream(self.nats.url(), STREAM).await;
-        consume::create_stream(self.nats.url(), stream()).await;
+        consume::create_stream(self.nats.url(), consume::stream_of(STREAM)).await;
         Aftermath { outage: self, dir: dir.path().to_owned(), _copy: Some(dir) }
     }
 
@@ -186,15 +185,6 @@ routes:
     to: [{{ broker: {LIVE}, subject: "{STREAM}.{{type}}" }}, {{ broker: {LOCAL}, topic: all }}]
 "#
     )
-}
-
-fn stream() -> async_nats::jetstream::stream::Config {
-    let subjects = vec![format!("{STREAM}.>")];
-    async_nats::jetstream::stream::Config {
-        name: STREAM.to_owned(),
-        subjects,
-        ..Default::default()
-    }
 }
 
 /// The dead letters that tell of damage, as they are listed.

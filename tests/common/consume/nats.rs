@@ -8,6 +8,12 @@ use futures_util::StreamExt;
 
 use super::{Consumed, Until, collect};
 
+/// A stream of this name for the subjects that begin with it.
+pub fn stream_of(name: &str) -> stream::Config {
+    let subjects = vec![format!("{name}.>")];
+    stream::Config { name: name.to_owned(), subjects, ..stream::Config::default() }
+}
+
 /// Creates a stream; `config` says its name, its subjects and what else a test wants of it.
 pub async fn create_stream(url: &str, config: stream::Config) {
     create_stream_by(connect(url).await, config).await;
